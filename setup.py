@@ -12,11 +12,11 @@ from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
 
-# const.py modules have a .pxd twin for C-level constants but hold nothing to compile (a test compares the twins).
+# const.py and drop.py have a .pxd twin for C-level constants but hold nothing to compile (a test compares the twins).
 SOURCES = sorted(
     str(pxd.with_suffix(".py").relative_to(ROOT))
     for pxd in (ROOT / "userfw").rglob("*.pxd")
-    if pxd.stem not in ("const", "__init__")
+    if pxd.stem not in ("const", "drop", "__init__")
 )
 
 setup(

@@ -1,0 +1,32 @@
+"""The C-level twins of const.py and drop.py say the same as the Python files."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from userfw.core import const, drop
+
+CORE = Path(const.__file__).parent
+
+
+def twin(path: Path) -> dict[str, int]:
+    return {name: int(value, 0) for name, value in re.findall(r"^    (\w+) = (\S+)$", path.read_text(), re.M)}
+
+
+@pytest.mark.parametrize(("module", "prefix"), [(const, ""), (drop, "DROP_")])
+def test_twin_agrees(module: object, prefix: str) -> None:
+    python = {
+        name: value
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, int) and name.startswith(prefix)
+    }
+    name = str(module.__name__).rsplit(".", 1)[-1]  # type: ignore[attr-defined]
+    assert twin(CORE / f"{name}.pxd") == python
+
+
+def test_every_reason_is_described_and_numbered() -> None:
+    assert set(drop.DESCRIPTIONS) == set(drop.DropReason)
+    for reason in drop.DropReason:
+        assert getattr(drop, f"DROP_{reason.name}") == reason
+    assert len(drop.DropReason) == drop.DROP_COUNT
