@@ -208,7 +208,16 @@ class DescribeSpec(Node):
 
 
 Payload = (
-    TableBlock | ChainBlock | RuleBlock | SetBlock | ElementsBlock | FlowtableBlock | ObjectBlock | HooksSpec | MonitorSpec | DescribeSpec
+    TableBlock
+    | ChainBlock
+    | RuleBlock
+    | SetBlock
+    | ElementsBlock
+    | FlowtableBlock
+    | ObjectBlock
+    | HooksSpec
+    | MonitorSpec
+    | DescribeSpec
 )
 
 
