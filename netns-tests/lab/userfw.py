@@ -1,0 +1,167 @@
+"""The router `userfw`: the daemon in a namespace, TAP ports to lan, dmz and wan, a packet socket on a veth to edge.
+
+Laws
+- The daemon runs in the router's namespace: whatever it opens without saying where is opened there.
+- Everything is asked through the command line, as a user would.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import netns
+from .state import Conn, counters
+
+if TYPE_CHECKING:
+    from .topology import Lab
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_LIMITS = {"conntrack_max": 262144}
+
+
+def environment() -> dict[str, str]:
+    """The environment in which the clone's own userfw is run."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "hw")]), "PYTHONUNBUFFERED": "1"}
+
+
+def toml(config: dict[str, Any]) -> str:
+    """A configuration as TOML: tables of strings, numbers, booleans and lists; lists of tables."""
+    def value(item: Any) -> str:
+        return json.dumps(item)
+    lines = []
+    for name, part in config.items():
+        for table in part if isinstance(part, list) else [part]:
+            lines.append(f"[[{name}]]" if isinstance(part, list) else f"[{name}]")
+            lines += [f"{key} = {value(item)}" for key, item in table.items()]
+            lines.append("")
+    return "\n".join(lines)
+
+
+class UserfwRouter:
+    """One `userfw run` with its own configuration directory."""
+
+    kind = "userfw"
+
+    def __init__(self, ruleset: str = "", sysctl: dict[str, int] | None = None, limits: dict[str, int] | None = None,
+                 gateway: bool = True) -> None:
+        """`ruleset` is loaded at start; `gateway` adds the TUN port that gives the router a host of its own."""
+        self.ruleset, self.keys, self.limits, self.gateway = ruleset, dict(sysctl or {}), limits, gateway
+        self.process: subprocess.Popen[bytes] | None = None
+
+    # ---- up and down ------------------------------------------------------------------------------------------
+
+    def start(self, lab: "Lab") -> None:
+        """Write the configuration, start the daemon, wait for `ready`."""
+        self.lab, self.ns = lab, lab.ns("rt")
+        self.dir = Path(tempfile.mkdtemp(prefix=f"{lab.prefix}-"))
+        (self.dir / "gateway.nft").write_text(self.ruleset)
+        for side in lab.sides.values():
+            if side.port == "packet":
+                netns.ip(self.ns, f"link add {side.name}0 address {side.router_mac} mtu {side.mtu} type veth "
+                         f"peer name eth0 netns {lab.ns(side.name)}", f"link set {side.name}0 up")
+        self.write_config()
+        self.stderr = (self.dir / "stderr").open("wb")
+        self.process = subprocess.Popen(
+            netns.inside(self.ns, [sys.executable, "-m", "userfw", "run", "-c", str(self.dir / "userfw.toml")]),
+            stdout=self.stderr, stderr=self.stderr, stdin=subprocess.DEVNULL, env=environment(), cwd=ROOT)
+        deadline = time.monotonic() + 20
+        while not re.search(r"^ready$", self.log(), re.MULTILINE):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"userfw did not become ready (exit {self.process.poll()}):\n{self.log()}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL if that is not enough in ten seconds."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def config(self) -> dict[str, Any]:
+        """The configuration as a structure."""
+        lab = self.lab
+        ports = []
+        for side in lab.sides.values():
+            port = {"name": side.name, "type": side.port, "mac": side.router_mac, "mtu": side.mtu,
+                    "addresses": [f"{side.ip4(1)}/24", f"{side.ip6(1)}/64"]}
+            where = {"netns": self.ns, "device": f"{side.name}0"} if side.port == "packet" else \
+                {"netns": lab.ns(side.name), "device": "eth0"}
+            ports.append({**port, **where})
+        if self.gateway:
+            ports.append({"name": "lo", "type": "tun", "netns": self.ns, "device": "gw0"})
+        wan = lab.sides["wan"]
+        return {
+            "daemon": {"control": str(self.dir / "control.sock"), "state_dir": str(self.dir / "state"),
+                       "ruleset": "gateway.nft"},
+            "port": ports,
+            "route": [{"to": "0.0.0.0/0", "via": wan.ip4(254), "dev": "wan"},
+                      {"to": "::/0", "via": wan.ip6(254), "dev": "wan"}],
+            "limits": self.limits or DEFAULT_LIMITS,
+            "sysctl": self.keys,
+        }
+
+    def write_config(self) -> None:
+        """Put the configuration where the daemon reads it."""
+        (self.dir / "state").mkdir(exist_ok=True)
+        (self.dir / "userfw.toml").write_text(toml(self.config()))
+
+    # ---- asking it --------------------------------------------------------------------------------------------
+
+    def command(self, *args: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run one `userfw` command against this daemon."""
+        full = ["env", *(f"{key}={value}" for key, value in environment().items() if key.startswith("PYTHON")),
+                f"USERFW_SOCKET={self.dir / 'control.sock'}", sys.executable, "-m", "userfw", *args]
+        return netns.run(full, text=text, check=check)
+
+    def ask(self, *args: str) -> Any:
+        """A command's answer to `--json`."""
+        return json.loads(self.command(*args, "--json").stdout)
+
+    def load(self, text: str) -> None:
+        """One transaction, then conntrack is emptied."""
+        self.nft("-f", "-", text=f"flush ruleset\n{text}\n")
+        self.forget()
+
+    def nft(self, *args: str, text: str | None = None, check: bool = True) -> str:
+        """`userfw nft` with these arguments."""
+        done = self.command("nft", *args, text=text, check=check)
+        return done.stdout or done.stderr
+
+    def counters(self) -> dict[str, tuple[int, int]]:
+        """From `userfw nft -j list ruleset`."""
+        return counters(json.loads(self.nft("-j", "list", "ruleset")))
+
+    def conns(self) -> list[Conn]:
+        """From `userfw conntrack --json`."""
+        answer = self.ask("conntrack", "list")
+        return sorted(map(conn_from_json, answer["entries"] if isinstance(answer, dict) else answer), key=str)
+
+    def forget(self) -> None:
+        """`userfw conntrack flush`."""
+        self.command("conntrack", "flush")
+
+    def sysctl(self, **values: int) -> None:
+        """Through the configuration file and a reload."""
+        self.keys.update(values)
+        self.write_config()
+        self.command("reload")
+
+    def log(self) -> str:
+        """What the daemon wrote to its standard error."""
+        path = self.dir / "stderr"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+
+def conn_from_json(entry: dict[str, Any]) -> Conn:
+    """One entry of `userfw conntrack list --json`."""
+    raise NotImplementedError(entry)
