@@ -2,7 +2,7 @@
 
 Laws
 - Tests ask for `lab` and run on `kernel` first, then on `userfw`; the frames of both runs must be equal byte for byte.
-- What the router itself makes up (the identification of its own IPv4 packets and of IPv6 fragments) is masked before comparing.
+- What the router makes up (the identification of its own IPv4 packets, of IPv6 fragments) is masked before comparing.
 - No root, no namespaces, no nft: skipped, with the reason.
 """
 
@@ -91,7 +91,7 @@ def lab(started: Lab, request: pytest.FixtureRequest, transcripts: Transcripts,
         monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """The laboratory with an empty ruleset and an empty conntrack; frames are compared with the other router's."""
     started.router.load("")
-    started.kept.clear()
+    started.forget_frames()
     said: list[list[str]] = []
     exchange = started.exchange
 
@@ -112,7 +112,7 @@ def lab(started: Lab, request: pytest.FixtureRequest, transcripts: Transcripts,
 
 
 def masked(frame: bytes) -> bytes:
-    """The frame without the identification of an IPv4 packet from one of the router's addresses and of IPv6 fragments."""
+    """The frame without the identification of the router's own IPv4 packets and of IPv6 fragments."""
     if frame[12:14] == b"\x86\xdd" and frame[20] == FRAG6:
         return frame[:58] + bytes(4) + frame[62:]
     if int.from_bytes(frame[12:14], "big") != ETH_IP or frame[14] != 0x45:

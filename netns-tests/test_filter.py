@@ -3,6 +3,7 @@
 import pytest
 from lab import frames as f
 from lab.families import EACH, IP4, Family
+from lab.rules import forward
 from lab.topology import Lab
 
 STATEFUL = """
@@ -18,11 +19,6 @@ table inet filter {
 CHAIN = "type filter hook forward priority"
 
 each = pytest.mark.parametrize("fam", EACH, ids=str)
-
-
-def forward(rules: str, sets: str = "", policy: str = "accept") -> str:
-    """A ruleset with these rules at forward."""
-    return f"table inet t {{\n{sets}\nchain c {{ {CHAIN} 0; policy {policy};\n{rules}\n}}\n}}"
 
 
 @each
@@ -99,7 +95,8 @@ def test_jump_returns_and_goto_does_not(lab: Lab) -> None:
             counter accept
         }}
     }}""")
-    passed = {(s, d): len(lab.send("lan", f.udp_packet(IP4.lan, IP4.wan, s, d))) for s in (10, 20, 30) for d in (1, 2, 3)}
+    passed = {(s, d): len(lab.send("lan", f.udp_packet(IP4.lan, IP4.wan, s, d)))
+              for s in (10, 20, 30) for d in (1, 2, 3)}
     assert passed == {(10, 1): 1, (10, 2): 1, (10, 3): 1, (20, 1): 1, (20, 2): 1, (20, 3): 1,
                       (30, 1): 0, (30, 2): 1, (30, 3): 0}
     counts = {place: packets for place, (packets, _) in lab.router.counters().items()}
@@ -107,7 +104,8 @@ def test_jump_returns_and_goto_does_not(lab: Lab) -> None:
 
 
 def test_statements_run_left_to_right_and_a_failed_match_stops_the_rule(lab: Lab) -> None:
-    lab.router.load(forward("meta mark set 7 meta mark 7 counter\nudp dport 9 counter meta mark set 8\nmeta mark 8 drop"))
+    lab.router.load(forward("meta mark set 7 meta mark 7 counter\nudp dport 9 counter meta mark set 8\n"
+                            "meta mark 8 drop"))
     assert len(lab.send("lan", f.udp_packet(IP4.lan, IP4.wan, 1, 8))) == 1
     assert lab.send("lan", f.udp_packet(IP4.lan, IP4.wan, 1, 9)) == []
 
@@ -129,7 +127,8 @@ def test_sets_maps_and_verdict_maps(lab: Lab, fam: Family) -> None:
         "meta mark set udp dport map @marks\nmeta mark 0x10 counter\n"
         "udp dport vmap @v\n"
         f"{fam.name} daddr . udp dport vmap {{ {fam.dmz} . 100-200 : drop }}",
-        f"set bad {{ type {kind}; flags interval; elements = {{ {fam.host('lan', 12)}-{fam.host('lan', 14)}, {net} }}; }}\n"
+        f"set bad {{ type {kind}; flags interval; "
+        f"elements = {{ {fam.host('lan', 12)}-{fam.host('lan', 14)}, {net} }}; }}\n"
         "map marks { type inet_service : mark; elements = { 53 : 0x10, 54 : 0x11 }; }\n"
         "map v { type inet_service : verdict; elements = { 53 : accept, 54 : drop, 55 : jump other }; }\n"
         "chain other { udp sport 1 counter drop; }"))

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 import pytest
 from lab import frames as f
 from lab.families import EACH, IP4, IP6, Family
+from lab.rules import forward, masquerade
 from lab.topology import Lab, Out
 
 each = pytest.mark.parametrize("fam", EACH, ids=str)
-TRACK = "table inet t { chain c { type filter hook forward priority 0; ct state new,established,untracked counter; }\n}\n"
+TRACK = forward("ct state new,established,untracked counter")
 
 
 def pieces(fam: Family, packet: bytes, size: int) -> list[bytes]:
@@ -70,7 +71,7 @@ def test_fragments_with_df_leave_as_fragments_of_the_same_size(lab: Lab) -> None
 
 @each
 def test_masqueraded_fragments(lab: Lab, fam: Family) -> None:
-    lab.router.load(f'table {fam.name} nat {{ chain post {{ type nat hook postrouting priority srcnat; oifname "wan" masquerade; }}\n}}')
+    lab.router.load(masquerade(fam))
     data = bytes(range(256)) * 12
     got = lab.send("lan", *pieces(fam, f.udp_packet(fam.lan, fam.wan, 4000, 53, data), 1024))
     want = pieces(fam, f.udp_packet(fam.out, fam.wan, 4000, 53, data, ttl=63), 1024)
@@ -132,7 +133,7 @@ def test_too_large_without_df_is_fragmented_behind_postrouting(lab: Lab) -> None
 
 def test_ipv4_options_in_fragments(lab: Lab) -> None:
     """RFC 791: only options with the copy bit go into every fragment."""
-    options = bytes.fromhex("44080500 00000000 94040000".replace(" ", ""))  # timestamp (not copied), router alert (copied)
+    options = bytes.fromhex("440805000000000094040000")  # timestamp (not copied), router alert (copied)
     packet = f.ip4(IP4.lan, IP4.edge, f.UDP, f.udp(IP4.lan, IP4.edge, 1, 2, bytes(1400)), options=options)
     got = lab.send("lan", packet)
     assert len(got) == 2
@@ -151,7 +152,7 @@ def test_ipv6_packet_too_big(lab: Lab) -> None:
 
 @each
 def test_size_error_through_nat_reaches_the_client_about_its_own_packet(lab: Lab, fam: Family) -> None:
-    lab.router.load(f'table {fam.name} nat {{ chain post {{ type nat hook postrouting priority srcnat; oifname "wan" masquerade; }}\n}}')
+    lab.router.load(masquerade(fam))
     body = bytes(1000)
     if fam is IP4:
         packet = f.ip4(fam.lan, fam.wan, f.UDP, f.udp(fam.lan, fam.wan, 4000, 53, body), df=True)

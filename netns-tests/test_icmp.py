@@ -3,6 +3,7 @@
 import pytest
 from lab import frames as f
 from lab.families import EACH, IP4, IP6, Family
+from lab.rules import nat
 from lab.topology import Lab
 
 each = pytest.mark.parametrize("fam", EACH, ids=str)
@@ -10,14 +11,6 @@ RELATED = """table inet t { chain c { type filter hook forward priority 0; polic
     ct state related counter accept
     ct state invalid counter drop
 }\n}\n"""
-
-
-def nat(fam: Family, pre: str = "", post: str = "") -> str:
-    """A NAT table of one family."""
-    return f"""table {fam.name} nat {{
-        chain pre {{ type nat hook prerouting priority dstnat; {pre}\n}}
-        chain post {{ type nat hook postrouting priority srcnat; {post}\n}}
-    }}\n"""
 
 
 def error(fam: Family, src: str, dst: str, kind: int, code: int, quoted: bytes, rest: int = 0, ttl: int = 64) -> bytes:
@@ -184,7 +177,8 @@ def test_reject_with_every_code(lab: Lab, fam: Family, name: str) -> None:
 @pytest.mark.parametrize("hook", ["forward", "prerouting", "input"])
 def test_reject_with_tcp_reset(lab: Lab, fam: Family, hook: str) -> None:
     """RFC 9293 3.10.7.1: a segment with ACK is reset at its acknowledgement, one without is acknowledged."""
-    lab.router.load(f"table inet t {{ chain c {{ type filter hook {hook} priority 0; tcp dport 80 counter reject with tcp reset; }}\n}}")
+    lab.router.load(f"table inet t {{ chain c {{ type filter hook {hook} priority 0; "
+                    "tcp dport 80 counter reject with tcp reset; }\n}")
     target = fam.host("lan", 1) if hook == "input" else fam.wan
     [out] = lab.send("lan", f.tcp_packet(fam.lan, target, 4000, 80, seq=77, payload=b"xy"))
     head = 40 if fam is IP6 else 20

@@ -5,24 +5,10 @@ import re
 import pytest
 from lab import frames as f
 from lab.families import EACH, IP4, IP6, Family
+from lab.rules import at, nat
 from lab.topology import Lab, Out
 
 each = pytest.mark.parametrize("fam", EACH, ids=str)
-
-
-def at(address: str, port: str | int) -> str:
-    """`address:port` as nft writes it."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def nat(fam: Family, pre: str = "", post: str = "", out: str = "") -> str:
-    """A NAT table of one family."""
-    return f"""table {fam.name} nat {{
-        chain pre {{ type nat hook prerouting priority dstnat; {pre}\n}}
-        chain post {{ type nat hook postrouting priority srcnat; {post}\n}}
-        chain out {{ type nat hook output priority -100; {out}\n}}
-    }}
-    """
 
 
 def sport(out: list[Out]) -> int:
@@ -111,7 +97,8 @@ def test_random_flags_choose_another_port(lab: Lab) -> None:
 @pytest.mark.own_numbers
 def test_snat_over_an_address_range_is_persistent_per_source(lab: Lab) -> None:
     lab.router.load(nat(IP4, post='oifname "wan" snat to 203.0.113.80-203.0.113.95 persistent'))
-    first = {lab.send("lan", f.udp_packet(IP4.host("lan", n), IP4.wan, 5000, 53))[0].packet[12:16] for n in range(10, 20)}
+    first = {lab.send("lan", f.udp_packet(IP4.host("lan", n), IP4.wan, 5000, 53))[0].packet[12:16]
+             for n in range(10, 20)}
     assert len(first) > 1 and all(b"\xcb\0\x71\x50" <= a <= b"\xcb\0\x71\x5f" for a in first)
     again = [lab.send("lan", f.udp_packet(IP4.lan, IP4.host("wan", n), 5000, 53))[0].packet[12:16] for n in (11, 12)]
     assert again[0] == again[1]
@@ -130,7 +117,8 @@ def test_nat_maps_and_concatenations(lab: Lab) -> None:
     lab.router.load(nat(IP4, pre=f"""
         iifname "wan" dnat ip to udp dport map {{ 53 : {IP4.dmz}, 54 : {IP4.edge} }}
         iifname "wan" dnat ip to tcp dport map {{ 80 : {IP4.dmz} . 8080, 443 : {IP4.edge} . 8443 }}"""))
-    assert [(o.port, o.packet[16:20]) for d in (53, 54) for o in lab.send("wan", f.udp_packet(IP4.wan, IP4.out, 1, d))] == [
+    got = [lab.send("wan", f.udp_packet(IP4.wan, IP4.out, 1, dport))[0] for dport in (53, 54)]
+    assert [(out.port, out.packet[16:20]) for out in got] == [
         ("dmz", f.addr(IP4.dmz)), ("edge", f.addr(IP4.edge))]
     assert lab.send("wan", f.tcp_packet(IP4.wan, IP4.out, 9, 443)) == [
         lab.down("edge", f.tcp_packet(IP4.wan, IP4.edge, 9, 8443, ttl=63))]
@@ -223,7 +211,8 @@ def test_other_protocols_are_translated_by_address(lab: Lab) -> None:
 
 
 def test_listing_of_nat_rules_comes_back_as_written(lab: Lab) -> None:
-    lab.router.load(nat(IP4, post='oifname "wan" masquerade fully-random\nsnat to 203.0.113.80-203.0.113.90 persistent'))
+    lab.router.load(nat(IP4, post='oifname "wan" masquerade fully-random\n'
+                                  'snat to 203.0.113.80-203.0.113.90 persistent'))
     text = lab.router.nft("list", "chain", "ip", "nat", "post")
     assert re.search(r'oifname "wan" masquerade fully-random', text)
     assert re.search(r"snat to 203\.0\.113\.80-203\.0\.113\.90 persistent", text)

@@ -1,7 +1,7 @@
 """Frames as bytes: build Ethernet, IPv4, IPv6, TCP, UDP, ICMP and ICMPv6 with right checksums unless told otherwise.
 
 Laws
-- A builder returns `bytes` and checks nothing: tests need malformed frames too (every length and checksum can be given).
+- A builder returns `bytes` and checks nothing: tests need malformed frames too (lengths and checksums can be given).
 - Lengths and checksums that are not given are computed (RFC 791, 768, 9293, 792, 8200, 4443).
 """
 
@@ -27,7 +27,7 @@ def checksum(data: bytes, start: int = 0) -> int:
     """The Internet checksum (RFC 1071) of `data`, continuing the plain sum `start`."""
     if len(data) & 1:
         data += b"\0"
-    total = start + sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = start + sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -82,7 +82,8 @@ def tcp(src: str, dst: str, sport: int, dport: int, *, seq: int = 1000, ack: int
         doff: int | None = None, urgent: int = 0) -> bytes:
     """A TCP segment with the checksum for `src`, `dst`; `options` padded by the caller."""
     words = 5 + len(options) // 4 if doff is None else doff
-    body = struct.pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, words << 4, flags, window, 0, urgent)
+    body = struct.pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, words << 4, flags, window, 0,
+                       urgent)
     return _with_checksum(body + options + payload, 16, src, dst, TCP, check)
 
 

@@ -42,13 +42,14 @@ def packet(data: bytes, inner: bool = False) -> str:
         src, dst = inet_ntop(AF_INET, data[12:16]), inet_ntop(AF_INET, data[16:20])
         body, offset = data[ihl:length], (frag & 0x1FFF) * 8
         text = f"{src} > {dst} ttl {data[8]} id {ident:#x} len {length}" + (" DF" if frag & 0x4000 else "") + \
-            (" MF" if frag & 0x2000 else "") + (f" off {offset}" if offset else "") + (f" tos {data[1]:#x}" if data[1] else "")
+            (" MF" if frag & 0x2000 else "") + (f" off {offset}" if offset else "") + \
+            (f" tos {data[1]:#x}" if data[1] else "")
         if checksum(data[:ihl]) not in (0, 0xFFFF):
             text += " BAD-IP-CHECKSUM"
         if offset:
             return f"{text} proto {data[9]} fragment"
-        whole = not inner and not frag & 0x2000
-        return f"{text} {_transport(data[9], body, pseudo(data[12:16], data[16:20], data[9], len(body)) if whole else None)}"
+        whole = pseudo(data[12:16], data[16:20], data[9], len(body)) if not inner and not frag & 0x2000 else None
+        return f"{text} {_transport(data[9], body, whole)}"
     if data and data[0] >> 4 == 6 and len(data) >= 40:
         length, nxt, hops = struct.unpack("!HBB", data[4:8])
         src, dst = inet_ntop(AF_INET6, data[8:24]), inet_ntop(AF_INET6, data[24:40])

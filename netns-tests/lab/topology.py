@@ -3,10 +3,10 @@
     lan  192.168.1.10  fd00:1::10      |  router 192.168.1.1  fd00:1::1       tap
     dmz  192.168.2.10  fd00:2::10      |  router 192.168.2.1  fd00:2::1       tap
     wan  203.0.113.10  2001:db8:3::10  |  router 203.0.113.1  2001:db8:3::1   tap     default route via .254, ::fe
-    edge 192.168.4.10  fd00:4::10      |  router 192.168.4.1  fd00:4::1       veth and packet socket, MTU 1400
+    edge 192.168.4.10  fd00:4::10      |  router 192.168.4.1  fd00:4::1       veth, MTU 1400
 
 Laws
-- A raw host has no address of its own: the laboratory answers ARP and neighbour solicitations for it, nothing else speaks.
+- A raw host has no address of its own: the laboratory answers ARP and neighbour solicitations for it.
 - `exchange` returns when the router has answered an ARP request sent behind the frames: then it has handled them.
 - `live()` gives the hosts addresses and routes for as long as the context lasts.
 """
@@ -192,13 +192,14 @@ class Lab:
     @contextmanager
     def live(self) -> Iterator[None]:
         """Hosts with addresses, default routes and the kernel's own stack."""
-        for name, side in self.sides.items():
-            netns.sysctl(self.ns(name), ipv6__conf__eth0__disable_ipv6=0)
-            gateway = [f"route add default via {side.ip4(1)}", f"-6 route add default via {side.ip6(1)} dev eth0"]
-            also = [f"addr add {side.ip4(254)}/24 dev eth0", f"addr add {side.ip6(254)}/64 dev eth0 nodad"]
-            netns.ip(self.ns(name), f"addr add {side.ip4()}/24 dev eth0", f"addr add {side.ip6()}/64 dev eth0 nodad",
-                     *(also if name == "wan" else []), *gateway)
         try:
+            for name, side in self.sides.items():
+                netns.sysctl(self.ns(name), ipv6__conf__eth0__disable_ipv6=0)
+                also = [f"addr add {side.ip4(254)}/24 dev eth0", f"addr add {side.ip6(254)}/64 dev eth0 nodad"]
+                netns.ip(self.ns(name), f"addr add {side.ip4()}/24 dev eth0",
+                         f"addr add {side.ip6()}/64 dev eth0 nodad", *(also if name == "wan" else []),
+                         f"route add default via {side.ip4(1)}",
+                         f"route add ::/0 via {side.ip6(1)} dev eth0")
             yield
         finally:
             for name in self.sides:
@@ -234,6 +235,12 @@ class Lab:
             self._drain_until(lambda: True, 0)
         kept, self.kept = self.kept, []
         return sorted(kept, key=lambda out: list(self.sides).index(out.port))
+
+    def forget_frames(self) -> None:
+        """Throw away what has come so far."""
+        self._drain_until(lambda: True, 0)
+        self.kept.clear()
+        self.answered.clear()
 
     def wait(self, want: Callable[[list[Out]], bool], seconds: float) -> list[Out]:
         """Collect until `want(frames)` holds; AssertionError with what came instead after `seconds`."""
@@ -297,5 +304,5 @@ class Lab:
 
 def quiet(ns: str, device: str) -> None:
     """Switch off offloads, so that frames are seen as on a wire."""
-    netns.run(["ethtool", "-K", device, "tx", "off", "rx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off"],
-              ns=ns, check=False)
+    off = [word for name in ("tx", "rx", "sg", "tso", "gso", "gro") for word in (name, "off")]
+    netns.run(["ethtool", "-K", device, *off], ns=ns, check=False)
