@@ -1,11 +1,70 @@
-# userfw: `make demo` runs the main job on real traffic, `make test` runs every test. Both do all set-up.
-PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
-VENV   ?= .venv
-PY     := $(VENV)/bin/python
+# userfw: `make demo` runs the main job on real traffic, `make test` runs every test. Both do all set-up:
+# Debian packages (only what is missing), a virtual environment, the compiled build in place. Stamps are under .make/.
+PYTHON   ?= $(shell command -v /usr/bin/python3 || command -v python3)
+VENV     ?= .venv
+PY       := $(VENV)/bin/python
+JOBS     ?= $(shell nproc)
+SOURCES  := $(shell find userfw -name '*.pxd') $(wildcard $(patsubst %.pxd,%.py,$(shell find userfw -name '*.pxd')))
+export PYTHONPATH := $(CURDIR):$(CURDIR)/hw:$(CURDIR)/netns-tests
 
-.PHONY: build lint
-build:            ## compile the packet path in place
-	$(PY) setup.py -q build_ext --inplace -j2
+.PHONY: help setup build test unit netns differential lint conformance demo bench bench-engine clean
+help:             ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
-lint:             ## ruff and mypy --strict
-	$(PY) -m ruff check . && $(PY) -m mypy
+# ---- set-up ---------------------------------------------------------------------------------------------------------
+setup: .make/build    ## packages, virtual environment, compiled build
+
+.make/apt: .ci/debian-packages
+	@mkdir -p .make
+	@.ci/install-packages .ci/debian-packages
+	@touch $@
+
+# A linked .venv belongs to somebody else and is used as it is.
+.make/venv: pyproject.toml | .make/apt
+	@if [ ! -L $(VENV) ]; then \
+	    test -x $(PY) || $(PYTHON) -m venv $(VENV); \
+	    $(PY) .ci/requirements.py pyproject.toml test dev > .make/requirements.txt; \
+	    $(PY) -m pip install -q --disable-pip-version-check -r .make/requirements.txt; \
+	    printf '#!/bin/sh\nPYTHONPATH="%s:%s/hw" exec "%s/$(PY)" -m userfw "$$@"\n' "$(CURDIR)" "$(CURDIR)" "$(CURDIR)" > $(VENV)/bin/userfw; \
+	    chmod +x $(VENV)/bin/userfw; \
+	fi
+	@touch $@
+
+build: .make/build    ## compile the packet path in place (only what has changed)
+.make/build: .make/venv setup.py $(SOURCES)
+	@echo "building the packet path (log: .make/build.log)"
+	@$(PY) setup.py -q build_ext --inplace -j$(JOBS) > .make/build.log 2>&1 || { tail -40 .make/build.log; exit 1; }
+	@echo "$$(find userfw -name '*.so' | wc -l) of $$(find userfw -name '*.pxd' ! -name 'const.pxd' ! -name '__init__.pxd' | wc -l) modules compiled$$(command -v gcc cc >/dev/null || echo ': no C compiler, userfw runs interpreted')"
+	@touch $@
+
+# ---- tests ----------------------------------------------------------------------------------------------------------
+test: .make/build     ## every test: lint, unit tests, namespace tests (as root)
+	@$(PY) .ci/check.py lint unit netns
+
+unit: .make/build     ## unit tests only
+	$(PY) -m pytest -q -n $(JOBS) tests
+
+netns: .make/build    ## namespace tests only (as root): kernel and userfw
+	$(PY) -m pytest -q netns-tests -c netns-tests/pytest.ini
+
+differential: .make/build  ## random rules and frames through kernel and engine; ARGS='--minutes 60 --seed 7'
+	$(PY) -m pytest -q netns-tests/test_differential.py -c netns-tests/pytest.ini -s $(ARGS)
+
+lint: .make/venv      ## ruff and mypy --strict
+	@$(PY) .ci/check.py lint
+
+conformance: .make/build   ## the nft corpora (USERFW_CONFORMANCE names their folder)
+	$(PY) tests/nft/conformance.py
+
+# ---- the main job, and how fast it is -------------------------------------------------------------------------------
+demo: .make/build     ## the gateway in a lab of namespaces, checked (as root); KEEP=1 leaves it up
+	@$(PY) -m demo
+
+bench: .make/build    ## forwarding speed beside the kernel's (as root); results in bench/results
+	$(PY) -m bench.forwarding $(ARGS)
+
+bench-engine: .make/build  ## nanoseconds per packet of the engine alone, on memory ports
+	$(PY) -m bench.engine $(ARGS)
+
+clean:                ## remove what the build made (not the virtual environment)
+	rm -rf build .make && find userfw hw -name '*.so' -delete
