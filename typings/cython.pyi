@@ -27,6 +27,7 @@ ssize_t = _int
 bint = bool
 double = _float
 void = None
+NULL: Any
 p_uchar = Any
 p_char = Any
 p_void = Any
