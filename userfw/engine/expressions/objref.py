@@ -1,0 +1,52 @@
+"""objref: run a named object (counter, quota, limit, ct helper, …), chosen by name or through a map (Linux: nft_objref.c)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from userfw.engine.expr import Expr, register_offset
+from userfw.engine.registry import Row, register
+
+OBJECT_TYPES = {
+    "counter": 1, "quota": 2, "ct helper": 3, "limit": 4, "ct count": 5, "tunnel": 6, "ct timeout": 7, "secmark": 8,
+    "ct expectation": 9, "synproxy": 10,
+}
+
+
+class Objref(Expr):
+    """The object `name` of `type` (nft's words: counter, ct helper, …)."""
+
+    kind = "objref"
+
+    def __init__(self, type: str | int, name: str) -> None:
+        number = OBJECT_TYPES.get(type) if isinstance(type, str) else type
+        if number not in OBJECT_TYPES.values() or number is None:
+            raise ValueError(f"no object type {type!r}")
+        self.type = number
+        self.name = name
+        self.object: Any = None
+
+    def operands(self) -> str:
+        return f"type {self.type} name {self.name}"
+
+    def bind(self, scope: Any) -> None:
+        self.object = scope.object(self.type, self.name)
+
+
+class ObjrefMap(Expr):
+    """The object that the map `set_name` gives for the key in `sreg`; the rule breaks if there is none."""
+
+    kind = "objref"
+
+    def __init__(self, sreg: int, set_name: str) -> None:
+        self.src = register_offset(sreg)
+        self.sreg = sreg
+        self.set_name = set_name
+        self.set: Any = None
+
+    def operands(self) -> str:
+        return f"sreg {self.sreg} set {self.set_name}"
+
+
+register(Row("objref", Objref))
+register(Row("objref map", ObjrefMap))

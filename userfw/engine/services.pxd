@@ -1,0 +1,42 @@
+from userfw.core.clock cimport Clock
+from userfw.core.const cimport NF_ACCEPT, NF_DROP
+from userfw.core.packet cimport Device, Packet
+
+cdef class FibResult:
+    cdef public int type
+    cdef public Device oif
+
+cdef class RouteInfo:
+    cdef public int family
+    cdef public bytes nexthop
+    cdef public unsigned int classid, mtu
+    cdef public bint ipsec
+    cdef public Device oif
+
+cdef class SocketInfo:
+    cdef public bint transparent, wildcard
+    cdef public unsigned int mark
+    cdef public long long uid, gid
+    cdef public list cgroups
+    cdef public object owner
+
+cdef class Services:
+    cdef public Clock clock
+    cdef public object trace
+    cdef public unsigned int cpu, cgroup
+
+    cpdef unsigned int random(self) except? 0xFFFFFFFF
+    cpdef Device device_by_index(self, int index)
+    cpdef Device device_by_name(self, bytes ifname)
+    cpdef bint fib(self, Packet pkt, int family, Py_ssize_t address, Py_ssize_t source, Device device, unsigned int mark, FibResult result) except -1
+    cpdef RouteInfo route_info(self, Packet pkt)
+    cpdef SocketInfo socket(self, Packet pkt)
+    cpdef int send_reject(self, Packet pkt, int hook, int family, int type, int code) except -1
+    cpdef int send_duplicate(self, Packet pkt, int hook, int family, bytes gateway, Device device) except -1
+    cpdef int forward_device(self, Packet pkt, Device device) except -1
+    cpdef int forward_neighbour(self, Packet pkt, Device device, int family, bytes nexthop) except -1
+    cpdef int log(self, Packet pkt, int hook, int family, object request) except -1
+    cpdef int enqueue(self, Packet pkt, int hook, int family, int number, bint bypass) except -1
+    cpdef int tproxy(self, Packet pkt, int family, bytes address, int port) except -1
+    cpdef int synproxy(self, Packet pkt, int hook, int mss, int wscale, int flags) except -1
+    cpdef int dropped(self, Packet pkt, int hook, object chain, object rule) except -1

@@ -1,0 +1,150 @@
+"""Services: everything outside the rule machine that an expression may ask for or ask to be done.
+
+`router.Gateway` implements it; tests use a double. Laws:
+- Nothing here allocates for a packet unless the packet is answered, copied or reported.
+- `hook` is NF_INET_*, NF_ARP_* or NF_NETDEV_*; `family` the table's NFPROTO_*, and NFPROTO_IPV4 or NFPROTO_IPV6 where a header is meant.
+- Addresses are offsets into `pkt.data` or bytes in network order (4 or 16).
+- What a gateway does not have (sockets, cgroups, IPsec) it answers with None or zero, as a kernel does where nothing is found.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cython
+
+from userfw.core.clock import Clock
+
+if not cython.compiled:
+    from userfw.core.const import NF_ACCEPT, NF_DROP
+    from userfw.core.packet import Device, Packet
+
+
+class FibResult:
+    """Answer of `Services.fib`: `type` is RTN_*; `oif` the device of a unicast route (of the address, for local ones), or None."""
+
+    def __init__(self) -> None:
+        self.type = 0
+        self.oif: Device | None = None
+
+
+class RouteInfo:
+    """The packet's route as `rt` sees it: `nexthop` the gateway or the destination itself (4 or 16 bytes), `classid` the realm,
+    `mtu` the path's MTU in bytes, `ipsec` whether a transform applies, `oif` the device."""
+
+    def __init__(self) -> None:
+        self.family = 0
+        self.nexthop = b""
+        self.classid = 0
+        self.mtu = 0
+        self.ipsec = False
+        self.oif: Device | None = None
+
+
+class SocketInfo:
+    """A local socket that owns, or would get, a packet: `wildcard` bound to the any address, `mark` SO_MARK,
+    `uid` and `gid` -1 if unknown, `cgroups` ids from the root (level 0) down."""
+
+    def __init__(self) -> None:
+        self.transparent = False
+        self.wildcard = False
+        self.mark = 0
+        self.uid = -1
+        self.gid = -1
+        self.cgroups: list[int] = []
+        self.owner: Any = None
+
+
+class Services:
+    """The surroundings of the machine; every method below is to be overridden but for those with a harmless answer.
+
+    - `clock`: the engine's time. `trace`: an engine.trace.TraceSink or None. `cpu`, `cgroup`: what `meta cpu` and `meta cgroup` give.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.trace: Any = None
+        self.cpu = 0
+        self.cgroup = 0
+
+    def random(self) -> cython.uint:
+        """A random 32-bit number (numgen random, meta random)."""
+        raise NotImplementedError
+
+    def device_by_index(self, index: cython.int) -> Device:
+        """The device with this ifindex, or None."""
+        raise NotImplementedError
+
+    def device_by_name(self, ifname: bytes) -> Device:
+        """The device with this name (16 padded bytes), or None."""
+        raise NotImplementedError
+
+    def fib(
+        self,
+        pkt: Packet,
+        family: cython.int,
+        address: cython.Py_ssize_t,
+        source: cython.Py_ssize_t,
+        device: Device,
+        mark: cython.uint,
+        result: FibResult,
+    ) -> cython.bint:
+        """Look up the address at offset `address` of `pkt.data` in the routing table; False if nothing is found (`result` cleared).
+
+        `family`: NFPROTO_IPV4 or NFPROTO_IPV6. `source`: offset of the flow's other address, or -1. `device`: routes and local
+        addresses are restricted to it, or None (Linux: nft_fib4_eval_type, nft_fib4_eval and the IPv6 pair). `mark`: 0 unless asked for.
+        """
+        raise NotImplementedError
+
+    def route_info(self, pkt: Packet) -> RouteInfo:
+        """The route the packet has (forward, output, postrouting), or None. The object is reused by the next call."""
+        raise NotImplementedError
+
+    def socket(self, pkt: Packet) -> SocketInfo:
+        """The local socket of the packet's flow (established first, then listening), or None (Linux: nf_sk_lookup_slow_v4)."""
+        return None
+
+    def send_reject(self, pkt: Packet, hook: cython.int, family: cython.int, type: cython.int, code: cython.int) -> cython.int:
+        """Answer `pkt` (left untouched): type REJECT_TCP_RST, or REJECT_ICMP_UNREACH with the code of ICMP or ICMPv6 by the packet's family.
+
+        The answer carries an ICMP quotation or a RST as Linux nf_send_reset/nf_send_unreach build it, respects rate limits and never answers
+        errors, broadcasts, fragments or packets with a wrong checksum. In bridge and netdev it leaves through the device it came from.
+        """
+        raise NotImplementedError
+
+    def send_duplicate(
+        self, pkt: Packet, hook: cython.int, family: cython.int, gateway: bytes, device: Device
+    ) -> cython.int:
+        """Send a copy: in ip and ip6 routed to `gateway` (through `device` if not None), in netdev (`gateway` None) out of `device`."""
+        raise NotImplementedError
+
+    def forward_device(self, pkt: Packet, device: Device) -> cython.int:
+        """`fwd to`: send the frame as it is out of `device`, taking the packet. NF_STOLEN, or NF_DROP if it cannot be sent."""
+        raise NotImplementedError
+
+    def forward_neighbour(self, pkt: Packet, device: Device, family: cython.int, nexthop: bytes) -> cython.int:
+        """`fwd ip to ADDR device DEV`: TTL is already decremented; resolve `nexthop` and send. NF_STOLEN or NF_DROP."""
+        raise NotImplementedError
+
+    def log(self, pkt: Packet, hook: cython.int, family: cython.int, request: Any) -> cython.int:
+        """A log statement: `request` is the expressions.log.Log (prefix, level, group, snaplen, qthreshold, flags)."""
+        return 0
+
+    def enqueue(self, pkt: Packet, hook: cython.int, family: cython.int, number: cython.int, bypass: cython.bint) -> cython.int:
+        """Hand the packet to queue `number`: NF_STOLEN if a listener has it; without one NF_ACCEPT if `bypass`, else NF_DROP."""
+        return NF_ACCEPT if bypass else NF_DROP
+
+    def tproxy(self, pkt: Packet, family: cython.int, address: bytes, port: cython.int) -> cython.int:
+        """Assign the packet to a transparent socket: an established one of its flow, else a listener at `address` (b"": the address of the
+        incoming device, as Linux nf_tproxy_laddr4) and `port` (0: the packet's destination port). 1 if one took it, 0 if none."""
+        return 0
+
+    def synproxy(self, pkt: Packet, hook: cython.int, mss: cython.int, wscale: cython.int, flags: cython.int) -> cython.int:
+        """Handle a TCP packet for the synproxy (`flags`: SYNPROXY_*): NF_STOLEN if answered or consumed, NF_DROP, or NF_ACCEPT to go on
+        (Linux: nft_synproxy_do_eval)."""
+        return NF_DROP
+
+    def dropped(self, pkt: Packet, hook: cython.int, chain: Any, rule: Any) -> cython.int:
+        """A chain drops `pkt` (`pkt.drop_reason` says RULE or POLICY): `chain` is the engine.chain.Chain, `rule` the engine.rule.Rule
+        or None for a policy. Called only if `watching` drops; see engine.chain."""
+        return 0
