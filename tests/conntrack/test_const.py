@@ -1,0 +1,13 @@
+"""The C-level twin of conntrack's const.py says the same as the Python file."""
+
+import re
+from pathlib import Path
+
+from userfw.conntrack import const
+
+
+def test_twin_agrees() -> None:
+    text = Path(const.__file__).with_suffix(".pxd").read_text()
+    twin = {name: int(value) for name, value in re.findall(r"^    (\w+) = (\S+)$", text, re.M)}
+    python = {name: value for name, value in vars(const).items() if name.isupper() and isinstance(value, int)}
+    assert twin == python
