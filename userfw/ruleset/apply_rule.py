@@ -1,0 +1,79 @@
+"""Commands on rules (Linux: nf_tables_newrule, nf_tables_delrule)."""
+
+from __future__ import annotations
+
+import errno
+
+from userfw.nft.location import NftError
+from userfw.nft.syntax import Command, RuleBlock
+from userfw.ruleset.draft import Draft
+from userfw.ruleset.lookup import find_chain, find_table, place
+from userfw.ruleset.model import Chain
+from userfw.ruleset.problems import refused
+
+
+def add_rule(draft: Draft, command: Command) -> None:
+    """Append or insert a rule, next to the rule that a handle or index names."""
+    node = command.node
+    assert isinstance(node, RuleBlock)
+    table = draft.edit(find_table(draft, command))
+    chain = find_chain(draft, table, command)
+    at = _neighbour(chain, command)
+    insert = command.op == "insert"
+    if at is None:
+        at = 0 if insert else len(chain.rules)
+    elif not insert:
+        at += 1
+    _new(draft, command, node, at, "insert" if insert else "add")
+
+
+def _neighbour(chain: Chain, command: Command) -> int | None:
+    """The index of the rule that the command names; None if it names none."""
+    handle = command.handle if command.handle is not None else command.position
+    if handle is not None:
+        at = chain.find(handle)
+        if at < 0:
+            raise refused(errno.ENOENT, place(command, command.handle_loc))
+        return at
+    if command.index is not None:
+        if command.index >= len(chain.rules):
+            raise refused(errno.ENOENT, place(command, command.handle_loc))
+        return command.index
+    return None
+
+
+def _new(draft: Draft, command: Command, node: RuleBlock, at: int, op: str) -> None:
+    table = draft.edit(find_table(draft, command))
+    chain = find_chain(draft, table, command)
+    rule = draft.new_rule(table, chain, node, at, command.loc)
+    rules = table.chains[chain.name].rules
+    behind = rules[at - 1].handle if 0 < at < len(rules) - 1 else None
+    draft.emit(op, "rule", table, chain.name, rule, rule.handle, position=behind)
+
+
+def replace_rule(draft: Draft, command: Command) -> None:
+    """Put a new rule, with a new handle, in the place of another."""
+    node = command.node
+    assert isinstance(node, RuleBlock)
+    table = draft.edit(find_table(draft, command))
+    chain = find_chain(draft, table, command)
+    at = chain.find(command.handle or 0)
+    if at < 0:
+        raise refused(errno.ENOENT, place(command, command.handle_loc))
+    draft.delete_rule(table, chain, at)
+    _new(draft, command, node, at, "add")
+
+
+def delete_rule(draft: Draft, command: Command) -> None:
+    """Delete the rule with a handle."""
+    try:
+        table = find_table(draft, command)
+        chain = find_chain(draft, table, command)
+        at = chain.find(command.handle or 0)
+        if at < 0:
+            raise refused(errno.ENOENT, place(command, command.handle_loc))
+    except NftError as problem:
+        if command.op == "destroy" and "No such file" in problem.message:
+            return
+        raise
+    draft.delete_rule(draft.edit(table), chain, at)

@@ -1,0 +1,92 @@
+"""The seam between the ruleset and what checks, lowers and runs it.
+
+Laws:
+- The transaction knows names, handles, order and use; a `Backend` knows the language and the engine.
+- Every method builds new things and changes nothing that packets see; `commit` alone does, in time proportional to what
+  changed. A method that cannot do its work raises `NftErrors`, and the transaction is dropped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from userfw.nft.syntax import Command, SetElemExpr
+
+if TYPE_CHECKING:
+    from userfw.ruleset.draft import Draft
+    from userfw.ruleset.elements import Element
+    from userfw.ruleset.model import Chain, Flowtable, Object, Rule, Set, Table
+
+
+class Backend(Protocol):
+    """What a transaction asks of the language and the engine."""
+
+    def check(self, draft: Draft, command: Command) -> Command:
+        """The checked form of a command; names are looked up in `draft`."""
+
+    def chain(self, draft: Draft, table: Table, chain: Chain) -> None:
+        """Give a new chain its `engine`."""
+
+    def rule(self, draft: Draft, table: Table, chain: Chain, rule: Rule) -> None:
+        """Give a new rule its `program`."""
+
+    def set(self, draft: Draft, table: Table, entry: Set) -> None:
+        """Give a new set its `engine`, without elements."""
+
+    def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
+        """What the engine's set will hold for one element."""
+
+    def object(self, draft: Draft, table: Table, entry: Object) -> None:
+        """Give a new object its `engine`."""
+
+    def update_object(self, draft: Draft, table: Table, old: Object, new: Object) -> None:
+        """An object is added again with another body; `new.engine` is `old.engine`, changed at commit."""
+
+    def flowtable(self, draft: Draft, table: Table, entry: Flowtable) -> None:
+        """Give a new flowtable its `engine`."""
+
+    def refusal(self, table: Table, chain: Chain, rule: Rule, base: Chain) -> int:
+        """0, or the errno with which a rule is refused below a base chain (type and hook)."""
+
+    def live_element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Element | None:
+        """The element of a live set (dynamic, timeout) with the key of `node`, if the engine has it."""
+
+    def live_elements(self, entry: Set) -> list[Element]:
+        """All elements that the engine has of a live set."""
+
+
+class ModelBackend:
+    """A backend without language and engine: trees are taken as they are. For tests of the model alone."""
+
+    def check(self, draft: Draft, command: Command) -> Command:
+        return command
+
+    def chain(self, draft: Draft, table: Table, chain: Chain) -> None:
+        pass
+
+    def rule(self, draft: Draft, table: Table, chain: Chain, rule: Rule) -> None:
+        pass
+
+    def set(self, draft: Draft, table: Table, entry: Set) -> None:
+        pass
+
+    def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
+        return None
+
+    def object(self, draft: Draft, table: Table, entry: Object) -> None:
+        pass
+
+    def update_object(self, draft: Draft, table: Table, old: Object, new: Object) -> None:
+        pass
+
+    def flowtable(self, draft: Draft, table: Table, entry: Flowtable) -> None:
+        pass
+
+    def refusal(self, table: Table, chain: Chain, rule: Rule, base: Chain) -> int:
+        return 0
+
+    def live_element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Element | None:
+        return None
+
+    def live_elements(self, entry: Set) -> list[Element]:
+        return []

@@ -1,0 +1,314 @@
+"""The working copy of a transaction.
+
+Laws:
+- Reading a draft shows the ruleset as it will be if the commands so far succeed. The committed ruleset is never written.
+- A table or chain is copied the first time it is changed (`edit`, `edit_chain`); sets get an `Overlay`.
+- What the draft leaves behind is a list of events in order, and the sets of things that a commit must rebuild.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from typing import Any
+
+from userfw.nft.location import Location
+from userfw.nft.syntax import ChainBlock, FlowtableBlock, ObjectBlock, RuleBlock, SetBlock, SetElemExpr
+from userfw.ruleset.backend import Backend
+from userfw.ruleset.elements import Element, Elements, Overlay
+from userfw.ruleset.events import Event
+from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Ruleset, Set, Table
+from userfw.ruleset.problems import refused
+from userfw.ruleset.references import anonymous_count, bound_chains, element_refs, refs_of, set_refs
+from userfw.ruleset.validate import check_refs
+
+
+class Draft:
+    """A ruleset in the making. `client` is who asks (for owned tables)."""
+
+    def __init__(self, base: Ruleset, backend: Backend, client: object = None) -> None:
+        self.base = base
+        self.backend = backend
+        self.client = client
+        self.rules = base.copy()
+        self.events: list[Event] = []
+        self.overlays: dict[int, tuple[Table, Set, Overlay]] = {}
+        self.dirty_chains: dict[int, Chain] = {}
+        self.dirty_tables: dict[tuple[str, str], Location] = {}
+        self.hooks_changed = False
+        self.after: list[Any] = []
+        self._owned_tables: set[int] = set()
+        self._owned_chains: set[int] = set()
+
+    # --- copying on write
+
+    def edit(self, table: Table) -> Table:
+        """The draft's own copy of a table."""
+        if id(table) in self._owned_tables:
+            return table
+        mine = table.copy()
+        self._owned_tables.add(id(mine))
+        self.rules.tables[mine.key] = mine
+        return mine
+
+    def edit_chain(self, table: Table, chain: Chain) -> Chain:
+        """The draft's own copy of a chain of a table that is the draft's own."""
+        if id(chain) in self._owned_chains:
+            return chain
+        mine = chain.copy()
+        self._owned_chains.add(id(mine))
+        table.chains[mine.name] = mine
+        return mine
+
+    def overlay(self, table: Table, entry: Set) -> Overlay:
+        """The elements of a set as this transaction sees them."""
+        found = self.overlays.get(id(entry.elements))
+        if found is None:
+            found = (table, entry, Overlay(entry.elements))
+            self.overlays[id(entry.elements)] = found
+        return found[2]
+
+    def elements(self, entry: Set) -> Overlay:
+        """The elements for reading only: no overlay is kept."""
+        found = self.overlays.get(id(entry.elements))
+        return found[2] if found is not None else Overlay(entry.elements)
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.events)
+
+    def emit(self, op: str, obj: str, table: Table, name: str, node: Any, handle: int, **more: Any) -> None:
+        self.events.append(Event(op, obj, table.family, table.name, name, node, handle, **more))
+
+    # --- tables
+
+    def new_table(self, family: str, name: str) -> Table:
+        rules = self.rules
+        rules.table_handle += 1
+        table = Table(family, name, rules.table_handle)
+        rules.tables[table.key] = table
+        self._owned_tables.add(id(table))
+        return table
+
+    def delete_table(self, table: Table) -> None:
+        """Take a table away with all that it holds (Linux: nft_flush_table, __nft_release_table)."""
+        table = self.edit(table)
+        for chain in list(table.chains.values()):
+            if not chain.binding:
+                self.flush_chain(table, chain)
+        for entry in list(table.sets.values()):
+            self.delete_set(table, entry)
+        for flowtable in list(table.flowtables.values()):
+            self.delete_flowtable(table, flowtable)
+        for obj in list(table.objects.values()):
+            self.delete_object(table, obj)
+        for chain in list(table.chains.values()):
+            self.delete_chain(table, chain)
+        del self.rules.tables[table.key]
+        self.dirty_tables.pop(table.key, None)
+        self.emit("delete", "table", table, table.name, table, table.handle)
+
+    # --- chains
+
+    def new_chain(self, table: Table, node: ChainBlock, *, binding: bool = False) -> Chain:
+        """A new chain in a table that is the draft's own; base chains go on their hook now."""
+        chain = Chain(table.new_handle(), node, binding=binding)
+        if chain.is_base:
+            self.register(chain)
+        table.chains[node.name] = chain
+        self._owned_chains.add(id(chain))
+        self.backend.chain(self, table, chain)
+        self.dirty_chains[id(chain.engine) if chain.engine is not None else id(chain)] = chain
+        return chain
+
+    def register(self, chain: Chain) -> None:
+        """Put a base chain on its hook, before those of equal priority."""
+        self.rules.registrations += 1
+        chain.registered = self.rules.registrations
+        self.hooks_changed = True
+
+    def delete_chain(self, table: Table, chain: Chain) -> None:
+        """Take an unused chain away, with its rules."""
+        if not chain.binding:
+            self.flush_chain(table, chain)
+            chain = table.chains[chain.name]
+        if chain.is_base:
+            self.hooks_changed = True
+        del table.chains[chain.name]
+        if not chain.binding:
+            self.emit("delete", "chain", table, chain.name, chain.node, chain.handle)
+
+    def flush_chain(self, table: Table, chain: Chain) -> None:
+        if not chain.rules:
+            return
+        chain = self.edit_chain(table, chain)
+        gone = chain.rules
+        chain.rules = []
+        for rule in gone:
+            self._forget(table, chain, rule)
+        self._touched(table, chain)
+
+    def rename_chain(self, table: Table, chain: Chain, name: str) -> None:
+        """Rename a chain, and in every rule and element that jumps to it."""
+        chain = self.edit_chain(table, chain)
+        old = chain.name
+        chain.node = replace(chain.node, name=name)
+        table.chains = {(name if key == old else key): value for key, value in table.chains.items()}
+        uses = table.uses.pop(Ref("chain", old), 0)
+        if uses:
+            table.uses[Ref("chain", name)] = uses
+            from userfw.ruleset.rename import rename_target
+
+            rename_target(self, table, old, name)
+        if chain.is_base:
+            self.hooks_changed = True
+
+    def _touched(self, table: Table, chain: Chain, loc: Location | None = None) -> None:
+        self.dirty_chains[id(chain.engine) if chain.engine is not None else id(chain)] = chain
+        if loc is not None:
+            self.dirty_tables.setdefault(table.key, loc)
+
+    # --- rules
+
+    def new_rule(self, table: Table, chain: Chain, node: RuleBlock, index: int, loc: Location) -> Rule:
+        """Put a rule into a chain at `index`."""
+        chain = self.edit_chain(table, chain)
+        bound = [self._bind(table, verdict) for verdict in bound_chains(node)]
+        table.hgenerator += anonymous_count(node)
+        refs = refs_of(node)
+        check_refs(self, table, refs, loc)
+        rule = Rule(table.new_handle(), node, refs)
+        rule.bound = tuple(bound)
+        self.backend.rule(self, table, chain, rule)
+        table.use(rule.refs)
+        chain.rules.insert(index, rule)
+        self._touched(table, chain, loc)
+        return rule
+
+    def _bind(self, table: Table, verdict: Any) -> Chain:
+        block: ChainBlock = verdict.block
+        number = 0
+        while f"__chain{number}" in table.chains:
+            number += 1
+        chain = self.new_chain(table, ChainBlock(f"__chain{number}", loc=block.loc), binding=True)
+        for node in block.rules:
+            self.new_rule(table, chain, node, len(chain.rules), node.loc)
+        return chain
+
+    def delete_rule(self, table: Table, chain: Chain, index: int) -> None:
+        chain = self.edit_chain(table, chain)
+        rule = chain.rules.pop(index)
+        self._forget(table, chain, rule)
+        self._touched(table, chain)
+
+    def _forget(self, table: Table, chain: Chain, rule: Rule) -> None:
+        table.unuse(rule.refs)
+        for bound in rule.bound:
+            for inner in bound.rules:
+                table.unuse(inner.refs)
+            table.chains.pop(bound.name, None)
+        if not chain.binding:
+            self.emit("delete", "rule", table, chain.name, rule, rule.handle)
+
+    # --- sets
+
+    def new_set(self, table: Table, node: SetBlock) -> Set:
+        concat = node.key is not None and _is_concat(node)
+        live = bool({"dynamic", "timeout"} & set(node.flags)) or node.timeout is not None
+        entry = Set(table.new_handle(), node, Elements("interval" in node.flags and not concat, live))
+        self.backend.set(self, table, entry)
+        table.sets[node.name] = entry
+        table.use(set_refs(node))
+        return entry
+
+    def delete_set(self, table: Table, entry: Set) -> None:
+        if entry.node.data is not None or entry.node.objtype is not None or entry.node.stmts:
+            for element in self.all_elements(entry):
+                table.unuse(element_refs(entry.node, element.node))
+        table.unuse(set_refs(entry.node))
+        del table.sets[entry.name]
+        self.overlays.pop(id(entry.elements), None)
+        self.emit("delete", entry.kind, table, entry.name, entry.node, entry.handle)
+
+    def find_element(self, table: Table, entry: Set, key: Any, node: SetElemExpr) -> Element | None:
+        """The element with exactly this key, wherever it is kept."""
+        overlay = self.elements(entry)
+        element = overlay.get(key)
+        if element is None and entry.elements.live and not overlay.flushed and key not in overlay.removed:
+            element = self.backend.live_element(self, table, entry, node)
+        return element
+
+    def all_elements(self, entry: Set) -> list[Element]:
+        """Every element of a set, those that packets added too."""
+        overlay = self.elements(entry)
+        result = list(overlay)
+        if entry.elements.live and not overlay.flushed:
+            gone = overlay.removed
+            result = [element for element in self.backend.live_elements(entry) if element.key not in gone] + result
+        return result
+
+    def add_element(self, table: Table, entry: Set, key: Any, node: SetElemExpr) -> Element:
+        """Add an element whose key is new. ENFILE when the set is full."""
+        overlay = self.overlay(table, entry)
+        size = entry.node.size
+        if size is not None and (size <= len(overlay) or (entry.elements.live and size <= len(self.all_elements(entry)))):
+            raise refused(errno.ENFILE, node.loc)
+        refs = element_refs(entry.node, node)
+        check_refs(self, table, refs, node.loc)
+        element = Element(key, node, self.backend.element(self, table, entry, node))
+        overlay.add(element)
+        if refs:
+            table.use(refs)
+            self.dirty_tables.setdefault(table.key, node.loc)
+        self.emit("add", "element", table, entry.name, element, 0)
+        return element
+
+    def remove_element(self, table: Table, entry: Set, element: Element) -> None:
+        self.overlay(table, entry).remove(element)
+        table.unuse(element_refs(entry.node, element.node))
+        self.emit("delete", "element", table, entry.name, element, 0)
+
+    def flush_set(self, table: Table, entry: Set) -> None:
+        """Take all elements away; the last one first, as Linux does."""
+        gone = self.all_elements(entry)
+        self.overlay(table, entry).flush(gone)
+        if entry.elements.interval:
+            gone.reverse()
+        for element in gone:
+            table.unuse(element_refs(entry.node, element.node))
+            self.emit("delete", "element", table, entry.name, element, 0)
+
+    # --- objects and flowtables
+
+    def new_object(self, table: Table, node: ObjectBlock) -> Object:
+        entry = Object(table.new_handle(), node)
+        self.backend.object(self, table, entry)
+        table.objects[Ref(node.kind, node.name)] = entry
+        return entry
+
+    def delete_object(self, table: Table, entry: Object) -> None:
+        del table.objects[Ref(entry.kind, entry.name)]
+        self.emit("delete", entry.kind, table, entry.name, entry.node, entry.handle)
+
+    def new_flowtable(self, table: Table, node: FlowtableBlock) -> Flowtable:
+        entry = Flowtable(table.new_handle(), node)
+        self.backend.flowtable(self, table, entry)
+        table.flowtables[node.name] = entry
+        self.hooks_changed = True
+        return entry
+
+    def delete_flowtable(self, table: Table, entry: Flowtable) -> None:
+        del table.flowtables[entry.name]
+        self.hooks_changed = True
+        self.emit("delete", "flowtable", table, entry.name, entry.node, entry.handle)
+
+
+def _is_concat(node: SetBlock) -> bool:
+    from userfw.nft.syntax import ConcatExpr, TypeExpr, TypeofExpr
+
+    key = node.key
+    if isinstance(key, TypeExpr):
+        return len(key.names) > 1
+    if isinstance(key, TypeofExpr):
+        return isinstance(key.expr, ConcatExpr)
+    return isinstance(key, ConcatExpr)
