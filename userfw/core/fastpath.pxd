@@ -1,0 +1,12 @@
+from userfw.core.packet cimport Device, Packet
+
+cdef class CachedRoute:
+    cdef public Device oif
+    cdef public int mtu
+    cpdef bint valid(self) except? -1
+
+cdef class FastPath:
+    cpdef int forward(self, Packet pkt) except -1
+
+cdef class Sender:
+    cpdef int send_routed(self, Packet pkt) except -1

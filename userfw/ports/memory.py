@@ -1,0 +1,50 @@
+"""A port without an operating system: frames in by `inject`, frames out in a list. For tests and `userfw test`."""
+
+from __future__ import annotations
+
+from userfw.core.drop import DROP_NOT_SPECIFIED
+from userfw.core.packet import Device, Packet, Port
+
+
+class MemoryPort(Port):
+    """`transmitted`: bytes of every frame sent. `refuse`: a DROP_* reason that every transmit answers, or 0.
+
+    Frames are copied at `transmit`; with `metadata` the virtio-net facts (flags, gso type and size, csum start and offset) are
+    kept beside them in `vnet`.
+    """
+
+    def __init__(self, device: Device | None = None) -> None:
+        super().__init__()
+        self.transmitted: list[bytes] = []
+        self.vnet: list[tuple[int, int, int, int, int]] = []
+        self.flushes = 0
+        self.refuse = DROP_NOT_SPECIFIED
+        self.attached = device
+        if device is not None:
+            device.port = self
+
+    def transmit(self, pkt: Packet) -> int:
+        """Keep a copy of the frame."""
+        if self.refuse:
+            return self.refuse
+        self.transmitted.append(bytes(pkt.data[pkt.start : pkt.end]))
+        self.vnet.append((pkt.vnet_flags, pkt.gso_type, pkt.gso_size, pkt.csum_start, pkt.csum_offset))
+        return DROP_NOT_SPECIFIED
+
+    def flush(self) -> int:
+        """Count the flushes."""
+        self.flushes += 1
+        return 0
+
+    def inject(self, frame: bytes) -> Packet:
+        """A Packet with `frame` that came in on this port's device; give it to `Gateway.receive`."""
+        pkt = Packet()
+        pkt.load_frame(frame)
+        pkt.iif = self.attached
+        return pkt
+
+    def take(self) -> list[bytes]:
+        """The frames sent since the last call."""
+        frames, self.transmitted = self.transmitted, []
+        self.vnet.clear()
+        return frames

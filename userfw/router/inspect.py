@@ -1,0 +1,142 @@
+"""Small questions about a packet that the path asks: is it too large, which flow is it, are its options in order."""
+
+import cython
+
+if not cython.compiled:
+    from userfw.core.const import (
+        IPPROTO_ICMP,
+        IPPROTO_ICMPV6,
+        NFPROTO_IPV4,
+        VNET_GSO_NONE,
+        VNET_GSO_TCPV4,
+        VNET_GSO_TCPV6,
+    )
+    from userfw.core.drop import DROP_IP_OPTIONS, DROP_MALFORMED, DROP_NOT_SPECIFIED
+    from userfw.core.packet import Packet
+    from userfw.router.base import Router
+    from userfw.router.const import ICMP_PARAMETERPROB, ICMPV6_HDR_FIELD, ICMPV6_PARAMPROB, ICMPV6_UNK_OPTION
+    from userfw.router.lpm import mix
+
+
+def exceeds(pkt: Packet, mtu: cython.int) -> cython.bint:
+    """The network packet, or with GSO each of its segments, is larger than `mtu` (Linux: skb_gso_validate_network_len)."""
+    kind: cython.int = pkt.gso_type & 0x7F
+    header: cython.Py_ssize_t
+    if kind == VNET_GSO_NONE or pkt.gso_size == 0:
+        return pkt.end - pkt.l3 > mtu
+    if pkt.end - pkt.l3 <= mtu:
+        return False
+    header = pkt.l4 - pkt.l3
+    if kind == VNET_GSO_TCPV4 or kind == VNET_GSO_TCPV6:
+        header += (pkt.get8(pkt.l4 + 12) >> 4) * 4 if pkt.l4 + 12 < pkt.end else 20
+    else:
+        header += 8
+    return header + pkt.gso_size > mtu
+
+
+def flow_hash(pkt: Packet) -> cython.uint:
+    """Hash of source and destination (Linux: fib_multipath_hash_policy 0); ICMP errors hash like the flow they quote."""
+    l3: cython.Py_ssize_t = pkt.l3
+    l4: cython.Py_ssize_t = pkt.l4
+    kind: cython.int
+    if pkt.has_l4 and pkt.l4proto == IPPROTO_ICMP and pkt.nfproto == NFPROTO_IPV4 and l4 + 28 <= pkt.end:
+        kind = pkt.get8(l4)
+        if kind in (3, 4, 11, 12):
+            return _pair4(pkt, l4 + 24, l4 + 20)
+    if pkt.nfproto == NFPROTO_IPV4:
+        return _pair4(pkt, l3 + 12, l3 + 16)
+    if pkt.has_l4 and pkt.l4proto == IPPROTO_ICMPV6 and l4 + 48 <= pkt.end and pkt.get8(l4) < 128:
+        return _pair6(pkt, l4 + 32, l4 + 16)
+    return _pair6(pkt, l3 + 8, l3 + 24)
+
+
+def _pair4(pkt: Packet, src: cython.Py_ssize_t, dst: cython.Py_ssize_t) -> cython.uint:
+    return mix(pkt.get32(src), pkt.get32(dst), 0x9E3779B)
+
+
+def _pair6(pkt: Packet, src: cython.Py_ssize_t, dst: cython.Py_ssize_t) -> cython.uint:
+    half: cython.uint = mix(pkt.get64(src), pkt.get64(src + 8), 0x9E3779B)
+    return mix(pkt.get64(dst), pkt.get64(dst + 8), half)
+
+
+def ipv4_options(router: Router, pkt: Packet) -> cython.int:
+    """IPv4 options of a packet with some: malformed ones are answered by parameter problem, source routes refused.
+
+    Linux: ip_options_compile, ip_rcv_options with accept_source_route 0. Record-route and timestamp options pass unrecorded.
+    """
+    off: cython.Py_ssize_t = pkt.l3 + 20
+    end: cython.Py_ssize_t = pkt.l4
+    kind: cython.int
+    length: cython.Py_ssize_t
+    refused: cython.bint = False
+    while off < end:
+        kind = pkt.get8(off)
+        if kind == 0:
+            break
+        if kind == 1:
+            off += 1
+            continue
+        length = pkt.get8(off + 1) if off + 1 < end else 0
+        if length < 2 or off + length > end:
+            return _bad_option(router, pkt, off - pkt.l3 + (0 if off + 1 >= end else 1))
+        if kind in (131, 137):
+            if length < 3 or pkt.get8(off + 2) < 4:
+                return _bad_option(router, pkt, off - pkt.l3 + (1 if length < 3 else 2))
+            refused = True
+        elif kind == 7 and (length < 3 or pkt.get8(off + 2) < 4):
+            return _bad_option(router, pkt, off - pkt.l3 + (1 if length < 3 else 2))
+        elif kind == 68 and (length < 4 or pkt.get8(off + 2) < 5):
+            return _bad_option(router, pkt, off - pkt.l3 + (1 if length < 4 else 2))
+        elif kind == 148 and length < 4:
+            return _bad_option(router, pkt, off - pkt.l3 + 1)
+        off += length
+    return DROP_IP_OPTIONS if refused else DROP_NOT_SPECIFIED
+
+
+def _bad_option(router: Router, pkt: Packet, pointer: cython.Py_ssize_t) -> cython.int:
+    where: cython.uint = pointer & 0xFF
+    router.send_error(pkt, ICMP_PARAMETERPROB, 0, where << 24)
+    return DROP_IP_OPTIONS
+
+
+def ipv6_hop_options(router: Router, pkt: Packet) -> cython.int:
+    """Hop-by-hop options: an unknown option says itself what to do (RFC 8200 4.2; Linux: ip6_parse_tlv)."""
+    off: cython.Py_ssize_t = pkt.l3 + 42
+    end: cython.Py_ssize_t = pkt.l3 + 40 + (pkt.get8(pkt.l3 + 41) + 1) * 8
+    kind: cython.int
+    length: cython.Py_ssize_t
+    padding: cython.int = 0
+    if end > pkt.end:
+        return DROP_MALFORMED
+    while off < end:
+        kind = pkt.get8(off)
+        if kind == 0:
+            off += 1
+            padding += 1
+            if padding > 7:
+                return DROP_MALFORMED
+            continue
+        if off + 2 > end:
+            return DROP_MALFORMED
+        length = pkt.get8(off + 1) + 2
+        if off + length > end:
+            return DROP_MALFORMED
+        if kind == 1:
+            padding += length
+            if padding > 7:
+                return DROP_MALFORMED
+        elif kind == 5:
+            padding = 0
+            if length != 4:
+                return DROP_MALFORMED
+        elif kind == 0xC2:
+            router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, off + 2 - pkt.l3)
+            return DROP_MALFORMED
+        elif kind >> 6 == 0:
+            padding = 0
+        else:
+            if kind >> 6 == 2 or (kind >> 6 == 3 and pkt.get8(pkt.l3 + 24) != 0xFF):
+                router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_UNK_OPTION, off - pkt.l3)
+            return DROP_IP_OPTIONS
+        off += length
+    return DROP_NOT_SPECIFIED

@@ -1,0 +1,67 @@
+from userfw.core.clock cimport Clock
+from userfw.core.const cimport (
+    ARPHRD_ETHER, ARPHRD_LOOPBACK, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, NF_ACCEPT, NF_DROP, NF_INET_FORWARD,
+    NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_ARP, NFPROTO_IPV4,
+    NFPROTO_IPV6, PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST, PACKET_OTHERHOST, VNET_GSO_NONE,
+)
+from userfw.core.drop cimport (
+    DROP_DEVICE_DOWN, DROP_FORWARDING_OFF, DROP_FRAG_NEEDED, DROP_INTERNAL_ERROR, DROP_IP_OPTIONS, DROP_MALFORMED,
+    DROP_MARTIAN, DROP_NEIGH_FAILED, DROP_NO_ROUTE, DROP_NOT_SPECIFIED, DROP_OTHERHOST, DROP_PROHIBITED, DROP_RULE,
+    DROP_SOURCE_FILTER, DROP_TTL_EXPIRED, DROP_TX_FAILED, DROP_UNKNOWN_ETHERTYPE,
+)
+from userfw.core.fastpath cimport FastPath
+from userfw.core.hook cimport HookList
+from userfw.core.packet cimport Device, Packet, Port
+from userfw.router.arp cimport Arp
+from userfw.router.base cimport Router, compact, set_start
+from userfw.router.const cimport (
+    ICMP_DEST_UNREACH, ICMP_EXC_TTL, ICMP_FRAG_NEEDED, ICMP_HOST_UNREACH, ICMP_NET_UNREACH, ICMP_PKT_FILTERED,
+    ICMP_TIME_EXCEEDED, ICMPV6_ADM_PROHIBITED, ICMPV6_DEST_UNREACH, ICMPV6_EXC_HOPLIMIT, ICMPV6_NOROUTE,
+    ICMPV6_NOT_NEIGHBOUR, ICMPV6_PKT_TOOBIG, ICMPV6_TIME_EXCEED, RTN_ANYCAST, RTN_BLACKHOLE, RTN_BROADCAST, RTN_LOCAL,
+    RTN_MULTICAST, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC,
+)
+from userfw.router.inspect cimport exceeds, flow_hash, ipv4_options, ipv6_hop_options
+from userfw.router.neigh cimport NeighbourTable
+from userfw.router.pipeline cimport Pipeline
+from userfw.router.settings cimport Settings
+from userfw.router.types cimport Dst, Neighbour
+from userfw.wire.parse cimport parse_link_untrusted, parse_network_untrusted, trim
+
+cdef class Path(Router):
+    cdef public Pipeline pipeline
+    cdef readonly NeighbourTable neighbours
+    cdef readonly Arp arp
+    cdef list backlog
+    cdef dict vlans
+    cpdef int receive(self, Packet pkt) except -1
+    cpdef int receive_batch(self, list packets, Py_ssize_t n) except -1
+    cpdef int end_batch(self) except -1
+    cdef int _receive(self, Packet pkt) except -1
+    cpdef int after_ingress(self, Packet pkt, int reason) except -1
+    cdef int _vlan(self, Packet pkt, int reason) except -1
+    cdef int _check_ipv6(self, Packet pkt) except -1
+    cdef int _hook_in(self, Packet pkt) except -1
+    cpdef int after_prerouting(self, Packet pkt) except -1
+    cdef bint _still_for(self, Packet pkt, Dst dst) except? -1
+    cdef Dst _route_ipv4(self, Packet pkt)
+    cdef bint _source_ok(self, Packet pkt, unsigned int src, Device device) except? -1
+    cdef Dst _broadcast(self, unsigned int to)
+    cdef Dst _multicast(self, Packet pkt, unsigned long long hi, unsigned long long lo)
+    cdef Dst _route_ipv6(self, Packet pkt)
+    cdef int _no_way(self, Packet pkt, Dst dst) except -1
+    cdef int _forward(self, Packet pkt, Dst dst) except -1
+    cdef bint _source_forwards(self, Packet pkt) except? -1
+    cpdef int after_forward(self, Packet pkt) except -1
+    cpdef int after_postrouting(self, Packet pkt) except -1
+    cdef int _local_in(self, Packet pkt) except -1
+    cpdef int after_input(self, Packet pkt) except -1
+    cpdef Dst route_output(self, Packet pkt)
+    cdef _touch(self, Port port)
+    cdef _tag(self, Packet pkt, Device device)
+    cdef int _virtual(self, Packet pkt, Device device) except -1
+    cdef _drain(self)
+    cpdef bint listens(self, Device device, int family, unsigned long long hi, unsigned long long lo) except? -1
+    cpdef Dst looping(self, Dst dst)
+    cpdef int fragment(self, Packet pkt, Dst dst) except -1
+    cpdef bint reassemble(self, Packet pkt) except? -1
+    cpdef int deliver(self, Packet pkt) except -1

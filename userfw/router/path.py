@@ -1,0 +1,636 @@
+"""The path of a packet, call by call: ingress, prerouting, route, forward or input, output, postrouting, neighbour, egress.
+
+Laws: a packet leaves this file sent, stolen, queued for a neighbour, or dropped with a counted reason; no exception escapes
+`receive`. Checks stand in the order of Linux's ip_rcv_core, ip_route_input_slow, ip_forward, ip6_rcv_core, ip6_forward. Each
+`after_*` method is where a packet goes on that was held at the hook before it. Without a pipeline there are no hooks.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import cython
+
+if not cython.compiled:
+    from userfw.core.clock import Clock
+    from userfw.core.const import (
+        ARPHRD_ETHER,
+        ARPHRD_LOOPBACK,
+        ETH_P_ARP,
+        ETH_P_IP,
+        ETH_P_IPV6,
+        NF_ACCEPT,
+        NF_DROP,
+        NF_INET_FORWARD,
+        NF_INET_LOCAL_IN,
+        NF_INET_LOCAL_OUT,
+        NF_INET_POST_ROUTING,
+        NF_INET_PRE_ROUTING,
+        NFPROTO_ARP,
+        NFPROTO_IPV4,
+        NFPROTO_IPV6,
+        PACKET_BROADCAST,
+        PACKET_HOST,
+        PACKET_MULTICAST,
+        PACKET_OTHERHOST,
+        VNET_GSO_NONE,
+    )
+    from userfw.core.drop import (
+        DROP_DEVICE_DOWN,
+        DROP_FORWARDING_OFF,
+        DROP_FRAG_NEEDED,
+        DROP_INTERNAL_ERROR,
+        DROP_IP_OPTIONS,
+        DROP_MALFORMED,
+        DROP_MARTIAN,
+        DROP_NEIGH_FAILED,
+        DROP_NO_ROUTE,
+        DROP_NOT_SPECIFIED,
+        DROP_OTHERHOST,
+        DROP_PROHIBITED,
+        DROP_RULE,
+        DROP_SOURCE_FILTER,
+        DROP_TTL_EXPIRED,
+        DROP_TX_FAILED,
+        DROP_UNKNOWN_ETHERTYPE,
+    )
+    from userfw.core.fastpath import FastPath
+    from userfw.core.hook import HookList
+    from userfw.core.packet import Device, Packet, Port
+    from userfw.router.arp import Arp
+    from userfw.router.base import Router, compact, set_start
+    from userfw.router.const import (
+        ICMP_DEST_UNREACH,
+        ICMP_EXC_TTL,
+        ICMP_FRAG_NEEDED,
+        ICMP_HOST_UNREACH,
+        ICMP_NET_UNREACH,
+        ICMP_PKT_FILTERED,
+        ICMP_TIME_EXCEEDED,
+        ICMPV6_ADM_PROHIBITED,
+        ICMPV6_DEST_UNREACH,
+        ICMPV6_EXC_HOPLIMIT,
+        ICMPV6_NOROUTE,
+        ICMPV6_NOT_NEIGHBOUR,
+        ICMPV6_PKT_TOOBIG,
+        ICMPV6_TIME_EXCEED,
+        RTN_ANYCAST,
+        RTN_BLACKHOLE,
+        RTN_BROADCAST,
+        RTN_LOCAL,
+        RTN_MULTICAST,
+        RTN_PROHIBIT,
+        RTN_UNICAST,
+        RTN_UNREACHABLE,
+        RTN_UNSPEC,
+    )
+    from userfw.router.inspect import exceeds, flow_hash, ipv4_options, ipv6_hop_options
+    from userfw.router.neigh import NeighbourTable
+    from userfw.router.pipeline import Pipeline
+    from userfw.router.settings import Settings
+    from userfw.router.types import Dst, Neighbour
+    from userfw.wire.parse import parse_link_untrusted, parse_network_untrusted, trim
+
+BACKLOG_LIMIT = 1000
+
+
+class Path(Router):
+    """A Router that walks packets from device to device; `gateway.Gateway` adds what is configured."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        rng: random.Random | None = None,
+        settings: Settings | None = None,
+        fault: Callable[[BaseException, str], None] | None = None,
+    ) -> None:
+        super().__init__(clock, rng, settings, fault)
+        self.pipeline: Pipeline | None = None
+        self.neighbours = NeighbourTable(self)
+        self.arp = Arp(self, self.neighbours)
+        self.neighbours.arp = self.arp
+        self.backlog: list[Packet] = []
+        self.vlans: dict[tuple[int, int, int], Device] = {}
+
+    # -- in
+
+    def receive(self, pkt: Packet) -> cython.int:
+        """A frame came in on `pkt.iif`: walk it to its end. 0, or the DROP_* reason; afterwards look at `pkt.stolen`."""
+        result: cython.int
+        try:
+            result = self._receive(pkt)
+            if self.backlog:
+                self._drain()
+        except Exception as error:
+            self.report(error, "receive")
+            return self.drop(pkt, DROP_INTERNAL_ERROR)
+        return result
+
+    def receive_batch(self, packets: list[Packet], n: cython.Py_ssize_t) -> cython.int:
+        """`receive` for the first `n` packets; a slot whose packet was stolen gets a fresh one. Returns how many were dropped."""
+        i: cython.Py_ssize_t
+        dropped: cython.int = 0
+        pkt: Packet
+        for i in range(n):
+            pkt = packets[i]
+            if self.receive(pkt) != DROP_NOT_SPECIFIED:
+                dropped += 1
+            if pkt.stolen:
+                packets[i] = self.take()
+        return dropped
+
+    def end_batch(self) -> cython.int:
+        """Flush every port that was sent to; packets built here may be reused from now on."""
+        return self.flush()
+
+    def _receive(self, pkt: Packet) -> cython.int:
+        device: Device | None = pkt.iif
+        fast: FastPath
+        entries: HookList
+        if device is None or not device.up:
+            return self.drop(pkt, DROP_DEVICE_DOWN)
+        device.rx_packets += 1
+        device.rx_bytes += pkt.end - pkt.start
+        reason: cython.int = parse_link_untrusted(pkt)
+        if reason == DROP_NOT_SPECIFIED:
+            reason = parse_network_untrusted(pkt)
+        if device.flowtable is not None and reason == DROP_NOT_SPECIFIED and pkt.pkttype == PACKET_HOST:
+            fast = device.flowtable
+            if fast.forward(pkt):
+                return DROP_NOT_SPECIFIED
+        if device.ingress is not None:
+            entries = device.ingress
+            verdict: cython.int = entries.run(pkt)
+            if verdict != NF_ACCEPT:
+                return self.verdict(pkt, verdict)
+        return self.after_ingress(pkt, reason)
+
+    def after_ingress(self, pkt: Packet, reason: cython.int) -> cython.int:
+        """Past the device's ingress chains, which judge malformed frames too: `reason` is what parsing said."""
+        if pkt.vlan_tci >= 0:
+            return self._vlan(pkt, reason)
+        if pkt.pkttype == PACKET_OTHERHOST:
+            return self.drop(pkt, DROP_OTHERHOST)
+        if reason != DROP_NOT_SPECIFIED:
+            return self.drop(pkt, reason)
+        if pkt.nfproto == NFPROTO_IPV4:
+            trim(pkt)
+            return self._hook_in(pkt)
+        if pkt.nfproto == NFPROTO_IPV6:
+            trim(pkt)
+            reason = self._check_ipv6(pkt)
+            if reason != DROP_NOT_SPECIFIED:
+                return self.drop(pkt, reason)
+            return self._hook_in(pkt)
+        if pkt.nfproto == NFPROTO_ARP:
+            return self.arp.receive_untrusted(pkt)
+        return self.drop(pkt, DROP_UNKNOWN_ETHERTYPE)
+
+    def _vlan(self, pkt: Packet, reason: cython.int) -> cython.int:
+        """The outermost tag chooses a VLAN device, which receives the frame without it (Linux: vlan_do_receive)."""
+        parent: Device = pkt.iif
+        vid: cython.int = pkt.vlan_tci & 0xFFF
+        proto: cython.int = pkt.get16(pkt.start + 12)
+        device: Device | None = self.vlans.get((parent.index, proto, vid))
+        if device is None and (vid or pkt.pkttype == PACKET_OTHERHOST):
+            return self.drop(pkt, DROP_OTHERHOST)
+        i: cython.Py_ssize_t
+        d: bytearray = pkt.data
+        for i in range(pkt.start + 11, pkt.start - 1, -1):
+            d[i + 4] = d[i]
+        set_start(pkt, pkt.start + 4)
+        if device is not None:
+            pkt.iif = device
+            return self._receive(pkt)
+        reason = parse_link_untrusted(pkt)
+        if reason == DROP_NOT_SPECIFIED:
+            reason = parse_network_untrusted(pkt)
+        return self.after_ingress(pkt, reason)
+
+    def _check_ipv6(self, pkt: Packet) -> cython.int:
+        """Addresses that must not come in from a wire, and hop-by-hop options (Linux: ip6_rcv_core)."""
+        src_hi: cython.ulonglong = pkt.get64(pkt.l3 + 8)
+        dst_hi: cython.ulonglong = pkt.get64(pkt.l3 + 24)
+        device: Device = pkt.iif
+        scope: cython.int
+        if device.type != ARPHRD_LOOPBACK:
+            if src_hi == 0 and pkt.get64(pkt.l3 + 16) == 1:
+                return DROP_MARTIAN
+            if dst_hi == 0 and pkt.get64(pkt.l3 + 32) == 1:
+                return DROP_MARTIAN
+        if src_hi >> 56 == 0xFF:
+            return DROP_MARTIAN
+        if dst_hi >> 56 == 0xFF:
+            scope = (dst_hi >> 48) & 15
+            if scope == 0 or (scope == 1 and device.type != ARPHRD_LOOPBACK):
+                return DROP_MARTIAN
+        if pkt.get8(pkt.l3 + 6) == 0:
+            return ipv6_hop_options(self, pkt)
+        return DROP_NOT_SPECIFIED
+
+    def _hook_in(self, pkt: Packet) -> cython.int:
+        if self.pipeline is not None:
+            verdict: cython.int = self.pipeline.run(pkt.nfproto, NF_INET_PRE_ROUTING, pkt)
+            if verdict != NF_ACCEPT:
+                return self.verdict(pkt, verdict)
+        return self.after_prerouting(pkt)
+
+    # -- routing decision
+
+    def after_prerouting(self, pkt: Packet) -> cython.int:
+        """Past prerouting: options, routing decision, and forward or local (Linux: ip_rcv_finish, ip6_rcv_finish)."""
+        reason: cython.int
+        dst: Dst | None
+        if pkt.looped and pkt.route is not None:
+            dst = pkt.route
+            if dst.valid() and self._still_for(pkt, dst):
+                return self._local_in(pkt)
+        if pkt.nfproto == NFPROTO_IPV4:
+            if pkt.l4 - pkt.l3 > 20:
+                reason = ipv4_options(self, pkt)
+                if reason != DROP_NOT_SPECIFIED:
+                    return self.drop(pkt, reason)
+            dst = self._route_ipv4(pkt)
+        else:
+            dst = self._route_ipv6(pkt)
+        if dst is None:
+            return self.drop(pkt, pkt.drop_reason)
+        pkt.route = dst
+        if dst.type == RTN_UNICAST:
+            return self._forward(pkt, dst)
+        if dst.type in (RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST):
+            return self._local_in(pkt)
+        return self._no_way(pkt, dst)
+
+    def _still_for(self, pkt: Packet, dst: Dst) -> cython.bint:
+        """A looped packet keeps its route unless prerouting gave it another destination."""
+        if pkt.nfproto == NFPROTO_IPV4:
+            return dst.key_lo == pkt.get32(pkt.l3 + 16)
+        return dst.key_hi == pkt.get64(pkt.l3 + 24) and dst.key_lo == pkt.get64(pkt.l3 + 32)
+
+    def _route_ipv4(self, pkt: Packet) -> Dst | None:
+        """Linux: ip_route_input_slow. None with `drop_reason` set for what must not be routed at all."""
+        src: cython.uint = pkt.get32(pkt.l3 + 12)
+        to: cython.uint = pkt.get32(pkt.l3 + 16)
+        device: Device = pkt.iif
+        loop: cython.bint = device.type == ARPHRD_LOOPBACK
+        dst: Dst
+        pkt.drop_reason = DROP_MARTIAN
+        if src >> 28 == 14 or src == 0xFFFFFFFF:
+            return None
+        if to != 0xFFFFFFFF and not (src == 0 and to == 0):
+            if src >> 24 == 0 or to >> 24 == 0:
+                return None
+            if (src >> 24 == 127 or to >> 24 == 127) and not loop:
+                return None
+        if to >> 28 == 14:
+            return self._multicast(pkt, 0, to)
+        dst = self.fib.resolve(NFPROTO_IPV4, 0, to, 0, src, pkt.mark, device)
+        if to == 0xFFFFFFFF or (src == 0 and to == 0):
+            dst = self._broadcast(to)
+        if dst.type == RTN_UNICAST and not self.settings.forward4:
+            pkt.drop_reason = DROP_FORWARDING_OFF
+            return None
+        if src != 0 and not loop and not self._source_ok(pkt, src, device):
+            return None
+        if dst.ways is not None:
+            dst = self.fib.way(dst, flow_hash(pkt))
+        pkt.drop_reason = DROP_NOT_SPECIFIED
+        return dst
+
+    def _source_ok(self, pkt: Packet, src: cython.uint, device: Device) -> cython.bint:
+        """Not one of our own addresses; with rp_filter, also reachable (2) by the very device (1)."""
+        back: Dst = self.fib.resolve(NFPROTO_IPV4, 0, src, 0, 0, pkt.mark, device)
+        if back.type == RTN_LOCAL:
+            return False
+        if self.settings.rp_filter == 0:
+            return True
+        pkt.drop_reason = DROP_SOURCE_FILTER
+        if back.type != RTN_UNICAST:
+            return False
+        if self.settings.rp_filter == 2 or back.oif is device:
+            return True
+        way: Dst
+        if back.ways is not None:
+            for way in back.ways:
+                if way.oif is device:
+                    return True
+        return False
+
+    def _broadcast(self, to: cython.uint) -> Dst:
+        dst: Dst = Dst(self.fib.generation)
+        dst.family = NFPROTO_IPV4
+        dst.type = RTN_BROADCAST
+        dst.key_lo = to
+        return dst
+
+    def _multicast(self, pkt: Packet, hi: cython.ulonglong, lo: cython.ulonglong) -> Dst | None:
+        """Groups that this router listens to are delivered; multicast is not forwarded."""
+        dst: Dst = Dst(self.fib.generation)
+        if not self.listens(pkt.iif, pkt.nfproto, hi, lo):
+            pkt.drop_reason = DROP_NO_ROUTE
+            return None
+        dst.family = pkt.nfproto
+        dst.type = RTN_MULTICAST
+        dst.key_hi = hi
+        dst.key_lo = lo
+        pkt.drop_reason = DROP_NOT_SPECIFIED
+        return dst
+
+    def _route_ipv6(self, pkt: Packet) -> Dst | None:
+        """Linux: ip6_route_input; the source is looked at only when forwarding."""
+        l3: cython.Py_ssize_t = pkt.l3
+        hi: cython.ulonglong = pkt.get64(l3 + 24)
+        lo: cython.ulonglong = pkt.get64(l3 + 32)
+        dst: Dst
+        if hi >> 56 == 0xFF:
+            return self._multicast(pkt, hi, lo)
+        if hi == 0 and lo == 0:
+            pkt.drop_reason = DROP_MARTIAN
+            return None
+        dst = self.fib.resolve(NFPROTO_IPV6, hi, lo, pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, pkt.iif)
+        if dst.type == RTN_UNICAST and not self.settings.forward6:
+            pkt.drop_reason = DROP_FORWARDING_OFF
+            return None
+        if dst.ways is not None:
+            return self.fib.way(dst, flow_hash(pkt))
+        return dst
+
+    def _no_way(self, pkt: Packet, dst: Dst) -> cython.int:
+        """No route, or one that refuses (Linux: ip_error, ip6_pkt_discard, ip6_pkt_prohibit)."""
+        if dst.type == RTN_BLACKHOLE:
+            return self.drop(pkt, DROP_PROHIBITED)
+        if pkt.nfproto == NFPROTO_IPV4:
+            if not self.settings.forward4:
+                return self.drop(pkt, DROP_NO_ROUTE)
+            if dst.type == RTN_PROHIBIT:
+                self.send_error(pkt, ICMP_DEST_UNREACH, ICMP_PKT_FILTERED, 0)
+            elif dst.type == RTN_UNREACHABLE:
+                self.send_error(pkt, ICMP_DEST_UNREACH, ICMP_HOST_UNREACH, 0)
+            else:
+                self.send_error(pkt, ICMP_DEST_UNREACH, ICMP_NET_UNREACH, 0)
+        elif dst.type == RTN_PROHIBIT:
+            self.send_error(pkt, ICMPV6_DEST_UNREACH, ICMPV6_ADM_PROHIBITED, 0)
+        else:
+            self.send_error(pkt, ICMPV6_DEST_UNREACH, ICMPV6_NOROUTE, 0)
+        return self.drop(pkt, DROP_NO_ROUTE if dst.type == RTN_UNSPEC else DROP_PROHIBITED)
+
+    # -- forward
+
+    def _forward(self, pkt: Packet, dst: Dst) -> cython.int:
+        """Linux: ip_forward, ip6_forward."""
+        l3: cython.Py_ssize_t = pkt.l3
+        ttl: cython.int
+        total: cython.uint
+        if pkt.pkttype != PACKET_HOST:
+            return self.drop(pkt, DROP_OTHERHOST)
+        if pkt.nfproto == NFPROTO_IPV4:
+            ttl = pkt.get8(l3 + 8)
+            if ttl <= 1:
+                self.send_error(pkt, ICMP_TIME_EXCEEDED, ICMP_EXC_TTL, 0)
+                return self.drop(pkt, DROP_TTL_EXPIRED)
+            if pkt.end - l3 > dst.mtu and pkt.get16(l3 + 6) & 0x4000 and exceeds(pkt, dst.mtu):
+                self.send_error(pkt, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, dst.mtu)
+                return self.drop(pkt, DROP_FRAG_NEEDED)
+            pkt.put8(l3 + 8, ttl - 1)
+            total = pkt.get16(l3 + 10) + 0x100
+            pkt.put16(l3 + 10, (total + (total >> 16)) & 0xFFFF)
+        else:
+            ttl = pkt.get8(l3 + 7)
+            if ttl <= 1:
+                self.send_error(pkt, ICMPV6_TIME_EXCEED, ICMPV6_EXC_HOPLIMIT, 0)
+                return self.drop(pkt, DROP_TTL_EXPIRED)
+            if not self._source_forwards(pkt):
+                return self.drop(pkt, DROP_MARTIAN)
+            if pkt.end - l3 > dst.mtu and exceeds(pkt, dst.mtu):
+                self.send_error(pkt, ICMPV6_PKT_TOOBIG, 0, dst.mtu)
+                return self.drop(pkt, DROP_FRAG_NEEDED)
+            pkt.put8(l3 + 7, ttl - 1)
+        pkt.oif = dst.oif
+        if self.pipeline is not None:
+            verdict: cython.int = self.pipeline.run(pkt.nfproto, NF_INET_FORWARD, pkt)
+            if verdict != NF_ACCEPT:
+                return self.verdict(pkt, verdict)
+        return self.after_forward(pkt)
+
+    def _source_forwards(self, pkt: Packet) -> cython.bint:
+        """An IPv6 source that may cross a router: not any, multicast, loopback; link-local is told so (RFC 4291 2.5.6)."""
+        hi: cython.ulonglong = pkt.get64(pkt.l3 + 8)
+        if hi == 0 and pkt.get64(pkt.l3 + 16) <= 1:
+            return False
+        if hi >> 54 == 0x3FA:
+            self.send_error(pkt, ICMPV6_DEST_UNREACH, ICMPV6_NOT_NEIGHBOUR, 0)
+            return False
+        return True
+
+    def after_forward(self, pkt: Packet) -> cython.int:
+        """Past the forward hook, or past output."""
+        if self.pipeline is not None:
+            verdict: cython.int = self.pipeline.run(pkt.nfproto, NF_INET_POST_ROUTING, pkt)
+            if verdict != NF_ACCEPT:
+                return self.verdict(pkt, verdict)
+        return self.after_postrouting(pkt)
+
+    def after_postrouting(self, pkt: Packet) -> cython.int:
+        """Past postrouting: fragment if the link needs it, then the link (Linux: ip_finish_output, ip6_finish_output)."""
+        dst: Dst = pkt.route
+        if pkt.end - pkt.l3 > dst.mtu or pkt.frag_max_size:
+            if exceeds(pkt, dst.mtu) or pkt.frag_max_size:
+                return self.fragment(pkt, dst)
+        return self.emit(pkt)
+
+    # -- local
+
+    def _local_in(self, pkt: Packet) -> cython.int:
+        """For the gateway itself: whole packets only, then the input hook (Linux: ip_local_deliver, ip6_input)."""
+        if pkt.is_fragment and pkt.nfproto == NFPROTO_IPV4:
+            if not self.reassemble(pkt):
+                return DROP_NOT_SPECIFIED
+        if self.pipeline is not None:
+            verdict: cython.int = self.pipeline.run(pkt.nfproto, NF_INET_LOCAL_IN, pkt)
+            if verdict != NF_ACCEPT:
+                return self.verdict(pkt, verdict)
+        return self.after_input(pkt)
+
+    def after_input(self, pkt: Packet) -> cython.int:
+        """Past the input hook: to the local port or the built-in answerers."""
+        if pkt.is_fragment and pkt.nfproto == NFPROTO_IPV6:
+            if not self.reassemble(pkt):
+                return DROP_NOT_SPECIFIED
+        return self.deliver(pkt)
+
+    def local_out(self, pkt: Packet) -> cython.int:
+        """Linux: ip_local_out, ip6_local_out."""
+        dst: Dst | None = pkt.route
+        if dst is None:
+            dst = self.route_output(pkt)
+            pkt.route = dst
+        if dst.ways is not None:
+            dst = self.fib.way(dst, flow_hash(pkt))
+            pkt.route = dst
+        if dst.oif is None or dst.type in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):
+            return self.drop(pkt, DROP_NO_ROUTE)
+        pkt.iif = None
+        pkt.oif = dst.oif
+        if self.pipeline is not None:
+            verdict: cython.int = self.pipeline.run(pkt.nfproto, NF_INET_LOCAL_OUT, pkt)
+            if verdict != NF_ACCEPT:
+                return self.verdict(pkt, verdict)
+        return self.after_forward(pkt)
+
+    def route_output(self, pkt: Packet) -> Dst:
+        """The decision for a packet of the gateway's own by its present addresses and mark; of a local address: by `lo`."""
+        l3: cython.Py_ssize_t = pkt.l3
+        dst: Dst
+        if pkt.nfproto == NFPROTO_IPV4:
+            dst = self.fib.resolve(NFPROTO_IPV4, 0, pkt.get32(l3 + 16), 0, pkt.get32(l3 + 12), pkt.mark, None)
+        else:
+            dst = self.fib.resolve(
+                NFPROTO_IPV6, pkt.get64(l3 + 24), pkt.get64(l3 + 32), pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, None
+            )
+        return self.looping(dst)
+
+    # -- out
+
+    def emit(self, pkt: Packet) -> cython.int:
+        """Linux: ip_finish_output2, neigh_output."""
+        dst: Dst = pkt.route
+        device: Device = dst.oif
+        l3: cython.Py_ssize_t = pkt.l3
+        neigh: Neighbour | None
+        hi: cython.ulonglong = 0
+        lo: cython.ulonglong
+        pkt.oif = device
+        if device.type != ARPHRD_ETHER:
+            set_start(pkt, l3)
+            return self.transmit(pkt, device)
+        neigh = dst.neigh
+        if not dst.gateway:
+            if pkt.nfproto == NFPROTO_IPV4:
+                lo = pkt.get32(l3 + 16)
+            else:
+                hi = pkt.get64(l3 + 24)
+                lo = pkt.get64(l3 + 32)
+            if neigh is None or neigh.dead or lo != dst.via_lo or hi != dst.via_hi:
+                neigh = self.neighbours.of_dst(dst, hi, lo)
+        elif neigh is None or neigh.dead:
+            neigh = self.neighbours.of_dst(dst, 0, 0)
+        if neigh is None:
+            return self.drop(pkt, DROP_NEIGH_FAILED)
+        if not neigh.connected and not self.neighbours.resolve(neigh, pkt):
+            return DROP_NOT_SPECIFIED
+        set_start(pkt, l3 - 14)
+        pkt.put64(l3 - 14, neigh.head)
+        pkt.put32(l3 - 6, neigh.mid)
+        pkt.put16(l3 - 2, ETH_P_IP if pkt.nfproto == NFPROTO_IPV4 else ETH_P_IPV6)
+        return self.transmit(pkt, device)
+
+    def transmit(self, pkt: Packet, device: Device) -> cython.int:
+        """Linux: dev_queue_xmit."""
+        reason: cython.int
+        entries: HookList
+        port: Port | None
+        if not device.up:
+            return self.drop(pkt, DROP_DEVICE_DOWN)
+        if device.egress is not None:
+            entries = device.egress
+            pkt.oif = device
+            verdict: cython.int = entries.run(pkt)
+            if verdict != NF_ACCEPT:
+                return self.verdict(pkt, verdict)
+        size: cython.Py_ssize_t = pkt.end - pkt.start
+        port = device.port
+        if port is None:
+            if device.parent is None:
+                return self._virtual(pkt, device)
+            self._tag(pkt, device)
+            reason = self.transmit(pkt, device.parent)
+        else:
+            reason = port.transmit(pkt)
+            if reason != DROP_NOT_SPECIFIED:
+                return self.drop(pkt, reason)
+            if port is not self.last_port:
+                self._touch(port)
+        if reason == DROP_NOT_SPECIFIED:
+            device.tx_packets += 1
+            device.tx_bytes += size
+        return reason
+
+    def _touch(self, port: Port) -> None:
+        i: cython.Py_ssize_t
+        self.last_port = port
+        for i in range(len(self.touched)):
+            if self.touched[i] is port:
+                return
+        self.touched.append(port)
+
+    def _tag(self, pkt: Packet, device: Device) -> None:
+        """Insert the VLAN device's tag behind the addresses."""
+        i: cython.Py_ssize_t
+        d: bytearray = pkt.data
+        start: cython.Py_ssize_t = pkt.start - 4
+        for i in range(12):
+            d[start + i] = d[start + 4 + i]
+        set_start(pkt, start)
+        pkt.put16(start + 12, device.vlan_proto)
+        pkt.put16(start + 14, device.vlan_id)
+
+    def _virtual(self, pkt: Packet, device: Device) -> cython.int:
+        """A device without a port: `lo` receives what it sends, anything else is down."""
+        copy: Packet
+        if device.type != ARPHRD_LOOPBACK:
+            return self.drop(pkt, DROP_DEVICE_DOWN)
+        if len(self.backlog) >= BACKLOG_LIMIT:
+            return self.drop(pkt, DROP_TX_FAILED)
+        device.tx_packets += 1
+        device.tx_bytes += pkt.end - pkt.start
+        copy = compact(pkt)
+        copy.iif = device
+        copy.oif = None
+        copy.looped = True
+        self.backlog.append(copy)
+        return DROP_NOT_SPECIFIED
+
+    def _drain(self) -> None:
+        """Receive what was sent on `lo`, at most a backlog's length at once."""
+        left: cython.int = BACKLOG_LIMIT
+        while self.backlog and left:
+            left -= 1
+            self._receive(self.backlog.pop(0))
+        while self.backlog:
+            self.drop(self.backlog.pop(), DROP_TX_FAILED)
+
+    # -- verdicts
+
+    def run_hooks(self, family: cython.int, hook: cython.int, pkt: Packet) -> cython.int:
+        if self.pipeline is None:
+            return NF_ACCEPT
+        return self.pipeline.run(family, hook, pkt)
+
+    def verdict(self, pkt: Packet, verdict: cython.int) -> cython.int:
+        if verdict == NF_DROP:
+            return self.drop(pkt, pkt.drop_reason if pkt.drop_reason else DROP_RULE)
+        return DROP_NOT_SPECIFIED
+
+    # -- what the gateway adds
+
+    def listens(self, device: Device, family: cython.int, hi: cython.ulonglong, lo: cython.ulonglong) -> cython.bint:
+        """The gateway is a member of this multicast group on the device."""
+        raise NotImplementedError
+
+    def looping(self, dst: Dst) -> Dst:
+        """The Dst to use for output: one of type RTN_LOCAL goes by `lo`."""
+        raise NotImplementedError
+
+    def fragment(self, pkt: Packet, dst: Dst) -> cython.int:
+        """Cut a packet that exceeds the link, send the pieces; or refuse with an ICMP error."""
+        raise NotImplementedError
+
+    def reassemble(self, pkt: Packet) -> cython.bint:
+        """True if `pkt` now is the whole packet; False if the fragment was kept, or dropped and counted."""
+        raise NotImplementedError
+
+    def deliver(self, pkt: Packet) -> cython.int:
+        """A whole packet for the gateway itself, past the input hook."""
+        raise NotImplementedError
