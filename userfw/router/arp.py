@@ -54,7 +54,7 @@ class Arp(Solicitor):
         source: cython.uint = 0
         if pkt is not None and pkt.nfproto == NFPROTO_IPV4:
             source = pkt.get32(pkt.l3 + 12)
-            if self.router.fib.resolve(NFPROTO_IPV4, 0, source, 0, 0, 0, None).type != RTN_LOCAL:
+            if self.router.routes.resolve(NFPROTO_IPV4, 0, source, 0, 0, 0, None).type != RTN_LOCAL:
                 source = 0
         if source == 0:
             source = select_ipv4(self.router, device, target, SCOPE_LINK)
@@ -92,7 +92,7 @@ class Arp(Solicitor):
 
     def receive_untrusted(self, pkt: Packet) -> cython.int:
         """An ARP frame from the wire (Linux: arp_rcv); 0 or the DROP_* reason, counted."""
-        device: Device = pkt.iif
+        device: Device = cython.cast(Device, pkt.iif)
         if pkt.pkttype in (PACKET_OTHERHOST, PACKET_LOOPBACK) or device.type != ARPHRD_ETHER:
             return self.router.drop(pkt, DROP_OTHERHOST)
         if pkt.get16(pkt.l3 + 4) != 0x0604:
@@ -115,7 +115,7 @@ class Arp(Solicitor):
         tip: cython.uint = pkt.get32(l3 + 24)
         if (tip >> 28) == 14 or (tip >> 24) == 127:
             return DROP_NOT_SPECIFIED
-        dst: Dst = self.router.fib.resolve(NFPROTO_IPV4, 0, tip, 0, 0, 0, device)
+        dst: Dst = self.router.routes.resolve(NFPROTO_IPV4, 0, tip, 0, 0, 0, device)
         if sip == 0:
             if op == ARPOP_REQUEST and dst.type == RTN_LOCAL and self._answers(dst, device):
                 self.send(device, ARPOP_REPLY, tip, 0, sha_hi, sha_lo, sha_hi, sha_lo)
@@ -135,7 +135,7 @@ class Arp(Solicitor):
     def _answer(
         self, device: Device, dst: Dst, sip: cython.uint, tip: cython.uint, sha_hi: cython.uint, sha_lo: cython.uint
     ) -> cython.int:
-        source: Dst = self.router.fib.resolve(NFPROTO_IPV4, 0, sip, 0, 0, 0, device)
+        source: Dst = self.router.routes.resolve(NFPROTO_IPV4, 0, sip, 0, 0, 0, device)
         if source.type != RTN_UNICAST and source.type != 0:
             return DROP_NOT_SPECIFIED
         if not self._answers(dst, device):

@@ -1,15 +1,15 @@
 from userfw.core.clock cimport Clock
 from userfw.core.drop cimport DROP_COUNT
 from userfw.core.packet cimport Device, Packet, Port
+from userfw.engine.services cimport Services
 from userfw.router.fib cimport Fib
 from userfw.router.settings cimport Settings
 from userfw.router.types cimport Dst
 
-cdef class Router:
-    cdef public Clock clock
+cdef class Router(Services):
     cdef public object rng, fault
     cdef public Settings settings
-    cdef public Fib fib
+    cdef public Fib routes
     cdef public dict devices, names, device_drops, mib, faults
     cdef unsigned long long[::1] drops
     cdef list pool, given, touched

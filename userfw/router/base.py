@@ -17,6 +17,7 @@ if not cython.compiled:
     from userfw.core.clock import Clock
     from userfw.core.drop import DROP_COUNT
     from userfw.core.packet import Device, Packet, Port
+    from userfw.engine.services import Services
     from userfw.router.fib import Fib
     from userfw.router.settings import Settings
     from userfw.router.types import Dst
@@ -25,7 +26,7 @@ POOL_LIMIT = 256
 GIVEN_LIMIT = 64
 
 
-class Router:
+class Router(Services):
     """State and services common to the parts of the router.
 
     - `drops`: packets by DROP_* reason; `device_drops`: the same for each device index. `mib`: named counters of the router.
@@ -39,11 +40,11 @@ class Router:
         settings: Settings | None = None,
         fault: Callable[[BaseException, str], None] | None = None,
     ) -> None:
-        self.clock = clock
+        super().__init__(clock)
         self.rng = rng if rng is not None else random.Random(0)
         self.settings = settings if settings is not None else Settings()
         self.fault = fault
-        self.fib = Fib(self.rng.getrandbits(32))
+        self.routes = Fib(self.rng.getrandbits(32))
         self.devices: dict[int, Device] = {}
         self.names: dict[str, Device] = {}
         self.drops = array("Q", bytes(8 * DROP_COUNT))

@@ -123,7 +123,7 @@ class Fib:
         self.by_source = any(r.source is not None for r in rules)
         self.changed()
 
-    def routes(self) -> Iterator[Route]:
+    def all(self) -> Iterator[Route]:
         """Every route of every table."""
         for key in sorted(self.tables):
             yield from self.tables[key].routes()
@@ -155,7 +155,13 @@ class Fib:
         return route
 
     def _in_table(
-        self, family: int, number: int, hi: cython.ulonglong, lo: cython.ulonglong, oif: Device | None, tos: cython.int
+        self,
+        family: cython.int,
+        number: cython.int,
+        hi: cython.ulonglong,
+        lo: cython.ulonglong,
+        oif: Device | None,
+        tos: cython.int,
     ) -> Route | None:
         table: Table | None = self.tables.get((family, number))
         if table is None:

@@ -27,7 +27,7 @@ def exceeds(pkt: Packet, mtu: cython.int) -> cython.bint:
     if pkt.end - pkt.l3 <= mtu:
         return False
     header = pkt.l4 - pkt.l3
-    if kind == VNET_GSO_TCPV4 or kind == VNET_GSO_TCPV6:
+    if kind in (VNET_GSO_TCPV4, VNET_GSO_TCPV6):
         header += (pkt.get8(pkt.l4 + 12) >> 4) * 4 if pkt.l4 + 12 < pkt.end else 20
     else:
         header += 8

@@ -95,7 +95,7 @@ class PrefixHash:
         self._put(hi & self.mask_hi, lo & self.mask_lo, head)
         self.count += 1
 
-    def _put(self, hi: cython.ulonglong, lo: cython.ulonglong, head: Route) -> None:
+    def _put(self, hi: cython.ulonglong, lo: cython.ulonglong, head: Route | None) -> None:
         mask: cython.Py_ssize_t = self.size - 1
         i: cython.Py_ssize_t = mix(hi, lo, self.seed) & mask
         while self.states[i] == 1:
@@ -146,6 +146,13 @@ class Table:
         if prefixes is None or all(r is not route for r in chain):
             raise KeyError("no such route")
         self._rebuild(prefixes, route, [r for r in chain if r is not route])
+
+    def of_prefix(self, hi: int, lo: int, prefixlen: int) -> list[Route]:
+        """All routes of exactly this prefix, best first."""
+        prefixes = self.by_length.get(prefix_length(self.family, prefixlen))
+        if prefixes is None:
+            return []
+        return self._chain(prefixes, Route(self.family, hi, lo, prefixlen, []))
 
     def _chain(self, prefixes: PrefixHash, route: Route) -> list[Route]:
         chain: list[Route] = []

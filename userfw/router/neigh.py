@@ -87,7 +87,7 @@ class NeighbourTable:
 
     def of_dst(self, dst: Dst, hi: cython.ulonglong, lo: cython.ulonglong) -> Neighbour | None:
         """The neighbour a packet along `dst` goes to, whose destination is now `hi`, `lo`; remembered in `dst` if it can be."""
-        device: Device = dst.oif
+        device: Device = cython.cast(Device, dst.oif)
         family: cython.int = dst.via_family
         if dst.gateway or (dst.via_hi == hi and dst.via_lo == lo):
             neigh = self._mapped(dst, device, family, dst.via_hi, dst.via_lo)
@@ -155,7 +155,7 @@ class NeighbourTable:
         neigh.queued += size
 
     def _probe(self, neigh: Neighbour) -> None:
-        pkt: Packet | None = neigh.queue[-1] if neigh.queue else None
+        pkt: Packet | None = neigh.queue[len(neigh.queue) - 1] if neigh.queue else None
         solicitor: Solicitor | None = self.arp if neigh.family == NFPROTO_IPV4 else self.ndisc
         unicast: cython.bint = (neigh.state & NUD_VALID) != 0 and neigh.probes < self.router.settings.ucast_probes
         neigh.probes += 1
@@ -165,12 +165,18 @@ class NeighbourTable:
     # -- learning
 
     def update(
-        self, neigh: Neighbour, mac_hi: cython.uint, mac_lo: cython.uint, has_mac: cython.bint, state: cython.int, override: cython.int
+        self,
+        neigh: Neighbour,
+        mac_hi: cython.uint,
+        mac_lo: cython.uint,
+        has_mac: cython.bint,
+        state: cython.int,
+        override: cython.int,
     ) -> cython.bint:
         """New knowledge about a neighbour (Linux: __neigh_update). True if it was taken.
 
-        `override`: what a link-layer address other than a valid one known may do: OVERRIDE_NO, OVERRIDE_YES (replace it), OVERRIDE_WEAK
-        (make a connected entry stale, keeping the old address).
+        `override`: what a link-layer address other than a valid one known may do: OVERRIDE_NO, OVERRIDE_YES (replace it),
+        OVERRIDE_WEAK (make a connected entry stale, keeping the old address).
         """
         now: cython.ulonglong = self.router.clock.now
         old: cython.int = neigh.state
@@ -367,11 +373,9 @@ class NeighbourTable:
         for neigh in list(self.entries.values()):
             if neigh.state & (NUD_PERMANENT | NUD_NOARP) or neigh.queue:
                 continue
-            idle = now - max(neigh.used, neigh.confirmed)
-            if neigh.state in (NUD_FAILED, NUD_NONE) or idle > settings.gc_stale_time:
-                self.remove(neigh)
-                surplus -= 1
-            elif forced and surplus > 0 and neigh.state == NUD_STALE and now - neigh.updated > 5 * settings.retrans_time:
+            useless = neigh.state in (NUD_FAILED, NUD_NONE) or now - max(neigh.used, neigh.confirmed) > settings.gc_stale_time
+            spare = forced and surplus > 0 and neigh.state == NUD_STALE and now - neigh.updated > 5 * settings.retrans_time
+            if useless or spare:
                 self.remove(neigh)
                 surplus -= 1
 

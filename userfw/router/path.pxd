@@ -34,7 +34,7 @@ cdef class Path(Router):
     cdef list backlog
     cdef dict vlans
     cpdef int receive(self, Packet pkt) except -1
-    cpdef int receive_batch(self, list packets, Py_ssize_t n) except -1
+    cpdef int receive_batch(self, list[Packet] packets, Py_ssize_t n) except -1
     cpdef int end_batch(self) except -1
     cdef int _receive(self, Packet pkt) except -1
     cpdef int after_ingress(self, Packet pkt, int reason) except -1

@@ -17,7 +17,6 @@ if not cython.compiled:
     from userfw.core.const import (
         ARPHRD_ETHER,
         ARPHRD_LOOPBACK,
-        ETH_P_ARP,
         ETH_P_IP,
         ETH_P_IPV6,
         NF_ACCEPT,
@@ -30,19 +29,14 @@ if not cython.compiled:
         NFPROTO_ARP,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
-        PACKET_BROADCAST,
         PACKET_HOST,
-        PACKET_MULTICAST,
         PACKET_OTHERHOST,
-        VNET_GSO_NONE,
     )
     from userfw.core.drop import (
         DROP_DEVICE_DOWN,
         DROP_FORWARDING_OFF,
         DROP_FRAG_NEEDED,
         DROP_INTERNAL_ERROR,
-        DROP_IP_OPTIONS,
-        DROP_MALFORMED,
         DROP_MARTIAN,
         DROP_NEIGH_FAILED,
         DROP_NO_ROUTE,
@@ -189,7 +183,7 @@ class Path(Router):
 
     def _vlan(self, pkt: Packet, reason: cython.int) -> cython.int:
         """The outermost tag chooses a VLAN device, which receives the frame without it (Linux: vlan_do_receive)."""
-        parent: Device = pkt.iif
+        parent: Device = cython.cast(Device, pkt.iif)
         vid: cython.int = pkt.vlan_tci & 0xFFF
         proto: cython.int = pkt.get16(pkt.start + 12)
         device: Device | None = self.vlans.get((parent.index, proto, vid))
@@ -212,7 +206,7 @@ class Path(Router):
         """Addresses that must not come in from a wire, and hop-by-hop options (Linux: ip6_rcv_core)."""
         src_hi: cython.ulonglong = pkt.get64(pkt.l3 + 8)
         dst_hi: cython.ulonglong = pkt.get64(pkt.l3 + 24)
-        device: Device = pkt.iif
+        device: Device = cython.cast(Device, pkt.iif)
         scope: cython.int
         if device.type != ARPHRD_LOOPBACK:
             if src_hi == 0 and pkt.get64(pkt.l3 + 16) == 1:
@@ -273,7 +267,7 @@ class Path(Router):
         """Linux: ip_route_input_slow. None with `drop_reason` set for what must not be routed at all."""
         src: cython.uint = pkt.get32(pkt.l3 + 12)
         to: cython.uint = pkt.get32(pkt.l3 + 16)
-        device: Device = pkt.iif
+        device: Device = cython.cast(Device, pkt.iif)
         loop: cython.bint = device.type == ARPHRD_LOOPBACK
         dst: Dst
         pkt.drop_reason = DROP_MARTIAN
@@ -286,7 +280,7 @@ class Path(Router):
                 return None
         if to >> 28 == 14:
             return self._multicast(pkt, 0, to)
-        dst = self.fib.resolve(NFPROTO_IPV4, 0, to, 0, src, pkt.mark, device)
+        dst = self.routes.resolve(NFPROTO_IPV4, 0, to, 0, src, pkt.mark, device)
         if to == 0xFFFFFFFF or (src == 0 and to == 0):
             dst = self._broadcast(to)
         if dst.type == RTN_UNICAST and not self.settings.forward4:
@@ -295,13 +289,13 @@ class Path(Router):
         if src != 0 and not loop and not self._source_ok(pkt, src, device):
             return None
         if dst.ways is not None:
-            dst = self.fib.way(dst, flow_hash(pkt))
+            dst = self.routes.way(dst, flow_hash(pkt))
         pkt.drop_reason = DROP_NOT_SPECIFIED
         return dst
 
     def _source_ok(self, pkt: Packet, src: cython.uint, device: Device) -> cython.bint:
         """Not one of our own addresses; with rp_filter, also reachable (2) by the very device (1)."""
-        back: Dst = self.fib.resolve(NFPROTO_IPV4, 0, src, 0, 0, pkt.mark, device)
+        back: Dst = self.routes.resolve(NFPROTO_IPV4, 0, src, 0, 0, pkt.mark, device)
         if back.type == RTN_LOCAL:
             return False
         if self.settings.rp_filter == 0:
@@ -319,7 +313,7 @@ class Path(Router):
         return False
 
     def _broadcast(self, to: cython.uint) -> Dst:
-        dst: Dst = Dst(self.fib.generation)
+        dst: Dst = Dst(self.routes.generation)
         dst.family = NFPROTO_IPV4
         dst.type = RTN_BROADCAST
         dst.key_lo = to
@@ -327,8 +321,8 @@ class Path(Router):
 
     def _multicast(self, pkt: Packet, hi: cython.ulonglong, lo: cython.ulonglong) -> Dst | None:
         """Groups that this router listens to are delivered; multicast is not forwarded."""
-        dst: Dst = Dst(self.fib.generation)
-        if not self.listens(pkt.iif, pkt.nfproto, hi, lo):
+        dst: Dst = Dst(self.routes.generation)
+        if not self.listens(cython.cast(Device, pkt.iif), pkt.nfproto, hi, lo):
             pkt.drop_reason = DROP_NO_ROUTE
             return None
         dst.family = pkt.nfproto
@@ -349,12 +343,12 @@ class Path(Router):
         if hi == 0 and lo == 0:
             pkt.drop_reason = DROP_MARTIAN
             return None
-        dst = self.fib.resolve(NFPROTO_IPV6, hi, lo, pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, pkt.iif)
+        dst = self.routes.resolve(NFPROTO_IPV6, hi, lo, pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, pkt.iif)
         if dst.type == RTN_UNICAST and not self.settings.forward6:
             pkt.drop_reason = DROP_FORWARDING_OFF
             return None
         if dst.ways is not None:
-            return self.fib.way(dst, flow_hash(pkt))
+            return self.routes.way(dst, flow_hash(pkt))
         return dst
 
     def _no_way(self, pkt: Packet, dst: Dst) -> cython.int:
@@ -467,7 +461,7 @@ class Path(Router):
             dst = self.route_output(pkt)
             pkt.route = dst
         if dst.ways is not None:
-            dst = self.fib.way(dst, flow_hash(pkt))
+            dst = self.routes.way(dst, flow_hash(pkt))
             pkt.route = dst
         if dst.oif is None or dst.type in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):
             return self.drop(pkt, DROP_NO_ROUTE)
@@ -484,9 +478,9 @@ class Path(Router):
         l3: cython.Py_ssize_t = pkt.l3
         dst: Dst
         if pkt.nfproto == NFPROTO_IPV4:
-            dst = self.fib.resolve(NFPROTO_IPV4, 0, pkt.get32(l3 + 16), 0, pkt.get32(l3 + 12), pkt.mark, None)
+            dst = self.routes.resolve(NFPROTO_IPV4, 0, pkt.get32(l3 + 16), 0, pkt.get32(l3 + 12), pkt.mark, None)
         else:
-            dst = self.fib.resolve(
+            dst = self.routes.resolve(
                 NFPROTO_IPV6, pkt.get64(l3 + 24), pkt.get64(l3 + 32), pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, None
             )
         return self.looping(dst)
@@ -496,7 +490,7 @@ class Path(Router):
     def emit(self, pkt: Packet) -> cython.int:
         """Linux: ip_finish_output2, neigh_output."""
         dst: Dst = pkt.route
-        device: Device = dst.oif
+        device: Device = cython.cast(Device, dst.oif)
         l3: cython.Py_ssize_t = pkt.l3
         neigh: Neighbour | None
         hi: cython.ulonglong = 0

@@ -154,7 +154,9 @@ def copy_bytes(
     return 0
 
 
-def tcp_reset(pkt: Packet, source: cython.int, dest: cython.int, seq: cython.uint, ack: cython.uint, flags: cython.int) -> cython.int:
+def tcp_reset(
+    pkt: Packet, source: cython.int, dest: cython.int, seq: cython.uint, ack: cython.uint, flags: cython.int
+) -> cython.int:
     """A bare TCP header of 20 bytes with a zero window at `l4`; the IP header is written already."""
     l4: cython.Py_ssize_t = pkt.l4
     pkt.put16(l4, source)
