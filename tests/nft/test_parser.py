@@ -12,7 +12,7 @@ from userfw.nft.location import NftErrors
 from userfw.nft.parser import parse, parse_rule
 
 sys.path.insert(0, str(Path(__file__).parent))
-import corpus  # noqa: E402
+import corpus
 
 needs_corpus = pytest.mark.skipif(not corpus.available(), reason=f"no conformance data at {corpus.ROOT}")
 
@@ -81,7 +81,8 @@ def test_all_problems_of_a_file_are_reported_with_carets() -> None:
 
 
 def test_one_broken_rule_costs_one_error() -> None:
-    assert len([e for e in errors("table ip t {\n chain c {\n jump {\n accept accept )\n }\n counter\n }\n}\n") if "Error" in e]) == 1
+    lines = errors("table ip t {\n chain c {\n jump {\n accept accept )\n }\n counter\n }\n}\n")
+    assert len([line for line in lines if "Error" in line]) == 1
 
 
 def test_variables_and_scopes() -> None:
