@@ -1,0 +1,367 @@
+"""The flowtable: flows that bypass the pipeline (Linux: nf_flow_table_core.c, nf_flow_table_ip.c, nft_flow_offload.c).
+
+Laws:
+- `forward` handles a packet exactly as the pipeline would have, or declines and leaves it untouched: fragments, IP options,
+  extension headers, TTL expiry, packets above the MTU and TCP FIN and RST go down the slow path.
+- FIN and RST, a route that changed, a connection that ends: the flow is torn down and conntrack believed again.
+- The table is two chained hash tables while it grows; every insertion moves a few buckets, so that no packet waits for all.
+- `sweep` looks at a bounded number of buckets; idle flows go back to conntrack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cython
+
+if not cython.compiled:
+    from userfw.conntrack.conn import Conn
+    from userfw.conntrack.settings import Settings
+    from userfw.core.clock import Clock
+    from userfw.core.const import (
+        CT_DIR_ORIGINAL,
+        IPPROTO_TCP,
+        IPPROTO_UDP,
+        NFPROTO_IPV4,
+        NFPROTO_IPV6,
+        NSEC_PER_SEC,
+        PACKET_HOST,
+        TCP_FIN,
+        TCP_RST,
+    )
+    from userfw.core.fastpath import CachedRoute, FastPath, Sender
+    from userfw.core.packet import Device, Packet
+    from userfw.flowtable.flow import Flow, FlowTuple, hash_key
+    from userfw.flowtable.handover import allowed, begin, describe, end
+
+_MINIMUM = 1024  # buckets
+_STEP = 64  # buckets moved at each insertion while the table grows
+
+
+class FlowTable(FastPath):
+    """One flowtable of a ruleset.
+
+    - `devices`: names of the devices whose ingress asks it. `counter`: account packets to the connection as well.
+    - `tcp_timeout`, `udp_timeout`: ns without a packet after which a flow ends (net.netfilter.nf_flowtable_*_timeout).
+    - `forwarded`: packets sent; `added`, `torn_down`, `expired`: flows; `refused`: `flow add` that could not be done.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        family: int,
+        priority: int,
+        devices: list[str],
+        *,
+        counter: bool = False,
+        clock: Clock,
+        sender: Sender,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.family = family
+        self.priority = priority
+        self.devices = list(devices)
+        self.counter = counter
+        self.clock = clock
+        self.sender = sender
+        self.seed = seed
+        self.tcp_timeout = 30 * NSEC_PER_SEC
+        self.udp_timeout = 30 * NSEC_PER_SEC
+        self._buckets: list[FlowTuple | None] = [None] * _MINIMUM
+        self._mask = _MINIMUM - 1
+        self._old: list[FlowTuple | None] | None = None
+        self._old_mask = 0
+        self._migrated = 0
+        self._sweep = 0
+        self.count = 0
+        self.forwarded = 0
+        self.added = 0
+        self.torn_down = 0
+        self.expired = 0
+        self.refused = 0
+        self._next_id = 1
+
+    # The packet path
+
+    def forward(self, pkt: Packet) -> cython.int:
+        """1 if `pkt` was sent, 0 if the pipeline must see it (Linux: nf_flow_offload_ip_hook)."""
+        if not pkt.has_l4 or pkt.is_fragment or pkt.pkttype != PACKET_HOST:
+            return 0
+        proto: cython.int = pkt.l4proto
+        if proto != IPPROTO_TCP and proto != IPPROTO_UDP:
+            return 0
+        l3: cython.Py_ssize_t = pkt.l3
+        size: cython.Py_ssize_t = pkt.l4 - l3
+        length: cython.Py_ssize_t
+        src_hi: cython.ulonglong = 0
+        dst_hi: cython.ulonglong = 0
+        src_lo: cython.ulonglong
+        dst_lo: cython.ulonglong
+        if pkt.nfproto == NFPROTO_IPV4:
+            if size != 20 or pkt.get8(l3 + 8) <= 1:
+                return 0
+            length = pkt.get16(l3 + 2)
+            src_lo = pkt.get32(l3 + 12)
+            dst_lo = pkt.get32(l3 + 16)
+        elif pkt.nfproto == NFPROTO_IPV6:
+            if size != 40 or pkt.get8(l3 + 7) <= 1:
+                return 0
+            length = 40 + cython.cast(cython.Py_ssize_t, pkt.get16(l3 + 4))
+            src_hi = pkt.get64(l3 + 8)
+            src_lo = pkt.get64(l3 + 16)
+            dst_hi = pkt.get64(l3 + 24)
+            dst_lo = pkt.get64(l3 + 32)
+        else:
+            return 0
+        if length < size + (20 if proto == IPPROTO_TCP else 8):
+            return 0
+        ports: cython.uint = pkt.get32(pkt.l4)
+        device: Device = pkt.iif
+        key: cython.uint = (device.index << 16) | (pkt.nfproto << 8) | proto
+        hash: cython.ulonglong = hash_key(self.seed, src_hi, src_lo, dst_hi, dst_lo, ports, key)
+        entry: FlowTuple | None = self.find(hash, src_hi, src_lo, dst_hi, dst_lo, ports, key)
+        if entry is None:
+            return 0
+        return self._send(pkt, entry, length)
+
+    def _send(self, pkt: Packet, entry: FlowTuple, length: cython.Py_ssize_t) -> cython.int:
+        flow: Flow = entry.flow
+        proto: cython.int = flow.l4proto
+        segment: cython.Py_ssize_t
+        header: cython.Py_ssize_t = 8
+        if proto == IPPROTO_TCP:
+            if pkt.get8(pkt.l4 + 13) & (TCP_FIN | TCP_RST):
+                self.teardown(flow)
+                return 0
+            header = (pkt.get8(pkt.l4 + 12) >> 4) * 4
+        if length > entry.mtu:
+            segment = pkt.l4 - pkt.l3 + header + pkt.gso_size
+            if pkt.gso_size == 0 or segment > entry.mtu:
+                return 0
+        route: CachedRoute = entry.route
+        if not route.valid():
+            self.teardown(flow)
+            return 0
+        flow.timeout = self.clock.now + (self.tcp_timeout if proto == IPPROTO_TCP else self.udp_timeout)
+        pkt.end = pkt.l3 + length
+        entry.rewrite(pkt)
+        entry.packets += 1
+        entry.bytes += length
+        if self.counter:
+            conn: Conn = flow.conn
+            conn.account(entry.dir, length)
+        self.forwarded += 1
+        pkt.route = route
+        pkt.oif = route.oif
+        self.sender.send_routed(pkt)
+        return 1
+
+    def find(
+        self,
+        hash: cython.ulonglong,
+        src_hi: cython.ulonglong,
+        src_lo: cython.ulonglong,
+        dst_hi: cython.ulonglong,
+        dst_lo: cython.ulonglong,
+        ports: cython.uint,
+        key: cython.uint,
+    ) -> FlowTuple | None:
+        """The entry with this key (`FlowTuple` tells its parts), or None."""
+        entry: FlowTuple | None
+        if self._old is not None and cython.cast(cython.Py_ssize_t, hash & self._old_mask) >= self._migrated:
+            entry = self._old[hash & self._old_mask]
+        else:
+            entry = self._buckets[hash & self._mask]
+        while entry is not None:
+            if (
+                entry.hash == hash
+                and entry.ports == ports
+                and entry.key == key
+                and entry.src_lo == src_lo
+                and entry.dst_lo == dst_lo
+                and entry.src_hi == src_hi
+                and entry.dst_hi == dst_hi
+            ):
+                return entry
+            entry = entry.next
+        return None
+
+    # Flows come and go
+
+    def add(self, pkt: Packet, hook: cython.int) -> cython.int:
+        """`flow add`: 1 if the packet's connection is now in the table, 0 if the rule breaks (Linux: nft_flow_offload_eval)."""
+        conn: Any = pkt.ct
+        if conn is None or pkt.route is None or pkt.iif is None or not allowed(conn, pkt):
+            self.refused += 1
+            return 0
+        back: CachedRoute | None = self.sender.route_back(pkt)
+        if back is None or back.oif is None:
+            self.refused += 1
+            return 0
+        return self._make(pkt, conn, back)
+
+    def _make(self, pkt: Packet, conn: Conn, back: CachedRoute) -> cython.int:
+        """Both entries: what each direction looks like on the wire, and what the other end must see (Linux: flow_offload_fill_dir)."""
+        there: CachedRoute = pkt.route
+        flow: Flow = Flow(conn, self, pkt.nfproto, pkt.l4proto)
+        flow.id = self._next_id
+        self._next_id += 1
+        dir: cython.int
+        for dir in range(2):
+            seen: FlowTuple = flow.direction(dir)
+            describe(conn, seen)
+            forth: cython.bint = dir == pkt.ctdir
+            route: CachedRoute = there if forth else back
+            device: Device = pkt.iif if forth else there.oif
+            out: Device = route.oif
+            seen.route = route
+            seen.mtu = route.mtu if route.mtu else out.mtu
+            seen.set_key(flow.family, flow.l4proto, device.index, self.seed)
+            seen.set_rewrite(flow.family)
+        if flow.l4proto == IPPROTO_TCP:
+            flow.timeout = self.clock.now + self.tcp_timeout
+        else:
+            flow.timeout = self.clock.now + self.udp_timeout
+        begin(conn, flow, self.clock.now)
+        self._insert(flow.original)
+        self._insert(flow.reply)
+        self.added += 1
+        return 1
+
+    def _insert(self, entry: FlowTuple) -> cython.int:
+        if self._old is not None:
+            self._migrate(_STEP)
+        elif self.count > self._mask:
+            self._grow()
+        index: cython.Py_ssize_t
+        if self._old is not None and cython.cast(cython.Py_ssize_t, entry.hash & self._old_mask) >= self._migrated:
+            index = entry.hash & self._old_mask
+            entry.next = self._old[index]
+            self._old[index] = entry
+        else:
+            index = entry.hash & self._mask
+            entry.next = self._buckets[index]
+            self._buckets[index] = entry
+        self.count += 1
+        return 0
+
+    def _unlink(self, entry: FlowTuple) -> cython.int:
+        buckets: list[FlowTuple | None] = self._buckets
+        index: cython.Py_ssize_t = entry.hash & self._mask
+        if self._old is not None and cython.cast(cython.Py_ssize_t, entry.hash & self._old_mask) >= self._migrated:
+            buckets = self._old
+            index = entry.hash & self._old_mask
+        previous: FlowTuple | None = None
+        current: FlowTuple | None = buckets[index]
+        while current is not None and current is not entry:
+            previous = current
+            current = current.next
+        if current is None:
+            return 0
+        if previous is None:
+            buckets[index] = entry.next
+        else:
+            previous.next = entry.next
+        entry.next = None
+        self.count -= 1
+        return 0
+
+    def _grow(self) -> cython.int:
+        self._old = self._buckets
+        self._old_mask = self._mask
+        self._migrated = 0
+        self._mask = self._mask * 4 + 3
+        self._buckets = [None] * (self._mask + 1)
+        return 0
+
+    def _migrate(self, buckets: cython.Py_ssize_t) -> cython.int:
+        entry: FlowTuple | None
+        following: FlowTuple | None
+        index: cython.Py_ssize_t
+        old: list[FlowTuple | None] = self._old
+        while buckets > 0 and self._migrated <= self._old_mask:
+            entry = old[self._migrated]
+            old[self._migrated] = None
+            while entry is not None:
+                following = entry.next
+                index = entry.hash & self._mask
+                entry.next = self._buckets[index]
+                self._buckets[index] = entry
+                entry = following
+            self._migrated += 1
+            buckets -= 1
+        if self._migrated > self._old_mask:
+            self._old = None
+        return 0
+
+    def teardown(self, flow: Flow) -> cython.int:
+        """Take `flow` out and let conntrack judge its connection again (Linux: flow_offload_teardown)."""
+        if flow.dead:
+            return 0
+        flow.dead = True
+        self._unlink(flow.original)
+        self._unlink(flow.reply)
+        self.torn_down += 1
+        idle: cython.ulonglong = self.tcp_timeout if flow.l4proto == IPPROTO_TCP else self.udp_timeout
+        end(flow.conn, flow, self.clock.now, idle, self.settings)
+        return 0
+
+    def sweep(self, budget: cython.Py_ssize_t) -> cython.int:
+        """End idle flows in the next `budget` buckets; returns how many ended (Linux: nf_flow_offload_gc_step)."""
+        ended: cython.int = 0
+        entry: FlowTuple | None
+        following: FlowTuple | None
+        if self._old is not None:
+            self._migrate(budget)
+        while budget > 0:
+            if self._sweep > self._mask:
+                self._sweep = 0
+                break
+            entry = self._buckets[self._sweep]
+            while entry is not None:
+                following = entry.next
+                flow: Flow = entry.flow
+                if entry.dir == CT_DIR_ORIGINAL and flow.timeout <= self.clock.now:
+                    if following is flow.reply:
+                        following = following.next
+                    self.teardown(flow)
+                    self.expired += 1
+                    ended += 1
+                entry = following
+            self._sweep += 1
+            budget -= 1
+        return ended
+
+    def __iter__(self) -> Iterator[Flow]:
+        """Every flow (a snapshot; not for the packet path)."""
+        entry: Any
+        found = []
+        for buckets in (self._buckets, self._old or []):
+            for entry in buckets:
+                while entry is not None:
+                    if entry.dir == CT_DIR_ORIGINAL:
+                        found.append(entry.flow)
+                    entry = entry.next
+        return iter(found)
+
+    def flush(self, ifindex: int = 0) -> int:
+        """Tear down every flow, or those that touch the device `ifindex`; returns how many."""
+        ended = 0
+        for flow in list(self):
+            if not ifindex or ifindex in _devices(flow):
+                self.teardown(flow)
+                ended += 1
+        return ended
+
+
+def _devices(flow: Flow) -> set[int]:
+    """Interface indices that the flow comes in on or leaves by."""
+    found = {flow.original.key >> 16, flow.reply.key >> 16}
+    for entry in (flow.original, flow.reply):
+        route: Any = entry.route
+        if route is not None and route.oif is not None:
+            found.add(route.oif.index)
+    return found
