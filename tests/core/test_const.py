@@ -11,7 +11,8 @@ CORE = Path(const.__file__).parent
 
 
 def twin(path: Path) -> dict[str, int]:
-    return {name: int(value, 0) for name, value in re.findall(r"^    (\w+) = (\S+)$", path.read_text(), re.M)}
+    found = re.findall(r"^    (?:#define )?(\w+) (?:= )?([-\w]+?)(?:ULL)?$", path.read_text(), re.M)
+    return {name: int(value, 0) for name, value in found if not value.isidentifier()}
 
 
 @pytest.mark.parametrize(("module", "prefix"), [(const, ""), (drop, "DROP_")])

@@ -147,4 +147,10 @@ cdef enum:
     # Packet buffer
     HEADROOM = 128
     MAX_FRAME = 65600
-    NSEC_PER_SEC = 1000000000
+
+# 64 bits wide, so that `30 * NSEC_PER_SEC` does not overflow an int
+cdef extern from *:
+    """
+    #define NSEC_PER_SEC 1000000000ULL
+    """
+    const unsigned long long NSEC_PER_SEC

@@ -1,4 +1,4 @@
-"""The nouns of the packet path: Packet (bytes, and what we know of them), Device (an interface), Port (where frames come in and go out).
+"""The nouns of the packet path: Packet (bytes, and what we know of them), Device (an interface), Port (where frames come and go).
 
 Laws:
 - A Packet owns one `bytearray` of HEADROOM + MAX_FRAME bytes and is reused; nothing is allocated per packet.

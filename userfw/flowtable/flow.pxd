@@ -1,10 +1,16 @@
+# No garbage collector header: a million flows must not be walked; FlowTable.teardown breaks the cycles.
+cimport cython
+from userfw.conntrack.conn cimport Conn
+from userfw.conntrack.tuples cimport hash_words
 from userfw.core.const cimport NFPROTO_IPV4, VNET_F_NEEDS_CSUM
 from userfw.core.fastpath cimport CachedRoute
 from userfw.core.packet cimport Packet
 
+@cython.final
+@cython.no_gc
 cdef class FlowTuple:
-    cdef public unsigned long long src_hi, src_lo, dst_hi, dst_lo, hash
-    cdef public unsigned int ports, key, new_ports
+    cdef public unsigned long long src_hi, src_lo, dst_hi, dst_lo
+    cdef public unsigned int ports, key, new_ports, hash
     cdef public unsigned long long new_src_hi, new_src_lo, new_dst_hi, new_dst_lo
     cdef public unsigned int l3_delta, l4_delta, pseudo_delta
     cdef public bint rewrites
@@ -13,22 +19,29 @@ cdef class FlowTuple:
     cdef public FlowTuple next
     cdef public Flow flow
     cdef public unsigned long long packets, bytes
-    cpdef int set_key(self, int family, int l4proto, int iif, unsigned long long seed) except -1
+    cpdef int set_key(self, int family, int l4proto, int iif, unsigned long long k0, unsigned long long k1) except -1
     cpdef int set_rewrite(self, int family) except -1
     cpdef int rewrite(self, Packet pkt) except -1
     cdef int _rewrite_ipv4(self, Packet pkt) except -1
     cdef int _rewrite_ipv6(self, Packet pkt) except -1
 
+@cython.final
+@cython.no_gc
 cdef class Flow:
     cdef public FlowTuple original, reply
-    cdef public object conn, table, offload
+    cdef public Conn conn
+    cdef public object table, offload
     cdef public unsigned long long timeout
     cdef public int l4proto, family
     cdef public bint closing, dead
     cdef public unsigned int id
     cpdef FlowTuple direction(self, int dir)
 
-cpdef unsigned long long hash_key(unsigned long long seed, unsigned long long src_hi, unsigned long long src_lo,
+cpdef unsigned int hash_key(unsigned long long k0, unsigned long long k1, unsigned long long src_hi, unsigned long long src_lo,
     unsigned long long dst_hi, unsigned long long dst_lo, unsigned int ports, unsigned int key) noexcept
 cpdef unsigned int delta16(unsigned int old, unsigned int new) noexcept
 cpdef unsigned int delta64(unsigned long long old, unsigned long long new) noexcept
+cdef unsigned int _fold(unsigned int total) noexcept
+cdef int _ports(FlowTuple flow, Packet pkt) except -1
+cdef enum:
+    _TTL_DELTA = 0xFEFF

@@ -13,46 +13,32 @@ from typing import Any
 import cython
 
 if not cython.compiled:
+    from userfw.conntrack.conn import Conn
+    from userfw.conntrack.tuples import hash_words
     from userfw.core.const import NFPROTO_IPV4, VNET_F_NEEDS_CSUM
-    from userfw.core.fastpath import CachedRoute
     from userfw.core.packet import Packet
 
-_TTL_DELTA = 0xFEFF  # ~old + new of the word (ttl, protocol) when the TTL goes down by one
+if not cython.compiled:
+    _TTL_DELTA = 0xFEFF  # ~old + new of the word (ttl, protocol) when the TTL goes down by one
 
 
 def hash_key(
-    seed: cython.ulonglong,
+    k0: cython.ulonglong,
+    k1: cython.ulonglong,
     src_hi: cython.ulonglong,
     src_lo: cython.ulonglong,
     dst_hi: cython.ulonglong,
     dst_lo: cython.ulonglong,
     ports: cython.uint,
     key: cython.uint,
-) -> cython.ulonglong:
-    """64-bit hash of a flow's key; multiply and fold as in wyhash, keyed by `seed`."""
-    a: cython.ulonglong
-    a = _mix(seed ^ src_lo ^ _rotate(dst_lo, 32))
-    if src_hi or dst_hi:
-        a = _mix(a ^ src_hi ^ _rotate(dst_hi, 29))
+) -> cython.uint:
+    """Keyed hash of a flow's key; hostile senders cannot aim for one bucket."""
     ends: cython.ulonglong = ports
     ends = (ends << 32) | key
-    return _mix(a ^ ends)
-
-
-def _mix(a: cython.ulonglong) -> cython.ulonglong:
-    if cython.compiled:
-        a = (a ^ (a >> 32)) * 0x4CF5AD432745937F
-        a = (a ^ (a >> 29)) * 0x52DCE729DA3ED7C5
-        return a ^ (a >> 32)
-    a = ((a ^ (a >> 32)) * 0x4CF5AD432745937F) & 0xFFFFFFFFFFFFFFFF
-    a = ((a ^ (a >> 29)) * 0x52DCE729DA3ED7C5) & 0xFFFFFFFFFFFFFFFF
-    return a ^ (a >> 32)
-
-
-def _rotate(a: cython.ulonglong, n: cython.int) -> cython.ulonglong:
-    if cython.compiled:
-        return (a << n) | (a >> (64 - n))
-    return ((a << n) | (a >> (64 - n))) & 0xFFFFFFFFFFFFFFFF
+    if src_hi == 0 and dst_hi == 0:
+        return hash_words(k0, k1, src_lo, dst_lo, ends)
+    ends ^= hash_words(k0, k1, src_hi, dst_hi, 0)
+    return hash_words(k0, k1, src_lo, dst_lo, ends)
 
 
 def delta16(old: cython.uint, new: cython.uint) -> cython.uint:
@@ -73,8 +59,7 @@ def delta64(old: cython.ulonglong, new: cython.ulonglong) -> cython.uint:
 
 def _fold(total: cython.uint) -> cython.uint:
     total = (total & 0xFFFF) + (total >> 16)
-    total = (total & 0xFFFF) + (total >> 16)
-    return total
+    return (total & 0xFFFF) + (total >> 16)
 
 
 class FlowTuple:
@@ -87,7 +72,7 @@ class FlowTuple:
     """
 
     def __init__(self, flow: Flow | None, dir: int) -> None:
-        self.flow = flow
+        self.flow: Any = flow
         self.dir = dir
         self.src_hi = 0
         self.src_lo = 0
@@ -106,15 +91,17 @@ class FlowTuple:
         self.pseudo_delta = 0
         self.rewrites = False
         self.mtu = 0
-        self.route: CachedRoute | None = None
+        self.route: Any = None
         self.next: FlowTuple | None = None
         self.packets = 0
         self.bytes = 0
 
-    def set_key(self, family: cython.int, l4proto: cython.int, iif: cython.int, seed: cython.ulonglong) -> cython.int:
+    def set_key(
+        self, family: cython.int, l4proto: cython.int, iif: cython.int, k0: cython.ulonglong, k1: cython.ulonglong
+    ) -> cython.int:
         """Fix the key once addresses and ports are in place."""
         self.key = (iif << 16) | (family << 8) | l4proto
-        self.hash = hash_key(seed, self.src_hi, self.src_lo, self.dst_hi, self.dst_lo, self.ports, self.key)
+        self.hash = hash_key(k0, k1, self.src_hi, self.src_lo, self.dst_hi, self.dst_lo, self.ports, self.key)
         return 0
 
     def set_rewrite(self, family: cython.int) -> cython.int:
@@ -187,7 +174,7 @@ class Flow:
     - `closing`: on its way out; `dead`: no longer in the table. `offload`: what a hardware driver keeps with it, or None.
     """
 
-    def __init__(self, conn: Any, table: Any, family: int, l4proto: int) -> None:
+    def __init__(self, conn: Conn, table: Any, family: int, l4proto: int) -> None:
         self.conn = conn
         self.table = table
         self.family = family

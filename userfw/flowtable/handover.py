@@ -1,4 +1,4 @@
-"""A connection goes to the flowtable and comes back: what both sides must know (Linux: nft_flow_offload_eval, flow_offload_fixup_ct).
+"""A connection goes to the flowtable and comes back: what both must know (Linux: nft_flow_offload_eval, flow_offload_fixup_ct).
 
 While a connection is offloaded conntrack does not see its packets: its timeout is held far away, and window tracking starts afresh
 when it returns, because the sequence numbers moved on unseen.
@@ -16,7 +16,7 @@ if not cython.compiled:
         TCP_F_BE_LIBERAL,
         TCP_F_MAXACK_SET,
     )
-    from userfw.conntrack.settings import Settings
+    from userfw.conntrack.table import ConnTable
     from userfw.core.const import (
         IPPROTO_TCP,
         IPPROTO_UDP,
@@ -32,12 +32,12 @@ if not cython.compiled:
     from userfw.core.packet import Packet
     from userfw.flowtable.flow import Flow, FlowTuple
 
-_UDP_ROW = 32  # conntrack.settings.TIMEOUTS: nf_conntrack_udp_timeout
-_DAY = 86400
+if not cython.compiled:
+    _UDP_ROW = 32  # conntrack.settings.TIMEOUTS: nf_conntrack_udp_timeout
 
 
 def allowed(conn: Conn, pkt: Packet) -> cython.bint:
-    """May the connection of `pkt` leave the pipeline? Confirmed, established if TCP, no helper, no sequence adjustment, not on its way out."""
+    """May the connection of `pkt` leave the pipeline? Confirmed, established if TCP, no helper, no sequence adjustment."""
     if not pkt.has_l4 or pkt.is_fragment or conn.flow is not None:
         return False
     if pkt.l4proto == IPPROTO_TCP:
@@ -51,7 +51,7 @@ def allowed(conn: Conn, pkt: Packet) -> cython.bint:
 
 
 def describe(conn: Conn, entry: FlowTuple) -> cython.int:
-    """Addresses and ports of `entry.dir`: as they arrive, and as the other end must see them (the other direction, turned around)."""
+    """Addresses and ports of `entry.dir`: as they arrive, and as the other end must see them (the other tuple, turned around)."""
     here: TupleNode = conn.orig if entry.dir == 0 else conn.reply
     there: TupleNode = conn.reply if entry.dir == 0 else conn.orig
     sport: cython.uint = here.sport
@@ -69,24 +69,27 @@ def describe(conn: Conn, entry: FlowTuple) -> cython.int:
     return 0
 
 
-def begin(conn: Conn, flow: Flow, now: cython.ulonglong) -> cython.int:
+def begin(conn: Conn, flow: Flow, conns: ConnTable) -> cython.int:
     """Mark the connection as offloaded and keep the reaper away (Linux: flow_offload_ct_tcp, nf_ct_offload_timeout)."""
     conn.status |= IPS_OFFLOAD
     conn.flow = flow
     if flow.l4proto == IPPROTO_TCP:
         conn.td_flags[0] |= TCP_F_BE_LIBERAL
         conn.td_flags[1] |= TCP_F_BE_LIBERAL
-    hold: cython.ulonglong = _DAY
-    hold = now + hold * NSEC_PER_SEC
-    if conn.timeout < hold:
-        conn.timeout = hold
+    return hold(conn, conns)
+
+
+def hold(conn: Conn, conns: ConnTable) -> cython.int:
+    """Push the deadline of an offloaded connection a day away when less than half of that is left."""
+    day: cython.ulonglong = 86400
+    day *= NSEC_PER_SEC
+    if conn.timeout < conns.clock.now + day // 2:
+        conn.timeout = conns.clock.now + day
     return 0
 
 
-def end(
-    conn: Conn, flow: Flow, now: cython.ulonglong, idle: cython.ulonglong, settings: Settings
-) -> cython.int:
-    """Give the connection back: the protocol's timeout less the time that the flow may have been idle."""
+def end(conn: Conn, flow: Flow, conns: ConnTable, idle: cython.ulonglong) -> cython.int:
+    """Give the connection back: its protocol's timeout less `idle` (ns), the time that the flow may have been silent."""
     row: cython.int
     timeout: cython.ulonglong
     conn.status &= ~IPS_OFFLOAD
@@ -99,8 +102,8 @@ def end(
         row = conn.state
     else:
         row = _UDP_ROW + (CT_REPLIED if conn.status & IPS_SEEN_REPLY else CT_UNREPLIED)
-    timeout = settings.t[row]
+    timeout = conns.settings.t[row]
     timeout = timeout - idle if timeout > idle else 0
-    if conn.timeout > now + timeout:
-        conn.timeout = now + timeout
+    if conn.status & IPS_DYING == 0 and conn.timeout > conns.clock.now + timeout:
+        conns.refresh(conn, timeout)
     return 0

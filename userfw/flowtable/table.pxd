@@ -1,3 +1,5 @@
+from userfw.conntrack.conn cimport Conn
+from userfw.conntrack.table cimport ConnObserver, ConnTable
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
     CT_DIR_ORIGINAL, CT_DIR_REPLY, IPPROTO_TCP, IPPROTO_UDP, IPS_CONFIRMED, IPS_DYING, IPS_OFFLOAD, IPS_SEEN_REPLY,
@@ -6,6 +8,7 @@ from userfw.core.const cimport (
 from userfw.core.fastpath cimport CachedRoute, FastPath, Sender
 from userfw.core.packet cimport Device, Packet
 from userfw.flowtable.flow cimport Flow, FlowTuple, hash_key
+from userfw.flowtable.handover cimport allowed, begin, describe, end, hold
 
 cdef class FlowTable(FastPath):
     cdef public str name
@@ -13,8 +16,9 @@ cdef class FlowTable(FastPath):
     cdef public bint counter
     cdef public object devices
     cdef public Sender sender
-    cdef public Clock clock
-    cdef public unsigned long long seed, tcp_timeout, udp_timeout
+    cdef readonly ConnTable conns
+    cdef readonly Clock clock
+    cdef public unsigned long long k0, k1, tcp_timeout, udp_timeout
     cdef list _buckets, _old
     cdef Py_ssize_t _mask, _old_mask, _migrated, _sweep
     cdef public Py_ssize_t count
@@ -23,13 +27,20 @@ cdef class FlowTable(FastPath):
 
     cpdef int forward(self, Packet pkt) except -1
     cdef int _send(self, Packet pkt, FlowTuple entry, Py_ssize_t length) except -1
-    cpdef FlowTuple find(self, unsigned long long hash, unsigned long long src_hi, unsigned long long src_lo,
+    cpdef FlowTuple find(self, unsigned int hash, unsigned long long src_hi, unsigned long long src_lo,
         unsigned long long dst_hi, unsigned long long dst_lo, unsigned int ports, unsigned int key)
     cpdef int add(self, Packet pkt, int hook) except -1
-    cdef int _make(self, Packet pkt, object conn, CachedRoute back) except -1
+    cdef int _make(self, Packet pkt, Conn conn, CachedRoute back) except -1
     cdef int _insert(self, FlowTuple entry) except -1
     cdef int _unlink(self, FlowTuple entry) except -1
     cdef int _grow(self) except -1
     cdef int _migrate(self, Py_ssize_t buckets) except -1
     cpdef int teardown(self, Flow flow) except -1
     cpdef int sweep(self, Py_ssize_t budget) except -1
+
+cdef class FlowObserver(ConnObserver):
+    cpdef int destroyed(self, Conn conn) except -1
+
+cdef enum:
+    _MINIMUM = 1024
+    _STEP = 64

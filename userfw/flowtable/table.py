@@ -11,14 +11,14 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import cython
 
 if not cython.compiled:
     from userfw.conntrack.conn import Conn
-    from userfw.conntrack.settings import Settings
-    from userfw.core.clock import Clock
+    from userfw.conntrack.table import ConnObserver, ConnTable
     from userfw.core.const import (
         CT_DIR_ORIGINAL,
         IPPROTO_TCP,
@@ -33,10 +33,11 @@ if not cython.compiled:
     from userfw.core.fastpath import CachedRoute, FastPath, Sender
     from userfw.core.packet import Device, Packet
     from userfw.flowtable.flow import Flow, FlowTuple, hash_key
-    from userfw.flowtable.handover import allowed, begin, describe, end
+    from userfw.flowtable.handover import allowed, begin, describe, end, hold
 
-_MINIMUM = 1024  # buckets
-_STEP = 64  # buckets moved at each insertion while the table grows
+if not cython.compiled:
+    _MINIMUM = 1024  # buckets
+    _STEP = 64  # buckets moved at each insertion while the table grows
 
 
 class FlowTable(FastPath):
@@ -55,9 +56,9 @@ class FlowTable(FastPath):
         devices: list[str],
         *,
         counter: bool = False,
-        clock: Clock,
+        conns: ConnTable,
         sender: Sender,
-        seed: int = 0,
+        rng: Random | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -65,9 +66,12 @@ class FlowTable(FastPath):
         self.priority = priority
         self.devices = list(devices)
         self.counter = counter
-        self.clock = clock
+        self.conns = conns
+        self.clock = conns.clock
         self.sender = sender
-        self.seed = seed
+        rng = rng if rng is not None else Random(1)
+        self.k0 = rng.getrandbits(64)
+        self.k1 = rng.getrandbits(64)
         self.tcp_timeout = 30 * NSEC_PER_SEC
         self.udp_timeout = 30 * NSEC_PER_SEC
         self._buckets: list[FlowTuple | None] = [None] * _MINIMUM
@@ -119,9 +123,9 @@ class FlowTable(FastPath):
         if length < size + (20 if proto == IPPROTO_TCP else 8):
             return 0
         ports: cython.uint = pkt.get32(pkt.l4)
-        device: Device = pkt.iif
+        device: Device = cython.cast(Device, pkt.iif)
         key: cython.uint = (device.index << 16) | (pkt.nfproto << 8) | proto
-        hash: cython.ulonglong = hash_key(self.seed, src_hi, src_lo, dst_hi, dst_lo, ports, key)
+        hash: cython.uint = hash_key(self.k0, self.k1, src_hi, src_lo, dst_hi, dst_lo, ports, key)
         entry: FlowTuple | None = self.find(hash, src_hi, src_lo, dst_hi, dst_lo, ports, key)
         if entry is None:
             return 0
@@ -152,7 +156,8 @@ class FlowTable(FastPath):
         entry.bytes += length
         if self.counter:
             conn: Conn = flow.conn
-            conn.account(entry.dir, length)
+            conn.packets[entry.dir] += 1
+            conn.bytes[entry.dir] += length
         self.forwarded += 1
         pkt.route = route
         pkt.oif = route.oif
@@ -161,7 +166,7 @@ class FlowTable(FastPath):
 
     def find(
         self,
-        hash: cython.ulonglong,
+        hash: cython.uint,
         src_hi: cython.ulonglong,
         src_lo: cython.ulonglong,
         dst_hi: cython.ulonglong,
@@ -193,7 +198,7 @@ class FlowTable(FastPath):
 
     def add(self, pkt: Packet, hook: cython.int) -> cython.int:
         """`flow add`: 1 if the packet's connection is now in the table, 0 if the rule breaks (Linux: nft_flow_offload_eval)."""
-        conn: Any = pkt.ct
+        conn: Conn | None = pkt.ct
         if conn is None or pkt.route is None or pkt.iif is None or not allowed(conn, pkt):
             self.refused += 1
             return 0
@@ -204,7 +209,7 @@ class FlowTable(FastPath):
         return self._make(pkt, conn, back)
 
     def _make(self, pkt: Packet, conn: Conn, back: CachedRoute) -> cython.int:
-        """Both entries: what each direction looks like on the wire, and what the other end must see (Linux: flow_offload_fill_dir)."""
+        """Both entries: what arrives, and what the other end must see (Linux: flow_offload_fill_dir)."""
         there: CachedRoute = pkt.route
         flow: Flow = Flow(conn, self, pkt.nfproto, pkt.l4proto)
         flow.id = self._next_id
@@ -215,17 +220,17 @@ class FlowTable(FastPath):
             describe(conn, seen)
             forth: cython.bint = dir == pkt.ctdir
             route: CachedRoute = there if forth else back
-            device: Device = pkt.iif if forth else there.oif
-            out: Device = route.oif
+            device: Device = cython.cast(Device, pkt.iif if forth else there.oif)
+            out: Device = cython.cast(Device, route.oif)
             seen.route = route
             seen.mtu = route.mtu if route.mtu else out.mtu
-            seen.set_key(flow.family, flow.l4proto, device.index, self.seed)
+            seen.set_key(flow.family, flow.l4proto, device.index, self.k0, self.k1)
             seen.set_rewrite(flow.family)
         if flow.l4proto == IPPROTO_TCP:
             flow.timeout = self.clock.now + self.tcp_timeout
         else:
             flow.timeout = self.clock.now + self.udp_timeout
-        begin(conn, flow, self.clock.now)
+        begin(conn, flow, self.conns)
         self._insert(flow.original)
         self._insert(flow.reply)
         self.added += 1
@@ -281,7 +286,7 @@ class FlowTable(FastPath):
         entry: FlowTuple | None
         following: FlowTuple | None
         index: cython.Py_ssize_t
-        old: list[FlowTuple | None] = self._old
+        old: list[FlowTuple | None] = cython.cast(list, self._old)
         while buckets > 0 and self._migrated <= self._old_mask:
             entry = old[self._migrated]
             old[self._migrated] = None
@@ -306,7 +311,9 @@ class FlowTable(FastPath):
         self._unlink(flow.reply)
         self.torn_down += 1
         idle: cython.ulonglong = self.tcp_timeout if flow.l4proto == IPPROTO_TCP else self.udp_timeout
-        end(flow.conn, flow, self.clock.now, idle, self.settings)
+        end(flow.conn, flow, self.conns, idle)
+        flow.original.flow = None  # no cycle is left behind: these classes are not garbage collected
+        flow.reply.flow = None
         return 0
 
     def sweep(self, budget: cython.Py_ssize_t) -> cython.int:
@@ -330,6 +337,8 @@ class FlowTable(FastPath):
                     self.teardown(flow)
                     self.expired += 1
                     ended += 1
+                elif entry.dir == CT_DIR_ORIGINAL:
+                    hold(flow.conn, self.conns)
                 entry = following
             self._sweep += 1
             budget -= 1
@@ -365,3 +374,13 @@ def _devices(flow: Flow) -> set[int]:
         if route is not None and route.oif is not None:
             found.add(route.oif.index)
     return found
+
+
+class FlowObserver(ConnObserver):
+    """Ends the flow of a connection that conntrack ends (deleted, evicted, its mapping forgotten). One for each ConnTable."""
+
+    def destroyed(self, conn: Conn) -> cython.int:
+        flow: Any = conn.flow
+        if flow is not None:
+            flow.table.teardown(flow)
+        return 0

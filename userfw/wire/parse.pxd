@@ -14,3 +14,4 @@ cpdef int parse_network_untrusted(Packet pkt) except -1
 cpdef int trim(Packet pkt) except -1
 cdef int _ipv4(Packet pkt) except -1
 cdef int _ipv6(Packet pkt) except -1
+cdef int _bare(Packet pkt) except -1
