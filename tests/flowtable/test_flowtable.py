@@ -58,7 +58,7 @@ class Wire(Sender):
         self.back = back
         self.sent: list[bytes] = []
 
-    def send_routed(self, pkt: Packet) -> int:
+    def emit(self, pkt: Packet) -> int:
         self.sent.append(bytes(pkt.data[pkt.l3 : pkt.end]))
         return 0
 

@@ -9,4 +9,5 @@ cdef class FastPath:
     cpdef int forward(self, Packet pkt) except -1
 
 cdef class Sender:
-    cpdef int send_routed(self, Packet pkt) except -1
+    cpdef int emit(self, Packet pkt) except -1
+    cpdef CachedRoute route_back(self, Packet pkt)

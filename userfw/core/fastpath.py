@@ -33,7 +33,12 @@ class FastPath:
 class Sender:
     """What a fast path sends with; the Gateway is one."""
 
-    def send_routed(self, pkt: Packet) -> cython.int:
-        """Send the finished network packet along `pkt.route` (a valid CachedRoute): resolve the neighbour of its destination
-        (or gateway), write the link-layer header, transmit. No hooks but egress, no MTU check. 0 or the DROP_* reason, counted."""
+    def emit(self, pkt: Packet) -> cython.int:
+        """Send the finished network packet along `pkt.route`, a valid CachedRoute: resolve the neighbour, write the link-layer header,
+        transmit. No hooks but egress, no MTU check. 0 or the DROP_* reason, counted."""
+        raise NotImplementedError
+
+    def route_back(self, pkt: Packet) -> CachedRoute | None:
+        """The route that answers to `pkt` take: to the source its connection has in this direction, out of the device it came in by
+        (Linux: nft_flow_route); None if there is none."""
         raise NotImplementedError

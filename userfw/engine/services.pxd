@@ -1,5 +1,6 @@
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport NF_ACCEPT, NF_DROP
+from userfw.core.fastpath cimport Sender
 from userfw.core.packet cimport Device, Packet
 
 cdef class FibResult:
@@ -20,7 +21,7 @@ cdef class SocketInfo:
     cdef public list cgroups
     cdef public object owner
 
-cdef class Services:
+cdef class Services(Sender):
     cdef public Clock clock
     cdef public object trace
     cdef public unsigned int cpu, cgroup

@@ -17,6 +17,7 @@ from userfw.core.clock import Clock
 
 if not cython.compiled:
     from userfw.core.const import NF_ACCEPT, NF_DROP
+    from userfw.core.fastpath import Sender
     from userfw.core.packet import Device, Packet
 
 
@@ -55,7 +56,7 @@ class SocketInfo:
         self.owner: Any = None
 
 
-class Services:
+class Services(Sender):
     """The surroundings of the machine; every method below is to be overridden but for those with a harmless answer.
 
     - `clock`: the engine's time. `trace`: an engine.trace.TraceSink or None. `cpu`, `cgroup`: what `meta cpu` and `meta cgroup` give.

@@ -2,10 +2,10 @@ from userfw.conntrack.conn cimport Conn
 from userfw.conntrack.table cimport ConnObserver, ConnTable
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
-    CT_DIR_ORIGINAL, CT_DIR_REPLY, IPPROTO_TCP, IPPROTO_UDP, IPS_CONFIRMED, IPS_DYING, IPS_OFFLOAD, IPS_SEEN_REPLY,
-    IPS_SEQ_ADJUST, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC, PACKET_HOST, TCP_FIN, TCP_RST,
+    CT_DIR_ORIGINAL, CT_DIR_REPLY, IPPROTO_TCP, IPPROTO_UDP, NF_ACCEPT, NF_STOLEN, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC, PACKET_HOST, TCP_FIN, TCP_RST,
 )
 from userfw.core.fastpath cimport CachedRoute, FastPath, Sender
+from userfw.core.hook cimport HookEntry
 from userfw.core.packet cimport Device, Packet
 from userfw.flowtable.flow cimport Flow, FlowTuple, hash_key
 from userfw.flowtable.handover cimport allowed, begin, describe, end, hold
@@ -44,3 +44,7 @@ cdef class FlowObserver(ConnObserver):
 cdef enum:
     _MINIMUM = 1024
     _STEP = 64
+
+cdef class FlowEntry(HookEntry):
+    cdef readonly FlowTable table
+    cpdef int run(self, Packet pkt, int hook) except -1

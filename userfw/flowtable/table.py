@@ -23,6 +23,8 @@ if not cython.compiled:
         CT_DIR_ORIGINAL,
         IPPROTO_TCP,
         IPPROTO_UDP,
+        NF_ACCEPT,
+        NF_STOLEN,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
         NSEC_PER_SEC,
@@ -31,6 +33,7 @@ if not cython.compiled:
         TCP_RST,
     )
     from userfw.core.fastpath import CachedRoute, FastPath, Sender
+    from userfw.core.hook import HookEntry
     from userfw.core.packet import Device, Packet
     from userfw.flowtable.flow import Flow, FlowTuple, hash_key
     from userfw.flowtable.handover import allowed, begin, describe, end, hold
@@ -161,7 +164,7 @@ class FlowTable(FastPath):
         self.forwarded += 1
         pkt.route = route
         pkt.oif = route.oif
-        self.sender.send_routed(pkt)
+        self.sender.emit(pkt)
         return 1
 
     def find(
@@ -374,6 +377,20 @@ def _devices(flow: Flow) -> set[int]:
         if route is not None and route.oif is not None:
             found.add(route.oif.index)
     return found
+
+
+class FlowEntry(HookEntry):
+    """The flowtable as one entry of a device's ingress hook, for devices that have netdev chains as well: priorities decide the order."""
+
+    def __init__(self, table: FlowTable) -> None:
+        super().__init__(table.priority)
+        self.table = table
+
+    def run(self, pkt: Packet, hook: cython.int) -> cython.int:
+        """NF_STOLEN if the packet was sent; its slot stays the receiver's."""
+        if self.table.forward(pkt):
+            return NF_STOLEN
+        return NF_ACCEPT
 
 
 class FlowObserver(ConnObserver):

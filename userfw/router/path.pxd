@@ -1,6 +1,7 @@
+from userfw.conntrack.conn cimport Conn, TupleNode
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
-    ARPHRD_ETHER, ARPHRD_LOOPBACK, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, NF_ACCEPT, NF_DROP, NF_INET_FORWARD,
+    ARPHRD_ETHER, ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, NF_ACCEPT, NF_DROP, NF_INET_FORWARD,
     NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_ARP, NFPROTO_IPV4,
     NFPROTO_IPV6, PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST, PACKET_OTHERHOST, VNET_GSO_NONE,
 )
@@ -9,7 +10,7 @@ from userfw.core.drop cimport (
     DROP_MARTIAN, DROP_NEIGH_FAILED, DROP_NO_ROUTE, DROP_NOT_SPECIFIED, DROP_OTHERHOST, DROP_PROHIBITED, DROP_RULE,
     DROP_SOURCE_FILTER, DROP_TTL_EXPIRED, DROP_TX_FAILED, DROP_UNKNOWN_ETHERTYPE,
 )
-from userfw.core.fastpath cimport FastPath
+from userfw.core.fastpath cimport CachedRoute, FastPath
 from userfw.core.hook cimport HookList
 from userfw.core.packet cimport Device, Packet, Port
 from userfw.router.arp cimport Arp
@@ -53,6 +54,7 @@ cdef class Path(Router):
     cdef bint _source_forwards(self, Packet pkt) except? -1
     cpdef int after_forward(self, Packet pkt) except -1
     cpdef int after_postrouting(self, Packet pkt) except -1
+    cpdef CachedRoute route_back(self, Packet pkt)
     cdef int _local_in(self, Packet pkt) except -1
     cpdef int after_input(self, Packet pkt) except -1
     cpdef Dst route_output(self, Packet pkt)

@@ -13,10 +13,12 @@ from collections.abc import Callable
 import cython
 
 if not cython.compiled:
+    from userfw.conntrack.conn import Conn, TupleNode
     from userfw.core.clock import Clock
     from userfw.core.const import (
         ARPHRD_ETHER,
         ARPHRD_LOOPBACK,
+        CT_DIR_ORIGINAL,
         ETH_P_IP,
         ETH_P_IPV6,
         NF_ACCEPT,
@@ -49,7 +51,7 @@ if not cython.compiled:
         DROP_TX_FAILED,
         DROP_UNKNOWN_ETHERTYPE,
     )
-    from userfw.core.fastpath import FastPath
+    from userfw.core.fastpath import CachedRoute, FastPath
     from userfw.core.hook import HookList
     from userfw.core.packet import Device, Packet, Port
     from userfw.router.arp import Arp
@@ -433,6 +435,18 @@ class Path(Router):
             if exceeds(pkt, dst.mtu) or pkt.frag_max_size:
                 return self.fragment(pkt, dst)
         return self.emit(pkt)
+
+    def route_back(self, pkt: Packet) -> CachedRoute | None:
+        """See core.fastpath.Sender: only a unicast route out of the very device that `pkt` came in by."""
+        conn: Conn | None = pkt.ct
+        there: Dst = pkt.route
+        if conn is None or pkt.iif is None:
+            return None
+        node: TupleNode = conn.orig if pkt.ctdir == CT_DIR_ORIGINAL else conn.reply
+        back: Dst = self.routes.resolve(pkt.nfproto, node.src_hi, node.src_lo, 0, 0, pkt.mark, there.oif)
+        if back.ways is not None or back.type != RTN_UNICAST or back.oif is not pkt.iif:
+            return None
+        return back
 
     # -- local
 
