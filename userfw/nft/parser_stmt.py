@@ -11,19 +11,18 @@ from collections.abc import Callable
 from typing import Final
 
 from userfw.nft import keywords as kw
-from userfw.nft.parser_expr import ANY, LOAD, VALUE, ExprParser
+from userfw.nft.parser_expr import ANY, LOAD, VALUE
+from userfw.nft.parser_nat import NatParser
 from userfw.nft.syntax import (
     ChainBlock,
     ConnlimitStmt,
     ConstantExpr,
     CounterStmt,
     CtExpr,
-    DupStmt,
     Expr,
     ExthdrExpr,
     FlagcmpExpr,
     FlowStmt,
-    FwdStmt,
     IpOptionExpr,
     LastStmt,
     LimitStmt,
@@ -34,12 +33,10 @@ from userfw.nft.syntax import (
     MatchStmt,
     MetaExpr,
     MeterStmt,
-    NatStmt,
     NotrackStmt,
     ObjrefStmt,
     OptstripStmt,
     PayloadExpr,
-    QueueStmt,
     QuotaStmt,
     RawPayloadExpr,
     RejectStmt,
@@ -51,7 +48,6 @@ from userfw.nft.syntax import (
     SymbolExpr,
     SynproxyStmt,
     TcpOptionExpr,
-    TproxyStmt,
     VerdictExpr,
     VerdictStmt,
     XtStmt,
@@ -62,12 +58,11 @@ _TIME_UNITS: Final = ("second", "minute", "hour", "day", "week")
 _BYTE_UNITS: Final = {"bytes": 1, "kbytes": 1024, "mbytes": 1024 * 1024}
 _LOG_LEVELS: Final = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug", "audit")
 _LOG_FLAGS: Final = ("tcp-sequence", "tcp-options", "ip-options", "skuid", "ether")
-_NAT_FLAGS: Final = ("random", "fully-random", "persistent")
 _U64: Final = 1 << 64
 _U32: Final = 1 << 32
 
 
-class StmtParser(ExprParser):
+class StmtParser(NatParser):
     """Statements and rules."""
 
     def parse_chain_body(self, chain: ChainBlock) -> None:
@@ -375,70 +370,7 @@ class StmtParser(ExprParser):
         name = self.expect_word()
         return RejectStmt(kind, SymbolExpr(name, loc=self.at(token)))
 
-    # --- address translation and redirection
-
-    def _nat(self) -> Stmt:
-        stmt = NatStmt(self.advance()[1])
-        bare = self.tok[0] in ("nl", ";", "eof", "}") or self.word in _NAT_FLAGS
-        if stmt.kind in ("masquerade", "redirect"):
-            if self.accept_word("to"):
-                if self.accept(":") or stmt.kind == "redirect":
-                    stmt.port = self._nat_part()
-                else:
-                    raise self.unexpected("':'")
-        elif bare:
-            raise self.unexpected()
-        else:
-            self._nat_target(stmt)
-        if self.word in _NAT_FLAGS:
-            flags = {self.advance()[1]}
-            while self.accept(","):
-                flags.add(self.expect_word(*_NAT_FLAGS))
-            stmt.flags = tuple(flag for flag in _NAT_FLAGS if flag in flags)
-        return stmt
-
-    def _nat_target(self, stmt: NatStmt) -> None:
-        if self.word in ("ip", "ip6") and self.peek()[1] in ("to", "prefix", "interval", "addr"):
-            stmt.family = self.advance()[1]
-        if self.word in ("prefix", "interval") and self.peek()[1] == "to":
-            stmt.form = self.advance()[1]
-        elif self.word == "addr" and stmt.family:
-            self.advance()
-            self.expect(".")
-            self.expect_word("port")
-            stmt.form = "concat"
-        if stmt.family or stmt.form:
-            self.expect_word("to")
-        else:
-            self.accept_word("to")
-        if self.accept(":"):
-            stmt.port = self._nat_part()
-            return
-        stmt.addr = self._nat_part()
-        if self.accept(":"):
-            stmt.port = self._nat_part()
-
-    def _nat_part(self) -> Expr:
-        """An address or port: value, range, load or map, but no list."""
-        start = self.tok[2]
-        if self.tok[0] == "{":
-            return self.parse_set()
-        expr = self.parse_concat(ANY)
-        if self.word == "map":
-            return self.parse_map_tail(expr, start)
-        return expr
-
-    def _tproxy(self) -> Stmt:
-        self.advance()
-        family = self.advance()[1] if self.word in ("ip", "ip6") else None
-        self.expect_word("to")
-        stmt = TproxyStmt(family)
-        if not self.accept(":"):
-            stmt.addr = self._nat_part()
-            if not self.accept(":"):
-                return stmt
-        stmt.port = self._nat_part()
-        return stmt
+    # --- tracking, flows, sets
 
     def _synproxy(self) -> Stmt | None:
         objref = self._objref("synproxy")
@@ -460,58 +392,6 @@ class StmtParser(ExprParser):
             else:
                 stmt.sack_perm = True
         return stmt
-
-    def _dup(self) -> Stmt:
-        self.advance()
-        self.expect_word("to")
-        to = self._nat_part()
-        dev = self._nat_part() if self.accept_word("device") else None
-        return DupStmt(to, dev)
-
-    def _fwd(self) -> Stmt:
-        self.advance()
-        family = self.advance()[1] if self.word in ("ip", "ip6") and self.peek()[1] == "to" else None
-        self.expect_word("to")
-        first = self._nat_part()
-        if self.accept_word("device"):
-            if family is None:
-                raise self.unexpected()
-            return FwdStmt(self._nat_part(), first, family)
-        if family is not None:
-            raise self.unexpected("device")
-        return FwdStmt(first)
-
-    def _queue(self) -> Stmt:
-        self.advance()
-        stmt = QueueStmt()
-        flags: set[str] = set()
-        if self.accept_word("flags"):
-            flags.add(self.expect_word("bypass", "fanout"))
-            while self.accept(","):
-                flags.add(self.expect_word("bypass", "fanout"))
-            if self.word not in ("to", "num"):
-                raise self.unexpected("to")
-        if self.accept_word("to"):
-            stmt.expr = self._nat_part()
-        else:
-            while self.word in ("num", "bypass", "fanout"):
-                word = self.advance()[1]
-                if word != "num":
-                    flags.add(word)
-                    self.accept(",")
-                elif stmt.expr is not None:
-                    raise self.unexpected()
-                else:
-                    stmt.expr = self._queue_number()
-        stmt.flags = tuple(flag for flag in ("bypass", "fanout") if flag in flags)
-        return stmt
-
-    def _queue_number(self) -> Expr:
-        if self.tok[0] not in ("num", "$"):
-            raise self.unexpected("number")
-        return self.parse_part(VALUE)
-
-    # --- tracking, flows, sets
 
     def _notrack(self) -> Stmt:
         self.advance()
