@@ -12,7 +12,7 @@ Laws:
 from __future__ import annotations
 
 import re
-import socket
+from socket import AF_INET6, inet_pton
 from typing import Final
 
 Token = tuple[str, str, int, int]
@@ -55,7 +55,7 @@ _LIMIT_U64: Final = 1 << 64
 def is_ipv6(text: str) -> bool:
     """Whether the text is an IPv6 address as ``inet_pton`` reads it."""
     try:
-        socket.inet_pton(socket.AF_INET6, text)
+        inet_pton(AF_INET6, text)
     except (OSError, ValueError):
         return False
     return True
