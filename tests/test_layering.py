@@ -74,7 +74,8 @@ def test_imports_point_downwards(path: Path) -> None:
             if target in order:
                 assert order.index(target) <= rank, f"{path}:{line}: {room} imports {target}, which is above it"
         elif rank <= order.index(PURE_UP_TO):
-            assert module.split(".")[0] not in IMPURE, f"{path}:{line}: {room} is pure, {module} is not (from socket: only {TEXT_OF_ADDRESSES})"
+            reason = f"{room} is pure, {module} is not (of socket only {TEXT_OF_ADDRESSES})"
+            assert module.split(".")[0] not in IMPURE, f"{path}:{line}: {reason}"
 
 
 def test_scapy_is_for_tests_only() -> None:
