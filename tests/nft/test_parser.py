@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 
@@ -169,9 +170,28 @@ def test_trees(text: str, expr: s.Stmt) -> None:
     assert parse_rule(text).stmts == [expr]
 
 
+PIECES = ["1.1.1.1", "2.2.2.0/24", "3.3.3.3-4.4.4.4", "80", "0x50", "010", "1-5", "::1", "fe80::/64", "ssh", "eth0", "10s", "1:2", '"x"']
+
+
 def test_fast_elements_equal_slow_ones() -> None:
-    fast = parse("add element t s { 1.1.1.1, 2.2.2.0/24, 3.3.3.3-4.4.4.4, 80, 90 }")[0].node
-    slow = parse("add element t s {1.1.1.1,2.2.2.0/24,3.3.3.3-4.4.4.4,80,90}")[0].node
-    assert fast == slow
-    first = fast.elements[1].loc  # type: ignore[union-attr]
-    assert first.source.text[first.start : first.end] == "2.2.2.0/24"
+    rng = random.Random(3)
+    for _ in range(300):
+        elements = []
+        for _ in range(rng.randint(1, 6)):
+            key = " . ".join(rng.choice(PIECES) for _ in range(rng.choice((1, 1, 2, 3))))
+            data = rng.choice(("", "", f" : {rng.choice(PIECES)} . {rng.choice(PIECES)}", " : accept", " : jump x"))
+            elements.append(key + data)
+        # A comment before each comma keeps the fast path away.
+        fast = parse("add element t s { " + ", ".join(elements) + " }")[0].node
+        slow_text = "add element t s { " + " #\n, ".join(elements) + " }"
+        slow = parse(slow_text)[0].node
+        assert isinstance(fast, s.ElementsBlock)
+        assert isinstance(slow, s.ElementsBlock)
+        assert fast == slow
+        for one, other in zip(fast.elements, slow.elements, strict=True):
+            assert written(one) == written(other)
+            assert written(one.key) == written(other.key)
+
+
+def written(node: s.Expr) -> str:
+    return node.loc.source.text[node.loc.start : node.loc.end]

@@ -8,13 +8,13 @@ Laws:
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Final
 
 from userfw.nft import keywords as kw
 from userfw.nft.location import Location
 from userfw.nft.parser_base import ParserBase
+from userfw.nft.parser_fast import take_elements
 from userfw.nft.scanner import number
 from userfw.nft.syntax import (
     BinopExpr,
@@ -61,12 +61,6 @@ _RT_KEYS: Final = frozenset(("classid", "nexthop", "mtu", "ipsec", "ip", "ip6"))
 _SET_OPTIONS: Final = frozenset(("timeout", "expires", "comment"))
 NEVER: Final = -1
 """``timeout never``."""
-
-_FAST_ITEM: Final = (
-    r"(?P<ip4>\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3})(?:/(?P<plen>\d{1,2})|-(?P<to>\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}))?"
-    r"|(?P<num>0|[1-9]\d{0,18})"
-)
-_FAST_ELEMENT: Final = re.compile(rf"\s*(?:{_FAST_ITEM})\s*,(?=[\s\d])")
 
 
 class ExprParser(ParserBase):
@@ -256,33 +250,11 @@ class ExprParser(ParserBase):
         return SetExpr(elements, loc=Location(source, start, end if self.source is source else start + 1))
 
     def _fast_elements(self, elements: list[SetElemExpr]) -> None:
-        """Plain elements, each followed by a comma, straight from the text: what makes large sets load fast."""
+        """Plain elements, each followed by a comma, straight from the text."""
         if self.tok[0] not in ("str", "num"):
             return
-        source = self.source
-        begin = pos = self.tok[2]
-        match_at = _FAST_ELEMENT.match
-        append = elements.append
-        text = source.text
-        while True:
-            match = match_at(text, pos)
-            if match is None:
-                break
-            word, length, other, digits = match.group("ip4", "plen", "to", "num")
-            loc = Location(source, *match.span("num" if word is None else "ip4"))
-            if word is None:
-                append(SetElemExpr(ConstantExpr(int(digits), loc=loc), loc=loc))
-            else:
-                key: Expr = SymbolExpr(word, loc=loc)
-                if length is not None:
-                    loc = Location(source, loc.start, match.end("plen"))
-                    key = PrefixExpr(key, int(length), loc=loc)
-                elif other is not None:
-                    right = SymbolExpr(other, loc=Location(source, *match.span("to")))
-                    loc = Location(source, loc.start, match.end("to"))
-                    key = RangeExpr(key, right, loc=loc)
-                append(SetElemExpr(key, loc=loc))
-            pos = match.end()
+        begin = self.tok[2]
+        pos = take_elements(self.source, begin, elements)
         if pos != begin:
             self.resume_at(pos)
             self.skip_newlines()
