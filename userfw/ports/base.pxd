@@ -2,7 +2,7 @@ from userfw.core.const cimport HEADROOM, VNET_GSO_NONE
 from userfw.core.drop cimport (
     DROP_DEVICE_DOWN, DROP_NOT_SPECIFIED, DROP_TX_FAILED, DROP_TX_MTU, DROP_TX_QUEUE_FULL,
 )
-from userfw.core.packet cimport Packet, Port
+from userfw.core.packet cimport Device, Packet, Port
 from userfw.wire.gso cimport segment, segment_count
 
 cdef enum:
@@ -11,7 +11,7 @@ cdef enum:
 cdef class IoPort(Port):
     cdef public str name, kind
     cdef public int fd, queue
-    cdef public bint carrier
+    cdef public bint carrier, dead
     cdef public unsigned long long rx_batches, rx_errors, rx_truncated, tx_errors, tx_full, segmented
     cdef public Packet scratch
     cpdef int receive(self, list slots, int budget) except -1

@@ -22,7 +22,7 @@ if not cython.compiled:
         DROP_TX_MTU,
         DROP_TX_QUEUE_FULL,
     )
-    from userfw.core.packet import Packet, Port
+    from userfw.core.packet import Device, Packet, Port
     from userfw.wire.gso import segment, segment_count
 
     BATCH_BYTES = 262144
@@ -31,7 +31,8 @@ if not cython.compiled:
 class IoPort(Port):
     """A port of the operating system: one descriptor, counters of what went wrong, and how to say so.
 
-    - `carrier`: the link is up as far as the kernel told us. `queue`: number of this descriptor among the device's.
+    - `carrier`: the link is up as far as the kernel told us. `dead`: the device is gone, the descriptor good for nothing.
+      `queue`: number of this descriptor among the device's.
     - `rx_errors`: reads that failed; `rx_truncated`: frames larger than a packet; `tx_errors`, `tx_full`: writes refused;
       `segmented`: large packets that were cut in software.
     """
@@ -43,6 +44,7 @@ class IoPort(Port):
         self.fd = -1
         self.queue = 0
         self.carrier = True
+        self.dead = False
         self.rx_batches = 0
         self.rx_errors = 0
         self.rx_truncated = 0
@@ -50,6 +52,10 @@ class IoPort(Port):
         self.tx_full = 0
         self.segmented = 0
         self.scratch = Packet()
+
+    def attach(self, device: Device) -> None:
+        """Frames received here come in on `device` from now on."""
+        self.device = device
 
     def receive(self, slots: list, budget: cython.int) -> cython.int:  # type: ignore[type-arg]
         """Fill up to `budget` Packets of `slots`; how many."""

@@ -96,6 +96,7 @@ class TunTapPort(IoPort):
                     break
                 self.rx_errors += 1
                 if got < 0:
+                    self.dead = got == -77 or got == -9  # EBADFD: the device was deleted
                     break
                 continue
             pkt.end = HEADROOM - self.prefix + got

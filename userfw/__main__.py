@@ -1,0 +1,7 @@
+"""`python -m userfw` is `userfw`."""
+
+import sys
+
+from userfw.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,125 @@
+"""The commands of the control socket: a name, the type of its arguments, a handler.
+
+Other rooms add theirs with `@command`. Arguments are checked against the type before the handler runs; an unknown key or a wrong
+type is refused with its path. A handler returns what becomes the JSON result, may send events on `stream`, and raises
+CommandError for what cannot be done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from userfw.daemon.control import CommandError, Stream
+
+if TYPE_CHECKING:
+    from userfw.daemon.server import Server
+
+Handler = Callable[["Server", Any, Stream], Any | Awaitable[Any]]
+
+
+class NoArgs(msgspec.Struct, forbid_unknown_fields=True):
+    """A command without arguments."""
+
+
+REGISTRY: dict[str, tuple[type[msgspec.Struct], Handler]] = {}
+
+
+def command(name: str, args: type[msgspec.Struct] = NoArgs) -> Callable[[Handler], Handler]:
+    """Register a handler (a function or a coroutine function of server, args and stream) under `name`."""
+
+    def register(handler: Handler) -> Handler:
+        if name in REGISTRY:
+            raise ValueError(f"command {name!r} is registered twice")
+        REGISTRY[name] = (args, handler)
+        return handler
+
+    return register
+
+
+async def dispatch(server: Server, name: str, raw: dict[str, Any], stream: Stream) -> Any:
+    """Run command `name`. CommandError."""
+    if name not in REGISTRY:
+        close = difflib.get_close_matches(name, REGISTRY, 1)
+        raise CommandError(f"no such command {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""), "unknown")
+    kind, handler = REGISTRY[name]
+    try:
+        args = msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise CommandError(f"{name}: {error}", "usage") from None
+    result = handler(server, args, stream)
+    if inspect.isawaitable(result):
+        result = await result
+    return result
+
+
+# -- the daemon itself
+
+
+@command("help")
+def _help(server: Server, args: NoArgs, stream: Stream) -> Any:
+    return {
+        name: {field.name: str(field.type) for field in msgspec.structs.fields(kind)}
+        for name, (kind, _) in sorted(REGISTRY.items())
+    }
+
+
+@command("status")
+def _status(server: Server, args: NoArgs, stream: Stream) -> Any:
+    return server.status()
+
+
+@command("ports")
+def _ports(server: Server, args: NoArgs, stream: Stream) -> Any:
+    found = []
+    for name, opened in server.ports.items():
+        device = opened.device
+        found.append(
+            {
+                "name": name,
+                "type": opened.config.type,
+                "netns": opened.config.netns,
+                "index": device.index,
+                "up": bool(device.up),
+                "mac": device.mac.hex(":"),
+                "mtu": device.mtu,
+                "addresses": [str(a) for a in opened.config.addresses],
+                "rx_packets": device.rx_packets,
+                "rx_bytes": device.rx_bytes,
+                "rx_dropped": device.rx_dropped,
+                "tx_packets": device.tx_packets,
+                "tx_bytes": device.tx_bytes,
+                "tx_dropped": device.tx_dropped,
+                "queues": [port.info() for port in opened.queues],
+            }
+        )
+    return found
+
+
+class DropsArgs(msgspec.Struct, forbid_unknown_fields=True):
+    """`all`: also reasons that never occurred. `ports`: for each port."""
+
+    all: bool = False
+    ports: bool = False
+
+
+@command("drops", DropsArgs)
+def _drops(server: Server, args: DropsArgs, stream: Stream) -> Any:
+    return server.assembly.drop_report(args.all, args.ports)
+
+
+@command("reload")
+def _reload(server: Server, args: NoArgs, stream: Stream) -> Any:
+    server.reload()
+    return {"config": server.config.path}
+
+
+@command("stop")
+async def _stop(server: Server, args: NoArgs, stream: Stream) -> Any:
+    asyncio.get_running_loop().call_later(0.05, server.stopping.set)
+    return {"stopping": True}

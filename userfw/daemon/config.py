@@ -1,0 +1,202 @@
+"""Reading the configuration: the whole file is checked before anything starts, and every mistake is reported at once.
+
+Laws: `load` touches nothing but the file; an error names the file, the key, the reason, and for a key that does not exist the
+nearest one that does. Relative paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, cast
+
+from userfw.daemon import schema
+from userfw.daemon.schema import Config
+
+
+class ConfigError(Exception):
+    """What is wrong with a configuration: one sentence for each mistake."""
+
+    def __init__(self, path: str, problems: list[str]) -> None:
+        self.path = path
+        self.problems = problems
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+def load(path: str | Path, sysctls: Collection[str] = ()) -> Config:
+    """The configuration in file `path`; `sysctls` are the names `[sysctl]` may hold (none given: any). ConfigError."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(str(path), [error.strerror or str(error)]) from None
+    return parse(data.decode(errors="replace"), str(path), sysctls)
+
+
+def parse(text: str, path: str = "userfw.toml", sysctls: Collection[str] = ()) -> Config:
+    """As `load`, from the file's text."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(path, [str(error)]) from None
+    problems: list[str] = []
+    config = cast(Config, _table(raw, Config, "", problems))
+    if not problems:
+        config.path = path
+        _check(config, problems, sysctls)
+    if problems:
+        raise ConfigError(path, problems)
+    return config
+
+
+def _table(raw: Any, kind: type, where: str, problems: list[str]) -> Any:
+    """An instance of dataclass `kind` from a TOML table; what is wrong goes into `problems`."""
+    if not isinstance(raw, dict):
+        problems.append(f"{where}: a table is expected")
+        return None
+    fields = {f.name: f for f in dataclasses.fields(kind) if not f.metadata.get("internal")}
+    values: dict[str, Any] = {}
+    for name, value in raw.items():
+        path = f"{where}.{name}" if where else name
+        if name not in fields:
+            problems.append(f"{path}: no such key{nearest(name, fields)}")
+            continue
+        values[name] = _value(value, fields[name], path, problems)
+    for name, f in fields.items():
+        if f.metadata.get("required") and name not in raw:
+            problems.append(f"{where}: key {name!r} is missing")
+            values[name] = None
+    return kind(**values)
+
+
+def _value(value: Any, field: Any, path: str, problems: list[str]) -> Any:
+    """One key's value: a table, a list of tables, a table of names, or what its reader makes of it."""
+    meta = field.metadata
+    if "table" in meta:
+        return _table(value, meta["table"], path, problems)
+    if "tables" in meta:
+        if not isinstance(value, list):
+            problems.append(f"{path}: write [[{path}]] for each one")
+            return []
+        label = f"{path}[{{}}]"
+        return [_table(item, meta["tables"], _label(label.format(i), item), problems) for i, item in enumerate(value)]
+    if "names" in meta:
+        if not isinstance(value, dict):
+            problems.append(f"{path}: a table is expected")
+            return {}
+        return {name: _read(meta["names"], item, f"{path}.{name}", problems) for name, item in _flat(value).items()}
+    return _read(meta["reader"], value, path, problems)
+
+
+def _label(path: str, item: Any) -> str:
+    name = item.get("name") if isinstance(item, dict) else None
+    return f"{path} ({name})" if isinstance(name, str) else path
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted names, as TOML nests them, made flat again."""
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, dict):
+            flat.update(_flat(item, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = item
+    return flat
+
+
+def _read(reader: schema.Reader, value: Any, path: str, problems: list[str]) -> Any:
+    try:
+        return reader(value)
+    except ValueError as error:
+        problems.append(f"{path}: {error}")
+        return None
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """`; did you mean 'x'?`, or the list of what there is if nothing is near."""
+    close = difflib.get_close_matches(name, list(known), 1, 0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known are {', '.join(sorted(known))}" if len(known) <= 24 else ""
+
+
+# -- what single values cannot tell
+
+
+def _check(config: Config, problems: list[str], sysctls: Collection[str]) -> None:
+    seen: dict[str, str] = {}
+    for i, port in enumerate(config.port):
+        where = f"port[{i}] ({port.name})"
+        for name, place in [(port.name, where)] + [(v.name, f"{where}.vlan") for v in port.vlan]:
+            if name in seen:
+                problems.append(f"{place}: the name {name!r} is already used by {seen[name]}")
+            seen.setdefault(name, place)
+        _check_port(port, where, problems)
+    held: dict[tuple[str, str], str] = {}
+    for i, port in enumerate(config.port):
+        if port.device and port.type in ("tap", "tun", "packet"):
+            other = held.setdefault((port.netns, port.device), port.name)
+            if other != port.name:
+                problems.append(f"port[{i}] ({port.name}): device {port.device!r} is already used by port {other!r}")
+    for i, route in enumerate(config.route):
+        _check_route(route, f"route[{i}]", seen, problems)
+    if config.mirror:
+        for name in config.mirror.devices.values():
+            if name not in seen:
+                problems.append(f"mirror.devices: no port {name!r}{nearest(name, seen)}")
+    for name in config.sysctl:
+        if sysctls and name not in sysctls:
+            problems.append(f"sysctl.{name}: no such setting{nearest(name, sysctls)}")
+    for name in ("ruleset", "state_dir", "pidfile"):
+        value = getattr(config.daemon, name)
+        if value and not Path(value).is_absolute():
+            setattr(config.daemon, name, str(Path(config.path).parent / value))
+    if not Path(config.daemon.control).is_absolute():
+        config.daemon.control = str(Path(config.path).parent / config.daemon.control)
+
+
+ONLY = {
+    "queues": ("tap", "tun"),
+    "persist": ("tap", "tun"),
+    "sndbuf": ("tap", "tun"),
+    "device_mac": ("tap",),
+    "device_addresses": ("tap", "tun"),
+    "device_routes": ("tap", "tun"),
+    "promiscuous": ("packet",),
+    "isolate": ("packet",),
+    "read": ("pcap",),
+    "write": ("pcap",),
+    "netns": ("tap", "tun", "packet"),
+    "device": ("tap", "tun", "packet"),
+}
+
+
+def _check_port(port: schema.Port, where: str, problems: list[str]) -> None:
+    for f in dataclasses.fields(port):
+        default = f.default if f.default is not dataclasses.MISSING else None
+        if f.name in ONLY and port.type not in ONLY[f.name] and getattr(port, f.name) != default:
+            problems.append(f"{where}: {f.name!r} has no meaning for a port of type {port.type!r}")
+    if port.type in ("tap", "tun", "packet") and not port.device:
+        problems.append(f"{where}: key 'device' is missing")
+    if port.type == "pcap" and not (port.read or port.write):
+        problems.append(f"{where}: a pcap port needs 'read' or 'write'")
+    if port.type == "tun" and (port.mac or port.vlan):
+        problems.append(f"{where}: a tun port has no link layer, so neither 'mac' nor 'vlan'")
+    if port.mtu is not None and port.mtu < 1280 and any(a.version == 6 for a in port.addresses):
+        problems.append(f"{where}: IPv6 needs an MTU of 1280 at least (RFC 8200 5)")
+
+
+def _check_route(route: schema.Route, where: str, ports: Collection[str], problems: list[str]) -> None:
+    if route.dev and route.dev not in ports:
+        problems.append(f"{where}: no port {route.dev!r}{nearest(route.dev, ports)}")
+    if route.type == "unicast" and not (route.via or route.dev):
+        problems.append(f"{where}: 'via' or 'dev' is missing")
+    if route.type != "unicast" and (route.via or route.dev):
+        problems.append(f"{where}: a {route.type} route has neither 'via' nor 'dev'")
+    if route.to is None and not (route.via or route.src):
+        problems.append(f"{where}: 'default' without 'via' does not tell the family; write 0.0.0.0/0 or ::/0")
+    versions = {a.version for a in (route.to, route.via, route.src) if a is not None}
+    if len(versions) > 1:
+        problems.append(f"{where}: IPv4 and IPv6 are mixed")

@@ -1,0 +1,14 @@
+from userfw.core.clock cimport Clock
+from userfw.ports._io cimport Readiness, monotonic_ns
+from userfw.ports.base cimport IoPort
+
+cdef class Poller:
+    cdef readonly Clock clock
+    cdef readonly object gateway
+    cdef readonly Readiness readiness
+    cdef readonly list ports, slots
+    cdef public int batch
+    cdef public unsigned long long busy_ns
+    cdef readonly unsigned long long wakeups, rounds, batches, packets, longest_ns
+    cpdef int run(self, unsigned long long slice_ns) except -1
+    cpdef int poll(self, IoPort port) except -1

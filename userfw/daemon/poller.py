@@ -1,0 +1,106 @@
+"""The packet loop's inside: from "something is readable" to "nothing is, or the time slice is over", compiled.
+
+The event loop watches one descriptor, an epoll set of all ports, and calls `run` when it fires: interpreted code is entered once
+for many batches. Laws: every ready port gets one batch in turn, so a busy one cannot starve the others; `run` returns after
+its slice (plus at most one batch), so that commands and timers get their turn; the clock is set before each batch.
+"""
+
+import cython
+
+if not cython.compiled:
+    from userfw.core.clock import Clock
+    from userfw.core.packet import Packet
+    from userfw.ports._io import Readiness, monotonic_ns
+    from userfw.ports.base import IoPort
+
+from typing import Any
+
+from userfw.core.packet import Packet as _Packet
+
+MAX_BATCH = 64
+
+
+class Poller:
+    """Ports and the gateway they feed.
+
+    `gateway` has `receive_batch(packets, n)` and `end_batch()`. `batch`: frames of one port before the next port's turn.
+    `busy_ns`: look again for so long after the last frame before going to sleep (0: sleep at once).
+    """
+
+    def __init__(self, clock: Clock, gateway: Any, batch: int = MAX_BATCH, busy_ns: int = 0) -> None:
+        self.clock = clock
+        self.gateway = gateway
+        self.readiness = Readiness()
+        self.ports: list[IoPort | None] = []
+        self.slots: list[Packet] = [_Packet() for _ in range(MAX_BATCH)]
+        self.batch = batch
+        self.busy_ns = busy_ns
+        self.wakeups = 0
+        self.rounds = 0
+        self.batches = 0
+        self.packets = 0
+        self.longest_ns = 0
+
+    def add(self, port: IoPort) -> None:
+        """Serve `port` from now on. OSError if its descriptor cannot be polled."""
+        tag = self.ports.index(None) if None in self.ports else len(self.ports)
+        self.readiness.add(port.fd, tag)
+        if tag == len(self.ports):
+            self.ports.append(None)
+        self.ports[tag] = port
+
+    def remove(self, port: IoPort) -> None:
+        """Stop serving `port`; call before its descriptor is closed."""
+        if port in self.ports:
+            self.readiness.remove(port.fd)
+            self.ports[self.ports.index(port)] = None
+
+    def poll(self, port: IoPort) -> cython.int:
+        """One batch from one port, walked to its end; how many frames."""
+        self.clock.now = monotonic_ns()
+        n: cython.int = port.receive(self.slots, self.batch)
+        if n:
+            self.gateway.receive_batch(self.slots, n)
+            self.gateway.end_batch()
+            self.batches += 1
+            self.packets += n
+        return n
+
+    def run(self, slice_ns: cython.ulonglong) -> cython.int:
+        """Serve until nothing is left or `slice_ns` nanoseconds are over; how many frames."""
+        begin: cython.ulonglong = monotonic_ns()
+        now: cython.ulonglong = begin
+        last: cython.ulonglong = begin
+        total: cython.int = 0
+        n: cython.int
+        i: cython.int
+        ready: cython.int
+        tag: cython.int
+        port: IoPort | None
+        self.wakeups += 1
+        while now - begin < slice_ns:
+            ready = self.readiness.wait(0)
+            self.rounds += 1
+            for i in range(ready):
+                tag = self.readiness.tag(i)
+                if tag < 0:
+                    continue
+                port = self.ports[tag]
+                if port is None:
+                    continue
+                n = self.poll(port)
+                if port.dead:
+                    self.remove(port)
+                if n:
+                    total += n
+                    last = self.clock.now
+            now = monotonic_ns()
+            if ready <= 0 and now - last >= self.busy_ns:
+                break
+        self.clock.now = now
+        self.longest_ns = max(self.longest_ns, now - begin)
+        return total
+
+    def close(self) -> None:
+        """Release the epoll set."""
+        self.readiness.close()

@@ -1,0 +1,210 @@
+"""From configured ports to open ones: descriptors, the gateway's devices, and the namespace side of TAP and TUN.
+
+Laws: opening a port changes only its own device; whatever was opened is closed again if a later step fails. A descriptor
+that systemd kept for us is taken back instead of opened anew, so hosts notice nothing of a restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from userfw.core.const import ARPHRD_ETHER, ARPHRD_NONE
+from userfw.core.packet import Device
+from userfw.daemon import schema
+from userfw.ports import tap
+from userfw.ports.base import IoPort
+from userfw.ports.netlink import Link, Netlink
+
+log = logging.getLogger("userfw.ports")
+
+FIRST_INDEX = 2  # 1 is `lo`
+
+
+class PortError(Exception):
+    """A port that could not be opened, and why."""
+
+
+class OpenPort:
+    """One configured port while it is open.
+
+    `queues`: its descriptors, the first is the one that sends. `device`: the gateway's. `link`: the kernel's interface, if any.
+    """
+
+    def __init__(self, config: schema.Port, device: Device, queues: list[IoPort], link: Link | None) -> None:
+        self.config = config
+        self.device = device
+        self.queues = queues
+        self.link = link
+
+    @property
+    def name(self) -> str:
+        """The port's name, which is its device's."""
+        return self.config.name
+
+    def close(self) -> None:
+        """Close every descriptor and undo what was done for it."""
+        for port in self.queues:
+            port.close()
+
+
+def stable_mac(name: str) -> bytes:
+    """A locally administered address that stays the same for a port's name on this machine."""
+    try:
+        machine = Path("/etc/machine-id").read_bytes().strip()
+    except OSError:
+        machine = os.uname().nodename.encode()
+    digest = hashlib.blake2s(machine + b"\0userfw\0" + name.encode(), digest_size=5).digest()
+    return b"\x02" + digest
+
+
+def open_port(config: schema.Port, index: int, stored: dict[str, int] | None = None) -> OpenPort:
+    """Open one port. PortError names the port and the reason."""
+    try:
+        if config.type in ("tap", "tun"):
+            return _open_tuntap(config, index, stored or {})
+        if config.type == "packet":
+            return _open_packet(config, index)
+        if config.type == "pcap":
+            return _open_pcap(config, index)
+        return _open_memory(config, index)
+    except OSError as error:
+        where = f" in namespace {config.netns}" if config.netns else ""
+        what = f" ({config.device}{where})" if config.device else ""
+        raise PortError(f"port {config.name}{what}: {error.strerror or error}{_hint(config, error)}") from error
+
+
+def _hint(config: schema.Port, error: OSError) -> str:
+    if error.errno == 1:
+        return "; CAP_NET_ADMIN is needed, CAP_NET_RAW for packet sockets, and CAP_SYS_ADMIN to enter a namespace"
+    if error.errno == 16:
+        return "; another process holds the device"
+    if error.errno == 2 and config.netns:
+        return f"; is there a namespace {config.netns!r}? (ip netns list)"
+    return ""
+
+
+# -- TAP and TUN
+
+
+def _open_tuntap(config: schema.Port, index: int, stored: dict[str, int]) -> OpenPort:
+    assert config.device is not None
+    queues: list[IoPort] = []
+    for queue in range(config.queues):
+        fd = stored.pop(store_name(config, queue), -1)
+        if fd < 0:
+            break
+        taken = tap.adopt(config.name, fd, config.type, config.netns, config.persist, config.sndbuf)
+        if taken.ifname != config.device:
+            taken.close()
+            break
+        taken.queue = queue
+        queues.append(taken)
+    if len(queues) != config.queues:
+        for port in queues:
+            port.close()
+        queues = list(
+            tap.open_device(
+                config.name, config.device, config.type, config.netns, config.offloads, config.queues,
+                config.persist, config.sndbuf,
+            )
+        )  # fmt: skip
+    try:
+        link = _dress(config)
+        mac = (config.mac or stable_mac(config.name)) if config.type == "tap" else b""
+        kind = ARPHRD_ETHER if config.type == "tap" else ARPHRD_NONE
+        device = Device(config.name, index, mac, config.mtu or link.mtu, kind)
+        device.kind = config.type
+        _attach(device, queues)
+        return OpenPort(config, device, queues, link)
+    except BaseException:
+        for port in queues:
+            port.close()
+        raise
+
+
+def store_name(config: schema.Port, queue: int) -> str:
+    """The descriptor's name in systemd's store: letters, digits and dots only, the port's and its namespace's names inside."""
+    plain = f"{config.type}.{config.netns}.{config.device}.{config.name}.{queue}"
+    return "".join(c if c.isalnum() or c in ".-_" else f"%{ord(c):x}" for c in plain)
+
+
+def _dress(config: schema.Port) -> Link:
+    """MTU, address, up, and the host's own addresses and routes on the kernel's side of the device."""
+    assert config.device is not None
+    netlink = Netlink(config.netns)
+    try:
+        link = netlink.link(config.device)
+        if config.device_mac:
+            netlink.set_link(link.index, up=False)
+            netlink.set_link(link.index, mac=config.device_mac)
+        netlink.set_link(link.index, up=True, mtu=config.mtu or 0)
+        dress_host(netlink, link.index, config.device_addresses or [], config.device_routes or [])
+        return netlink.link(config.device)
+    finally:
+        netlink.close()
+
+
+def dress_host(
+    netlink: Netlink, index: int, addresses: Iterable[schema.Interface], routes: Iterable[schema.Network | None]
+) -> None:
+    """Addresses and routes of a host behind a TAP or TUN device; `None` among the routes is both default routes."""
+    families = set()
+    for address in addresses:
+        netlink.add_address(index, address.ip.packed, address.network.prefixlen)
+        families.add(address.version)
+    for route in routes:
+        if route is not None:
+            netlink.add_route(index, route.network_address.packed, route.prefixlen)
+            continue
+        for version, zero in ((4, "0.0.0.0"), (6, "::")):
+            if version in families or not families:
+                netlink.add_route(index, ipaddress.ip_address(zero).packed, 0, metric=4096 if version == 4 else 0)
+
+
+# -- the others
+
+
+def _open_packet(config: schema.Port, index: int) -> OpenPort:
+    from userfw.ports.packet import open_socket
+
+    assert config.device is not None
+    port, link = open_socket(
+        config.name, config.device, config.netns, config.offloads, config.isolate,
+        config.promiscuous or config.mac is not None,
+    )  # fmt: skip
+    device = Device(config.name, index, config.mac or link.mac, config.mtu or link.mtu, ARPHRD_ETHER)
+    device.kind = "packet"
+    device.up = link.up and link.carrier
+    _attach(device, [port])
+    return OpenPort(config, device, [port], link)
+
+
+def _open_pcap(config: schema.Port, index: int) -> OpenPort:
+    from userfw.ports.pcap import open_files
+
+    port = open_files(config.name, config.read, config.write)
+    device = Device(config.name, index, config.mac or stable_mac(config.name), config.mtu or 1500, ARPHRD_ETHER)
+    device.kind = "pcap"
+    _attach(device, [port])
+    return OpenPort(config, device, [port], None)
+
+
+def _open_memory(config: schema.Port, index: int) -> OpenPort:
+    from userfw.ports.memory import MemoryPort
+
+    device = Device(config.name, index, config.mac or stable_mac(config.name), config.mtu or 1500, ARPHRD_ETHER)
+    device.kind = "memory"
+    MemoryPort(device)
+    return OpenPort(config, device, [], None)
+
+
+def _attach(device: Device, queues: list[Any]) -> None:
+    for port in queues:
+        port.attach(device)
+    device.port = queues[0]

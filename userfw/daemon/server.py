@@ -1,0 +1,433 @@
+"""The daemon: one event loop that owns all engine state, and what stands around it.
+
+Laws:
+- Only the loop's thread touches the gateway, conntrack and rules. The netlink thread hands over parsed facts.
+- The packet loop runs in slices of SLICE_NS, so a command waits for a few milliseconds at most, under any load.
+- The clock is set before anything that looks at it: batches, timers, commands.
+- What is on the packet path makes no garbage; the collector is off and run by hand in quiet moments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cython  # type: ignore[import-untyped, unused-ignore]
+
+import userfw
+from userfw.core import packet as _packet
+from userfw.core.clock import Clock
+from userfw.core.packet import Device
+from userfw.daemon import config as configuration
+from userfw.daemon import schema, sysctl
+from userfw.daemon.apply import ApplyError, apply
+from userfw.daemon.assembly import Assembly
+from userfw.daemon.commands import dispatch
+from userfw.daemon.control import CommandError, ControlServer
+from userfw.daemon.links import NetlinkThread
+from userfw.daemon.mirror import RouteMirror
+from userfw.daemon.poller import Poller
+from userfw.daemon.portset import FIRST_INDEX, OpenPort, store_name
+from userfw.daemon.systemd import Notifier, passed_descriptors
+from userfw.ports._io import monotonic_ns
+from userfw.ports.netlink import Link, Netlink
+
+log = logging.getLogger("userfw")
+
+SLICE_NS = 2_000_000
+QUIET_PACKETS = 1000  # fewer than this in a second: a moment to collect garbage
+
+
+class StartError(Exception):
+    """Why the daemon could not start."""
+
+
+def compiled() -> bool:
+    """Whether the packet path is compiled."""
+    return not str(getattr(_packet, "__file__", "")).endswith(".py")
+
+
+class Server:
+    """Everything that runs in one daemon."""
+
+    def __init__(self, config: schema.Config, rng: random.Random | None = None) -> None:
+        self.config = schema.Config(path=config.path)
+        self.wanted = config
+        self.rng = rng if rng is not None else random.Random(os.urandom(32))
+        self.clock = Clock(monotonic_ns(), time.time() - monotonic_ns() / 1e9)
+        self.assembly = Assembly(self.clock, self.rng, self._fault)
+        self.gateway = self.assembly.gateway
+        self.poller = Poller(self.clock, self.gateway, config.daemon.batch, config.daemon.busy_poll_us * 1000)
+        self.ports: dict[str, OpenPort] = {}
+        self.default_sysctls: dict[str, int] = {}
+        self.loaded_ruleset: tuple[str, str] | None = None
+        self.stored = passed_descriptors()
+        self.notifier = Notifier()
+        self.control = ControlServer(self._dispatch)
+        self.links = NetlinkThread(self._from_netlink)
+        self.watched: dict[str, Netlink] = {}
+        self.mirror: RouteMirror | None = None
+        self.started = time.time()
+        self.stopping = asyncio.Event()
+        self.timer: asyncio.TimerHandle | None = None
+        self.timer_at = 0
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.lock_fd = -1
+        self.housekeeping: list[Callable[[], None]] = []
+
+    # -- life
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Start, serve until told to stop, stop cleanly. StartError if it cannot start."""
+        self.loop = asyncio.get_running_loop()
+        await self.start()
+        try:
+            self.notifier.ready(f"forwarding between {len(self.ports)} ports")
+            ready()
+            log.info("ready: %d ports, %s", len(self.ports), "compiled" if compiled() else "INTERPRETED (slow: no compiled build)")
+            await self.stopping.wait()
+        finally:
+            await self.stop()
+
+    async def start(self) -> None:
+        """Lock, control socket, ports, rules; nothing is left behind if one fails."""
+        assert self.loop is not None
+        daemon = self.wanted.daemon
+        try:
+            self._take_lock()
+            await self.control.start(daemon.control, daemon.control_mode, daemon.control_group)
+            self.links.start()
+            self.clock.now = monotonic_ns()
+            apply(self, self.config, self.wanted)
+            self.config = self.wanted
+            self.assembly.restore(self.config)
+            if self.config.mirror is not None:
+                self.mirror = RouteMirror(self, self.config.mirror)
+        except (ApplyError, OSError, LookupError) as error:
+            await self.stop()
+            if isinstance(error, OSError) and error.filename:
+                raise StartError(f"{error.filename}: {error.strerror}") from error
+            raise StartError(str(error)) from error
+        except BaseException:
+            await self.stop()
+            raise
+        self.assembly.on_event = self._arm
+        for name in self.stored:
+            self.notifier.forget(name)
+            os.close(self.stored[name])
+        self.stored.clear()
+        self._collect_by_hand()
+        self.loop.add_reader(self.poller.readiness.fd, self._on_ready)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self.stopping.set)
+        self.loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+        self._housekeep_later(0, 0.0)
+        self._arm()
+
+    async def stop(self) -> None:
+        """Stop forwarding, save the state, close everything; safe at any point of a start."""
+        self.notifier.stopping()
+        if self.loop is not None:
+            self.loop.remove_reader(self.poller.readiness.fd)
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.lock_fd >= 0:
+            self.assembly.save(self.config)
+        await self.control.close()
+        if self.links.thread is not None:
+            self.links.stop()
+        for opened in list(self.ports.values()):
+            for port in opened.queues:
+                with contextlib.suppress(OSError):
+                    self.poller.remove(port)
+            opened.close()
+        self.ports.clear()
+        self.poller.close()
+        self._release_lock()
+
+    def _take_lock(self) -> None:
+        daemon = self.wanted.daemon
+        if daemon.state_dir:
+            Path(daemon.state_dir).mkdir(parents=True, exist_ok=True, mode=0o750)
+        path = daemon.pidfile or (f"{daemon.state_dir}/lock" if daemon.state_dir else None)
+        if path is None:
+            return
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(fd, 32).decode(errors="replace").strip()
+            os.close(fd)
+            raise StartError(f"{path}: another userfw holds this state directory (pid {owner or 'unknown'})") from None
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        self.lock_fd = fd
+
+    def _release_lock(self) -> None:
+        if self.lock_fd >= 0:
+            if self.wanted.daemon.pidfile:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.wanted.daemon.pidfile)
+            os.close(self.lock_fd)
+            self.lock_fd = -1
+
+    # -- the packet loop and its timers
+
+    def _on_ready(self) -> None:
+        self.poller.run(SLICE_NS)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Have the earliest deadline's timer run; called after everything that may have set one."""
+        deadline = self.assembly.next_deadline()
+        if not deadline or (self.timer is not None and self.timer_at <= deadline):
+            return
+        if self.timer is not None:
+            self.timer.cancel()
+        assert self.loop is not None
+        self.timer_at = deadline
+        self.timer = self.loop.call_later(max(0.0, (deadline - monotonic_ns()) / 1e9), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self.timer = None
+        self.clock.now = monotonic_ns()
+        try:
+            self.assembly.tick(self.clock.now)
+        except Exception as error:
+            self._fault(error, "timer")
+        self._arm()
+
+    def _fault(self, error: BaseException, where: str) -> None:
+        """The first exception of each kind on the packet path; later ones are only counted."""
+        log.error("a fault in userfw (%s): %s; the packet is dropped as INTERNAL_ERROR", where, error, exc_info=error)
+
+    # -- housekeeping
+
+    def _collect_by_hand(self) -> None:
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+
+    def _housekeep_later(self, packets: int, saved: float) -> None:
+        assert self.loop is not None
+        self.loop.call_later(1.0, self._housekeep, packets, saved)
+
+    def _housekeep(self, packets: int, saved: float) -> None:
+        """Once a second: watchdog, clock drift, garbage in quiet moments, saving the state."""
+        if self.stopping.is_set():
+            return
+        self.notifier.alive()
+        self.clock.now = monotonic_ns()
+        self.clock.wall_offset = time.time() - monotonic_ns() / 1e9
+        quiet = self.poller.packets - packets < QUIET_PACKETS
+        counts = gc.get_count()
+        if quiet and counts[0] > 2000:
+            gc.collect(1)
+        elif counts[0] > 200_000:
+            gc.collect(0)
+        for job in self.housekeeping:
+            job()
+        now = time.monotonic()
+        if self.config.daemon.save_interval and now - saved >= self.config.daemon.save_interval:
+            if saved:
+                self.assembly.save(self.config)
+            saved = now
+        self._housekeep_later(self.poller.packets, saved)
+
+    # -- what `apply` calls
+
+    def next_index(self) -> int:
+        """An interface index that no device has."""
+        index = FIRST_INDEX
+        while index in self.gateway.devices:
+            index += 1
+        return index
+
+    def attach(self, opened: OpenPort) -> None:
+        """Forward with this port from now on."""
+        self.assembly.add_port(opened.device, opened.config.type, opened.device.port)
+        for port in opened.queues:
+            self.poller.add(port)
+        self.ports[opened.name] = opened
+        if opened.link is not None and opened.config.netns not in self.watched:
+            self.watched[opened.config.netns] = self.links.watch_links(opened.config.netns)
+        if opened.config.type in ("tap", "tun"):
+            for port in opened.queues:
+                name = store_name(opened.config, port.queue)
+                self.notifier.forget(name)
+                self.notifier.store(name, port.fd)
+
+    def detach(self, opened: OpenPort, close: bool) -> None:
+        """Stop forwarding with this port; with `close`, its descriptors go too."""
+        for port in opened.queues:
+            self.poller.remove(port)
+        self.assembly.remove_port(opened.device)
+        self.ports.pop(opened.name, None)
+        if close:
+            opened.close()
+
+    def release(self, opened: OpenPort) -> None:
+        """The end of a port that was detached."""
+        for port in opened.queues:
+            self.notifier.forget(store_name(opened.config, port.queue))
+        opened.close()
+
+    def set_mtu(self, opened: OpenPort, mtu: int) -> None:
+        """The MTU of a port, on the kernel's side of a TAP too."""
+        self.gateway.set_mtu(opened.device, mtu)
+        if opened.link is not None and opened.config.type in ("tap", "tun"):
+            netlink = Netlink(opened.config.netns)
+            try:
+                netlink.set_link(opened.link.index, mtu=mtu)
+            finally:
+                netlink.close()
+
+    def set_advertisement(self, device: Device, ra: schema.Advertisement | None) -> None:
+        """Router advertisements of a device as configured, or none."""
+        self.assembly.set_advertisement(device, ra)
+
+    def get_sysctl(self, name: str) -> int:
+        """The present value of a setting."""
+        return sysctl.get(self.gateway.settings, self.assembly.conntrack_settings, name)
+
+    def put_sysctl(self, name: str, value: int) -> None:
+        """Change a setting."""
+        sysctl.put(self.gateway.settings, self.assembly.conntrack_settings, name, value)
+
+    def has_route(self, route: schema.Route) -> bool:
+        """Whether a configured route is in the table."""
+        return self.assembly.has_route(route)
+
+    def add_route(self, route: schema.Route) -> None:
+        """Add a configured route. ValueError."""
+        self.assembly.add_route(route)
+
+    def remove_route(self, route: schema.Route) -> None:
+        """Remove a configured route; nothing if it is gone with its device."""
+        self.assembly.remove_route(route)
+
+    def load_ruleset(self, path: str, text: str, restored: bool) -> None:
+        """Replace the ruleset by a file's content. ValueError with the problems, and the old rules stay."""
+        self.assembly.load_ruleset(path, text, self.wanted if restored else self.config, first=restored)
+
+    # -- reload
+
+    def reload(self) -> None:
+        """Read the file again and go over to it. CommandError, and nothing has changed."""
+        self.notifier.reloading()
+        try:
+            new = configuration.load(self.config.path, sysctl.NAMES)
+            self.clock.now = monotonic_ns()
+            apply(self, self.config, new)
+        except (configuration.ConfigError, ApplyError) as error:
+            log.error("reload refused, nothing was changed: %s", error)
+            raise CommandError(str(error), "refused") from error
+        finally:
+            self.notifier.ready(f"forwarding between {len(self.ports)} ports")
+        self.config = new
+        self._arm()
+        log.info("reloaded %s", new.path)
+
+    def _reload_on_signal(self) -> None:
+        with contextlib.suppress(CommandError):
+            self.reload()
+
+    # -- commands and netlink
+
+    async def _dispatch(self, command: str, args: dict[str, Any], stream: Any) -> Any:
+        self.clock.now = monotonic_ns()
+        try:
+            return await dispatch(self, command, args, stream)
+        finally:
+            self._arm()
+
+    def _from_netlink(self, tag: Any, items: list[Any] | None) -> None:
+        """In the netlink thread: over to the loop."""
+        if self.loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._netlink, tag, items)
+
+    def _netlink(self, tag: Any, items: list[Any] | None) -> None:
+        kind, netns = tag
+        if kind == "route":
+            if self.mirror is not None:
+                self.mirror.changed(items)
+            return
+        if items is None:
+            netlink = Netlink(netns)
+            try:
+                items = list(netlink.links())
+            finally:
+                netlink.close()
+        self.clock.now = monotonic_ns()
+        for link in items:
+            self._follow(netns, link)
+        self._arm()
+
+    def _follow(self, netns: str, link: Link) -> None:
+        """The kernel's interface of a port changed: link, MTU and, where it is ours too, address."""
+        for opened in self.ports.values():
+            config = opened.config
+            if config.netns != netns or config.device != link.name or opened.link is None:
+                continue
+            device = opened.device
+            up = link.up and not link.gone and (link.carrier or config.type != "packet")
+            if device.up != up:
+                log.info("port %s: link %s", opened.name, "up" if up else "down")
+                self.gateway.set_up(device, up)
+            for port in opened.queues:
+                port.carrier = link.carrier and not link.gone
+            if link.mtu and link.mtu != opened.link.mtu and not (config.type == "packet" and config.mtu):
+                log.info("port %s: MTU %d", opened.name, link.mtu)
+                self.gateway.set_mtu(device, min(link.mtu, 65535))
+            if config.type == "packet" and not link.gone:
+                if config.mac is None and link.mac and link.mac != device.mac:
+                    log.info("port %s: address %s", opened.name, link.mac.hex(":"))
+                    self.gateway.set_mac(device, link.mac)
+                if link.index != opened.link.index:
+                    self._rebind(opened, link)
+            if not link.gone:
+                opened.link = link
+
+    def _rebind(self, opened: OpenPort, link: Link) -> None:
+        """The interface was deleted and made again under the same name: bind the packet socket to the new one."""
+        try:
+            opened.queues[0].rebind(link)  # type: ignore[attr-defined]
+            log.info("port %s: bound to the new %s", opened.name, link.name)
+        except OSError as error:
+            log.error("port %s: cannot bind to the new %s: %s", opened.name, link.name, error.strerror)
+
+    # -- facts
+
+    def status(self) -> dict[str, Any]:
+        """What `userfw status` shows."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "version": userfw.__version__,
+            "compiled": compiled(),
+            "cython": getattr(cython, "__version__", ""),
+            "pid": os.getpid(),
+            "uptime": round(time.time() - self.started, 3),
+            "config": self.config.path,
+            "ports": len(self.ports),
+            "packets": self.poller.packets,
+            "loop": {
+                "batches": self.poller.batches,
+                "wakeups": self.poller.wakeups,
+                "longest_slice_ms": round(self.poller.longest_ns / 1e6, 3),
+            },
+            "memory_kb": usage.ru_maxrss,
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+            **self.assembly.status(),
+        }
