@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ def mentions_c_types(function: ast.FunctionDef) -> bool:
     return any("cython." in ast.unparse(a) for a in (*annotations, function.returns) if a is not None)
 
 
+def compiled_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Everything below `node` but what stands under `if not cython.compiled`."""
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "not cython.compiled"):
+            yield child
+            yield from compiled_nodes(child)
+
+
 def is_python_only(function: ast.FunctionDef) -> bool:
     """Constructors, properties and functions with keyword-only arguments cannot be C functions."""
     return function.name.startswith("__") or bool(function.decorator_list) or bool(function.args.kwonlyargs)
@@ -37,3 +46,15 @@ def test_functions_with_c_types_are_declared(path: Path) -> None:
                 if node.name not in (declared if parent is tree else INHERITED):
                     missing.append(f"{path}:{node.lineno}: {node.name}")
     assert not missing, "not declared in the .pxd, so called as Python objects:\n" + "\n".join(missing)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_literal_becomes_a_python_object(path: Path) -> None:
+    """Cython keeps a literal beyond 31 bits as a Python int, and the arithmetic around it too: use core.const.U32_MASK and the like."""
+    found = []
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef) and mentions_c_types(function):
+            for node in compiled_nodes(function):
+                if isinstance(node, ast.Constant) and isinstance(node.value, int) and abs(node.value) > 0x7FFFFFFF:
+                    found.append(f"{path}:{node.lineno}: {node.value:#x} in {function.name}")
+    assert not found, "\n".join(found)

@@ -11,7 +11,7 @@ CORE = Path(const.__file__).parent
 
 
 def twin(path: Path) -> dict[str, int]:
-    found = re.findall(r"^    (?:#define )?(\w+) (?:= )?([-\w]+?)(?:ULL)?$", path.read_text(), re.M)
+    found = re.findall(r"^    (?:#define )?(\w+) (?:= )?([-\w]+?)(?:ULL|U)?$", path.read_text(), re.M)
     return {name: int(value, 0) for name, value in found if not value.isidentifier()}
 
 

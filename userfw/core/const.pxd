@@ -148,9 +148,11 @@ cdef enum:
     HEADROOM = 128
     MAX_FRAME = 65600
 
-# 64 bits wide, so that `30 * NSEC_PER_SEC` does not overflow an int
+# Of C's own width: `30 * NSEC_PER_SEC` does not overflow, and `x & U32_MASK` does not become a Python int as a literal beyond 31 bits does
 cdef extern from *:
     """
     #define NSEC_PER_SEC 1000000000ULL
+    #define U32_MASK 0xFFFFFFFFU
     """
     const unsigned long long NSEC_PER_SEC
+    const unsigned int U32_MASK

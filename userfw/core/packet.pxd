@@ -1,4 +1,4 @@
-from userfw.core.const cimport ARPHRD_ETHER, CT_NONE, HEADROOM, MAX_FRAME, NFPROTO_UNSPEC, PACKET_HOST
+from userfw.core.const cimport ARPHRD_ETHER, CT_NONE, HEADROOM, MAX_FRAME, NFPROTO_UNSPEC, PACKET_HOST, U32_MASK
 from userfw.core.drop cimport DROP_NOT_SPECIFIED
 
 # C layout of the nouns of the packet path. Meanings, units and owners are told in packet.py.

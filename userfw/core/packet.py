@@ -22,6 +22,7 @@ if not cython.compiled:
         MAX_FRAME,
         NFPROTO_UNSPEC,
         PACKET_HOST,
+        U32_MASK,
     )
     from userfw.core.drop import DROP_NOT_SPECIFIED
 
@@ -128,8 +129,8 @@ class Packet:
 
     def put64(self, off: cython.Py_ssize_t, value: cython.ulonglong) -> cython.int:
         """Write eight bytes in network order."""
-        self.put32(off, (value >> 32) & 0xFFFFFFFF)
-        self.put32(off + 4, value & 0xFFFFFFFF)
+        self.put32(off, (value >> 32) & U32_MASK)
+        self.put32(off + 4, value & U32_MASK)
         return 0
 
     def frame(self) -> bytes:

@@ -2,7 +2,7 @@
 cimport cython
 from userfw.conntrack.conn cimport Conn
 from userfw.conntrack.tuples cimport hash_words
-from userfw.core.const cimport NFPROTO_IPV4, VNET_F_NEEDS_CSUM
+from userfw.core.const cimport NFPROTO_IPV4, U32_MASK, VNET_F_NEEDS_CSUM
 from userfw.core.fastpath cimport CachedRoute
 from userfw.core.packet cimport Packet
 

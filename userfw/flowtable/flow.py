@@ -15,7 +15,7 @@ import cython
 if not cython.compiled:
     from userfw.conntrack.conn import Conn
     from userfw.conntrack.tuples import hash_words
-    from userfw.core.const import NFPROTO_IPV4, VNET_F_NEEDS_CSUM
+    from userfw.core.const import NFPROTO_IPV4, U32_MASK, VNET_F_NEEDS_CSUM
     from userfw.core.packet import Packet
 
 if not cython.compiled:
@@ -131,8 +131,8 @@ class FlowTuple:
         pkt.put16(l3 + 10, ~_fold(total) & 0xFFFF)
         d[l3 + 8] = d[l3 + 8] - 1
         if self.rewrites:
-            pkt.put32(l3 + 12, self.new_src_lo & 0xFFFFFFFF)
-            pkt.put32(l3 + 16, self.new_dst_lo & 0xFFFFFFFF)
+            pkt.put32(l3 + 12, self.new_src_lo & U32_MASK)
+            pkt.put32(l3 + 16, self.new_dst_lo & U32_MASK)
             _ports(self, pkt)
         return 0
 

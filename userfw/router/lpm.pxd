@@ -1,4 +1,4 @@
-from userfw.core.const cimport NFPROTO_IPV4
+from userfw.core.const cimport NFPROTO_IPV4, U32_MASK
 from userfw.core.packet cimport Device
 from userfw.router.const cimport RTN_LOCAL
 from userfw.router.types cimport NextHop, Route

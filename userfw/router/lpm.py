@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import cython
 
 if not cython.compiled:
-    from userfw.core.const import NFPROTO_IPV4
+    from userfw.core.const import NFPROTO_IPV4, U32_MASK
     from userfw.core.packet import Device
     from userfw.router.const import RTN_LOCAL
     from userfw.router.types import NextHop, Route
@@ -21,16 +21,16 @@ if not cython.compiled:
 
 def mix(hi: cython.ulonglong, lo: cython.ulonglong, seed: cython.uint) -> cython.uint:
     """A 32-bit hash of an address."""
-    h: cython.ulonglong = (seed ^ (lo & 0xFFFFFFFF)) & 0xFFFFFFFF
-    h = (h * 0x45D9F3B) & 0xFFFFFFFF
+    h: cython.ulonglong = (seed ^ (lo & U32_MASK)) & U32_MASK
+    h = (h * 0x45D9F3B) & U32_MASK
     h ^= (h >> 16) ^ (lo >> 32)
-    h = (h * 0x45D9F3B) & 0xFFFFFFFF
+    h = (h * 0x45D9F3B) & U32_MASK
     if hi:
-        h ^= (h >> 16) ^ (hi & 0xFFFFFFFF)
-        h = (h * 0x45D9F3B) & 0xFFFFFFFF
+        h ^= (h >> 16) ^ (hi & U32_MASK)
+        h = (h * 0x45D9F3B) & U32_MASK
         h ^= (h >> 16) ^ (hi >> 32)
-        h = (h * 0x45D9F3B) & 0xFFFFFFFF
-    return (h ^ (h >> 16)) & 0xFFFFFFFF
+        h = (h * 0x45D9F3B) & U32_MASK
+    return (h ^ (h >> 16)) & U32_MASK
 
 
 def prefix_length(family: int, prefixlen: int) -> int:

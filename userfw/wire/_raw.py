@@ -9,6 +9,8 @@ from typing import Any
 import cython
 
 if not cython.compiled:
+    from userfw.core.const import U32_MASK
+
     PyByteArray_AS_STRING: Any = None
     memcpy: Any = None
 
@@ -25,7 +27,7 @@ def add_words(total: cython.uint, data: bytearray, off: cython.Py_ssize_t, lengt
         part = bytes(data[off : off + length])
         return _fold16(total + int.from_bytes(part + b"\0" * (length & 1), "big"))
     p: cython.p_char = PyByteArray_AS_STRING(data) + off
-    low: cython.ulonglong = 0xFFFFFFFF  # a variable: Cython makes Python objects of literals beyond 31 bits
+    low: cython.ulonglong = U32_MASK
     acc: cython.ulonglong = 0
     word: cython.ulonglong = 0
     other: cython.ulonglong = 0

@@ -1,4 +1,4 @@
-from userfw.core.const cimport NFPROTO_IPV4
+from userfw.core.const cimport NFPROTO_IPV4, U32_MASK
 from userfw.core.packet cimport Packet
 
 cpdef unsigned int add_bytes(unsigned int total, bytearray data, Py_ssize_t off, Py_ssize_t length) except? 0xFFFFFFFF

@@ -6,7 +6,7 @@ Sums are kept unfolded in 32 bits: one's complement addition carries are folded 
 import cython
 
 if not cython.compiled:
-    from userfw.core.const import NFPROTO_IPV4
+    from userfw.core.const import NFPROTO_IPV4, U32_MASK
     from userfw.core.packet import Packet
 
 
@@ -21,7 +21,7 @@ def add_bytes(total: cython.uint, data: bytearray, off: cython.Py_ssize_t, lengt
     if i == last:
         acc += data[i] << 8
     acc = (acc & 0xFFFF) + ((acc >> 16) & 0xFFFF) + ((acc >> 32) & 0xFFFF)
-    return acc & 0xFFFFFFFF
+    return acc & U32_MASK
 
 
 def fold(total: cython.uint) -> cython.uint:
