@@ -23,7 +23,7 @@ cdef class SocketInfo:
 
 cdef class Services(Sender):
     cdef public Clock clock
-    cdef public object trace
+    cdef public object trace, conntrack, nat, drop_chain, drop_rule
     cdef public unsigned int cpu, cgroup
 
     cpdef unsigned int random(self) except? 0xFFFFFFFF
@@ -40,4 +40,4 @@ cdef class Services(Sender):
     cpdef int enqueue(self, Packet pkt, int hook, int family, int number, bint bypass) except -1
     cpdef int tproxy(self, Packet pkt, int family, bytes address, int port) except -1
     cpdef int synproxy(self, Packet pkt, int hook, int mss, int wscale, int flags) except -1
-    cpdef int dropped(self, Packet pkt, int hook, object chain, object rule) except -1
+    cpdef int reroute(self, Packet pkt, int hook) except -1

@@ -60,6 +60,9 @@ class Services(Sender):
     """The surroundings of the machine; every method below is to be overridden but for those with a harmless answer.
 
     - `clock`: the engine's time. `trace`: an engine.trace.TraceSink or None. `cpu`, `cgroup`: what `meta cpu` and `meta cgroup` give.
+    - `conntrack`: the conntrack.table.ConnTable, or None; `nat`: what nat.setup needs besides it.
+    - `drop_chain`, `drop_rule`: where the machine last dropped a packet: the engine.chain.Chain and the engine.rule.Rule (None: its policy).
+      Valid right after a HookList returned NF_DROP with `pkt.drop_reason` RULE, POLICY or REJECT.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -67,6 +70,10 @@ class Services(Sender):
         self.trace: Any = None
         self.cpu = 0
         self.cgroup = 0
+        self.conntrack: Any = None
+        self.nat: Any = None
+        self.drop_chain: Any = None
+        self.drop_rule: Any = None
 
     def random(self) -> cython.uint:
         """A random 32-bit number (numgen random, meta random)."""
@@ -136,16 +143,16 @@ class Services(Sender):
         return NF_ACCEPT if bypass else NF_DROP
 
     def tproxy(self, pkt: Packet, family: cython.int, address: bytes, port: cython.int) -> cython.int:
-        """Assign the packet to a transparent socket: an established one of its flow, else a listener at `address` (b"": the address of the
-        incoming device, as Linux nf_tproxy_laddr4) and `port` (0: the packet's destination port). 1 if one took it, 0 if none."""
+        """Assign the packet to a transparent socket: an established one of its flow, else a listener at `address`
+        (b"": the address of the incoming device, as Linux nf_tproxy_laddr4) and `port` (0: the packet's destination port).
+        1 if one took it, 0 if none."""
         return 0
 
     def synproxy(self, pkt: Packet, hook: cython.int, mss: cython.int, wscale: cython.int, flags: cython.int) -> cython.int:
-        """Handle a TCP packet for the synproxy (`flags`: SYNPROXY_*): NF_STOLEN if answered or consumed, NF_DROP, or NF_ACCEPT to go on
-        (Linux: nft_synproxy_do_eval)."""
+        """Handle a TCP packet for the synproxy (`flags`: SYNPROXY_*): NF_STOLEN if answered or consumed, NF_DROP,
+        or NF_ACCEPT to go on (Linux: nft_synproxy_do_eval)."""
         return NF_DROP
 
-    def dropped(self, pkt: Packet, hook: cython.int, chain: Any, rule: Any) -> cython.int:
-        """A chain drops `pkt` (`pkt.drop_reason` says RULE or POLICY): `chain` is the engine.chain.Chain, `rule` the engine.rule.Rule
-        or None for a policy. Called only if `watching` drops; see engine.chain."""
-        return 0
+    def reroute(self, pkt: Packet, hook: cython.int) -> cython.int:
+        """A chain of type route changed mark, addresses or dscp: look up the route again. NF_ACCEPT, or NF_DROP with the reason set."""
+        return NF_ACCEPT

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import cython
+
+from userfw.engine.const import SET_CONSTANT, SET_TIMEOUT
 from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import Row, register
 
 _OPERATIONS = {"add": 0, "update": 1, "delete": 2}
 _OPERATION_NAMES = {number: name for name, number in _OPERATIONS.items()}
+
+if not cython.compiled:
+    from userfw.core.const import NFT_BREAK, NFT_CONTINUE
+    from userfw.core.packet import Packet
+    from userfw.engine.const import DYNSET_DELETE, DYNSET_UPDATE
+    from userfw.engine.context import Context
+    from userfw.engine.sets.base import Set
 
 
 class Dynset(Expr):
@@ -41,8 +51,25 @@ class Dynset(Expr):
         self.set_name = set_name
         self.timeout_ms = timeout
         self.exprs = tuple(exprs)
+        self.given = self.exprs
         self.invert = invert
-        self.set: Any = None
+        self.lifetime = timeout * 1_000_000
+        self.set: Set | None = None
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        table: Set = self.set
+        id: cython.Py_ssize_t
+        if self.op == DYNSET_DELETE:
+            table.forget(ctx.regs, self.src)
+            return NFT_CONTINUE
+        id = table.obtain(ctx.regs, self.src, self.data_src, self.lifetime, self.exprs)
+        if id < 0:
+            return NFT_CONTINUE if self.invert else NFT_BREAK
+        if self.op == DYNSET_UPDATE:
+            table.renew(id, self.lifetime)
+        if table.store.expr_count and table.run_exprs(id, ctx, pkt) == NFT_BREAK:
+            return NFT_BREAK
+        return NFT_BREAK if self.invert else NFT_CONTINUE
 
     def operands(self) -> str:
         text = f"{_OPERATION_NAMES[self.op]} reg_key {self.sreg_key} set {self.set_name}"
@@ -50,7 +77,23 @@ class Dynset(Expr):
             text += f" sreg_data {self.sreg_data}"
         if self.timeout_ms:
             text += f" timeout {self.timeout_ms}ms"
-        return text + "".join(f" expr {expr.render()}" for expr in self.exprs)
+        return text + "".join(f" expr {expr.render()}" for expr in self.given)
+
+    def bind(self, scope: Any) -> None:
+        """Ranges cannot be added from packets; a timeout needs a set that has them (Linux: nft_dynset_init)."""
+        table = scope.set(self.set_name)
+        if self.data_src >= 0 and table.data_type != 1:
+            raise ValueError(f"{self.set_name} is no map of data (EINVAL)")
+        if table.flags & SET_CONSTANT:
+            raise ValueError(f"{self.set_name} is constant (EBUSY)")
+        if self.timeout_ms and not table.flags & SET_TIMEOUT:
+            raise ValueError(f"{self.set_name} has no timeouts (EOPNOTSUPP)")
+        register_offset(self.sreg_key, table.klen)
+        if self.data_src >= 0:
+            register_offset(self.sreg_data, table.dlen)
+        if not self.exprs:
+            self.exprs = table.exprs
+        self.set = table
 
 
 register(Row("dynset", Dynset))

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import cython
+
 from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import Row, register
+
+if not cython.compiled:
+    from userfw.core.const import NFT_BREAK, NFT_CONTINUE
+    from userfw.core.packet import Packet
+    from userfw.engine.context import Context
+    from userfw.engine.sets.base import Set
+    from userfw.engine.sets.elements import Rich, Verdict
 
 
 class Lookup(Expr):
@@ -22,13 +31,48 @@ class Lookup(Expr):
         self.dreg = -1 if dreg is None else dreg
         self.set_name = set_name
         self.invert = invert
-        self.set: Any = None
+        self.set: Set | None = None
+        self.map = dreg is not None
+        self.verdict = dreg == 0
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        table: Set = self.set
+        id: cython.Py_ssize_t
+        rich: Rich
+        verdict: Verdict
+        if not self.map and table.store.expr_count == 0:
+            return NFT_BREAK if table.contains(ctx.regs, self.src) == self.invert else NFT_CONTINUE
+        id = table.find(ctx.regs, self.src)
+        if id < 0:
+            return NFT_CONTINUE if self.invert else NFT_BREAK
+        if self.invert:
+            return NFT_BREAK
+        if self.dst >= 0:
+            table.store.copy_data(id, ctx.regs, self.dst)
+        if table.store.expr_count and table.run_exprs(id, ctx, pkt) == NFT_BREAK:
+            return NFT_BREAK
+        if self.verdict:
+            rich = table.rich(id)
+            verdict = rich.verdict
+            ctx.target = verdict.target
+            return verdict.code
+        return NFT_CONTINUE
 
     def operands(self) -> str:
         text = f"reg {self.sreg} set {self.set_name}"
         if self.dreg >= 0:
             text += f" dreg {self.dreg}"
         return text + (" 0x1" if self.invert else "")
+
+    def bind(self, scope: Any) -> None:
+        """The set must have data of the kind that is wanted; a verdict map's jumps are bound when elements are added."""
+        table = scope.set(self.set_name)
+        if self.verdict != (table.data_type == 2) or (self.dst >= 0) != (table.data_type == 1):
+            raise ValueError(f"{self.set_name} is no such map (EINVAL)")
+        register_offset(self.sreg, table.klen)
+        if self.dst >= 0:
+            register_offset(self.dreg, table.dlen)
+        self.set = table
 
 
 register(Row("lookup", Lookup))

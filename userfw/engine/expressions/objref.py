@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import cython
+
 from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import Row, register
 
@@ -11,6 +13,14 @@ OBJECT_TYPES = {
     "counter": 1, "quota": 2, "ct helper": 3, "limit": 4, "ct count": 5, "tunnel": 6, "ct timeout": 7, "secmark": 8,
     "ct expectation": 9, "synproxy": 10,
 }
+
+if not cython.compiled:
+    from userfw.core.const import NFT_BREAK, NFT_CONTINUE
+    from userfw.core.packet import Packet
+    from userfw.engine.context import Context
+    from userfw.engine.objects.object import NamedObject
+    from userfw.engine.sets.base import Set
+    from userfw.engine.sets.elements import Rich
 
 
 class Objref(Expr):
@@ -24,7 +34,10 @@ class Objref(Expr):
             raise ValueError(f"no object type {type!r}")
         self.type = number
         self.name = name
-        self.object: Any = None
+        self.object: NamedObject | None = None
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        return self.object.expr.evaluate(ctx, pkt)  # type: ignore[union-attr]
 
     def operands(self) -> str:
         return f"type {self.type} name {self.name}"
@@ -42,10 +55,28 @@ class ObjrefMap(Expr):
         self.src = register_offset(sreg)
         self.sreg = sreg
         self.set_name = set_name
-        self.set: Any = None
+        self.set: Set | None = None
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        table: Set = self.set
+        rich: Rich
+        named: NamedObject
+        id: cython.Py_ssize_t = table.find(ctx.regs, self.src)
+        if id < 0:
+            return NFT_BREAK
+        rich = table.rich(id)
+        named = rich.object
+        return named.expr.evaluate(ctx, pkt)
 
     def operands(self) -> str:
         return f"sreg {self.sreg} set {self.set_name}"
+
+    def bind(self, scope: Any) -> None:
+        table = scope.set(self.set_name)
+        if table.data_type != 3:
+            raise ValueError(f"{self.set_name} does not map to objects (EINVAL)")
+        register_offset(self.sreg, table.klen)
+        self.set = table
 
 
 register(Row("objref", Objref))

@@ -1,0 +1,1 @@
+"""Named objects: state that rules and maps refer to by name."""

@@ -1,0 +1,11 @@
+from userfw.engine.sets.base cimport Set
+from userfw.engine.sets.elements cimport Store, load32, store32
+
+cdef class IntervalSet(Set):
+    cdef bytearray lows, order, top
+    cdef readonly Py_ssize_t n
+    cdef bint deferred
+    cdef Py_ssize_t _last_not_above(self, bytearray data, Py_ssize_t at) except -2
+    cdef int _compare(self, bytearray column, Py_ssize_t where, bytearray data, Py_ssize_t at) except -100
+    cdef int _build_top(self) except -1
+    cdef int _shift_top(self, Py_ssize_t id, int step) except -1

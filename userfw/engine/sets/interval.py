@@ -1,0 +1,209 @@
+"""IntervalSet: ranges over a single field (or a concatenation seen as one number is not allowed: see ranges.py).
+
+The low bounds are kept sorted in one array beside the ids; ranges do not overlap, so the last low bound not above the key decides.
+From TOP_LIMIT elements on, a table over the first two bytes narrows the search. Bulk loads sort once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import cython
+
+from userfw.core.clock import Clock
+from userfw.engine.sets.base import Set, SetError
+from userfw.engine.sets.elements import Element
+
+if not cython.compiled:
+    from userfw.engine.sets.elements import Store, load32, store32
+
+TOP_LIMIT = 2048
+
+
+class IntervalSet(Set):
+    """Closed ranges `key` to `key_end`; a single key is a range of one."""
+
+    def __init__(self, name: str, klen: int, clock: Clock, **options: Any) -> None:
+        super().__init__(name, klen, clock, ranged=True, **options)
+        self.lows = bytearray()
+        self.order = bytearray()
+        self.top = bytearray()
+        self.n = 0
+        self.deferred = False
+
+    def clear_index(self) -> cython.int:
+        self.lows = bytearray()
+        self.order = bytearray()
+        self.top = bytearray()
+        self.n = 0
+        return 0
+
+    def _compare(
+        self, column: bytearray, where: cython.Py_ssize_t, data: bytearray, at: cython.Py_ssize_t
+    ) -> cython.int:
+        """-1, 0, 1 as the key at `column[where]` is below, at or above `data[at]`."""
+        i: cython.int
+        a: cython.int
+        b: cython.int
+        for i in range(self.klen):
+            a = column[where + i]
+            b = data[at + i]
+            if a != b:
+                return -1 if a < b else 1
+        return 0
+
+    def _last_not_above(self, data: bytearray, at: cython.Py_ssize_t) -> cython.Py_ssize_t:
+        """Position of the last low bound that is not above the key at `data[at]`, or -1."""
+        low: cython.Py_ssize_t = 0
+        high: cython.Py_ssize_t = self.n
+        middle: cython.Py_ssize_t
+        prefix: cython.Py_ssize_t
+        if self.top:
+            prefix = (data[at] << 8) | data[at + 1]
+            low = load32(self.top, prefix * 4)
+            high = load32(self.top, prefix * 4 + 4)
+        while low < high:
+            middle = (low + high) >> 1
+            if self._compare(self.lows, middle * self.klen, data, at) <= 0:
+                low = middle + 1
+            else:
+                high = middle
+        return low - 1
+
+    def seek(self, regs: bytearray, src: cython.int) -> cython.Py_ssize_t:
+        position: cython.Py_ssize_t = self._last_not_above(regs, src)
+        if position < 0:
+            return -1
+        id: cython.Py_ssize_t = load32(self.order, position * 4)
+        if self._compare(self.store.ends, id * self.klen, regs, src) < 0:
+            return -1
+        return id
+
+    def match(self, key: bytes, end: bytes) -> cython.Py_ssize_t:
+        self.scratch[: self.klen] = key
+        id: cython.Py_ssize_t = self.seek(self.scratch, 0)
+        at: cython.Py_ssize_t = id * self.klen
+        if id < 0 or self.store.keys[at : at + self.klen] != key or self.store.ends[at : at + self.klen] != end:
+            return -1
+        return id
+
+    def overlap(self, key: bytes, end: bytes) -> cython.Py_ssize_t:
+        """The last range that starts at or below `end`, if it reaches `key`."""
+        self.scratch[: self.klen] = end
+        position: cython.Py_ssize_t = self._last_not_above(self.scratch, 0)
+        if position < 0:
+            return -1
+        id: cython.Py_ssize_t = load32(self.order, position * 4)
+        self.scratch[: self.klen] = key
+        if self._compare(self.store.ends, id * self.klen, self.scratch, 0) < 0:
+            return -1
+        return id
+
+    def index(self, id: cython.Py_ssize_t) -> cython.int:
+        if self.deferred:
+            return 0
+        at: cython.Py_ssize_t = id * self.klen
+        position: cython.Py_ssize_t = self._last_not_above(self.store.keys, at) + 1
+        where: cython.Py_ssize_t = position * self.klen
+        self.lows[where:where] = self.store.keys[at : at + self.klen]
+        word = bytearray(4)
+        store32(word, 0, id)
+        self.order[position * 4 : position * 4] = word
+        self.n += 1
+        if self.top:
+            self._shift_top(id, 1)
+        elif self.n >= TOP_LIMIT and self.klen >= 2:
+            self._build_top()
+        return 0
+
+    def unindex(self, id: cython.Py_ssize_t) -> cython.int:
+        position: cython.Py_ssize_t = self._last_not_above(self.store.keys, id * self.klen)
+        if position < 0 or load32(self.order, position * 4) != id:
+            raise SetError("EINVAL", f"index of {self.name} is damaged")
+        del self.lows[position * self.klen : (position + 1) * self.klen]
+        del self.order[position * 4 : position * 4 + 4]
+        self.n -= 1
+        if self.top:
+            self._shift_top(id, -1)
+        return 0
+
+    def _build_top(self) -> cython.int:
+        """`top[p]`: how many low bounds have a first half-word below `p`."""
+        self.top = bytearray((65536 + 1) * 4)
+        position: cython.Py_ssize_t = 0
+        prefix: cython.Py_ssize_t = 0
+        own: cython.Py_ssize_t
+        for position in range(self.n):
+            own = (self.lows[position * self.klen] << 8) | self.lows[position * self.klen + 1]
+            while prefix <= own:
+                store32(self.top, prefix * 4, position)
+                prefix += 1
+        while prefix <= 65536:
+            store32(self.top, prefix * 4, self.n)
+            prefix += 1
+        # a key's range may start under an earlier prefix, so the search goes from there: see _last_not_above, which answers low - 1
+        return 0
+
+    def _shift_top(self, id: cython.Py_ssize_t, step: cython.int) -> cython.int:
+        at: cython.Py_ssize_t = id * self.klen
+        prefix: cython.Py_ssize_t = ((self.store.keys[at] << 8) | self.store.keys[at + 1]) + 1
+        while prefix <= 65536:
+            store32(self.top, prefix * 4, load32(self.top, prefix * 4) + step)
+            prefix += 1
+        return 0
+
+    def load(self, elements: Iterable[Element]) -> int:
+        """Into an empty set: sort once, then check neighbours for overlaps; else one by one."""
+        batch = list(elements)
+        plain = all(e.key is not None for e in batch)
+        if self.n or not plain or self.journal is not None or (self.size and len(batch) > self.size):
+            return Set.load(self, batch)
+        batch.sort(key=_bounds)
+        last = None
+        self.deferred = True
+        try:
+            added = 0
+            for e in batch:
+                key, end = _bounds(e)
+                if last is not None and key <= last[1]:
+                    if (key, end) == last and e.data is None:
+                        continue
+                    raise SetError("EEXIST", f"interval overlaps with an existing one in {self.name}")
+                self._check(key, end, e.data)
+                rich = None
+                if e.exprs or self.exprs or self.data_type >= 2 or e.comment or e.userdata or e.flags:
+                    rich = self._rich_for(e)
+                self._enter(key, end, e.data, e.timeout or self.timeout, e.expires or e.timeout or self.timeout, rich)
+                last = (key, end)
+                added += 1
+        except SetError:
+            self.deferred = False
+            self.flush()
+            raise
+        self.deferred = False
+        self.lows = bytearray(self.store.keys[: self.store.top * self.klen])
+        self.order = bytearray(self.store.top * 4)
+        for id in range(self.store.top):
+            store32(self.order, id * 4, id)
+        self.n = self.store.top
+        if self.n >= TOP_LIMIT and self.klen >= 2:
+            self._build_top()
+        return added
+
+    def _rich_for(self, e: Element) -> Any:
+        from userfw.engine.sets.elements import Rich as RichClass
+
+        return RichClass(
+            tuple(e.exprs) or tuple(expr.clone() for expr in self.exprs),
+            e.data if self.data_type == 2 else None,
+            e.data if self.data_type == 3 else None,
+            e.comment,
+            e.userdata,
+            e.flags,
+        )
+
+
+def _bounds(e: Element) -> tuple[bytes, bytes]:
+    key = e.key or b""
+    return key, key if e.key_end is None else e.key_end
