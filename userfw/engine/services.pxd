@@ -41,3 +41,4 @@ cdef class Services(Sender):
     cpdef int tproxy(self, Packet pkt, int family, bytes address, int port) except -1
     cpdef int synproxy(self, Packet pkt, int hook, int mss, int wscale, int flags) except -1
     cpdef int reroute(self, Packet pkt, int hook) except -1
+    cpdef int broute(self, Packet pkt, bint on) except -1

@@ -156,3 +156,7 @@ class Services(Sender):
     def reroute(self, pkt: Packet, hook: cython.int) -> cython.int:
         """A chain of type route changed mark, addresses or dscp: look up the route again. NF_ACCEPT, or NF_DROP with the reason set."""
         return NF_ACCEPT
+
+    def broute(self, pkt: Packet, on: cython.bint) -> cython.int:
+        """`meta broute set`: the bridge shall route this packet instead of bridging it."""
+        raise NotImplementedError

@@ -8,7 +8,7 @@ from userfw.engine.expr import Expr
 from userfw.engine.registry import Row, register
 
 if not cython.compiled:
-    from userfw.core.const import NFT_CONTINUE
+    from userfw.core.const import NF_NETDEV_EGRESS, NFPROTO_NETDEV, NFT_CONTINUE
     from userfw.core.packet import Packet
     from userfw.engine.context import Context
 
@@ -47,8 +47,9 @@ class Counter(Expr):
 
 
 def packet_length(ctx: Context, pkt: Packet) -> cython.Py_ssize_t:
-    """skb->len: from the network header on; in netdev, the frame as the driver hands it over, which also starts at the network header
-    at ingress (eth_type_trans pulled 14 bytes) but includes VLAN tags that stay in the frame and padding."""
+    """skb->len: from the network header on, VLAN tags not counted; the whole frame at netdev egress (seen on Linux 6.18)."""
+    if ctx.family == NFPROTO_NETDEV and ctx.hook == NF_NETDEV_EGRESS:
+        return pkt.end - pkt.start
     return pkt.end - pkt.l3
 
 

@@ -2,8 +2,56 @@
 
 from __future__ import annotations
 
+import cython
+
 from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import Row, register
+
+if not cython.compiled:
+    from userfw.conntrack.conn import Conn, Tuple
+    from userfw.conntrack.table import ConnTable
+    from userfw.core.const import (
+        CT_BIT_ESTABLISHED,
+        CT_BIT_INVALID,
+        CT_BIT_NEW,
+        CT_BIT_RELATED,
+        CT_BIT_UNTRACKED,
+        CT_ESTABLISHED,
+        CT_NEW,
+        CT_RELATED,
+        CT_UNTRACKED,
+        IPS_TEMPLATE,
+        NFPROTO_IPV4,
+        NFT_BREAK,
+        NFT_CONTINUE,
+    )
+    from userfw.core.packet import Packet
+    from userfw.engine.const import (
+        CT_KEY_AVGPKT,
+        CT_KEY_BYTES,
+        CT_KEY_DIRECTION,
+        CT_KEY_DST,
+        CT_KEY_DST_IP,
+        CT_KEY_EXPIRATION,
+        CT_KEY_HELPER,
+        CT_KEY_ID,
+        CT_KEY_L3PROTOCOL,
+        CT_KEY_LABELS,
+        CT_KEY_MARK,
+        CT_KEY_PKTS,
+        CT_KEY_PROTOCOL,
+        CT_KEY_PROTO_DST,
+        CT_KEY_PROTO_SRC,
+        CT_KEY_SECMARK,
+        CT_KEY_SRC,
+        CT_KEY_SRC_IP,
+        CT_KEY_SRC_IP6,
+        CT_KEY_STATE,
+        CT_KEY_STATUS,
+        CT_KEY_ZONE,
+    )
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
 
 CT_KEYS = {
     "state": (0, 4), "direction": (1, 1), "status": (2, 4), "mark": (3, 4), "secmark": (4, 4), "expiration": (5, 4),
@@ -30,6 +78,113 @@ def _direction_text(direction: int) -> str:
     return ("", " , dir original", " , dir reply")[direction + 1]
 
 
+def state_bit(pkt: Packet) -> cython.uint:
+    """The packet's state as a CT_BIT_* (Linux: NF_CT_STATE_BIT)."""
+    if pkt.ct is None:
+        return CT_BIT_UNTRACKED if pkt.ctinfo == CT_UNTRACKED else CT_BIT_INVALID
+    if pkt.ctinfo == CT_ESTABLISHED:
+        return CT_BIT_ESTABLISHED
+    if pkt.ctinfo == CT_NEW:
+        return CT_BIT_NEW
+    if pkt.ctinfo == CT_RELATED:
+        return CT_BIT_RELATED
+    return CT_BIT_UNTRACKED if pkt.ctinfo == CT_UNTRACKED else CT_BIT_INVALID
+
+
+def _load(
+    ctx: Context, pkt: Packet, conn: Conn, key: cython.int, direction: cython.int, dst: cython.int
+) -> cython.int:
+    now: cython.ulonglong = ctx.clock.now
+    if key == CT_KEY_MARK:
+        ctx.write32(dst, conn.mark)
+    elif key == CT_KEY_STATUS:
+        ctx.write32(dst, conn.status)
+    elif key == CT_KEY_DIRECTION:
+        ctx.write8(dst, pkt.ctdir)
+    elif key == CT_KEY_SECMARK:
+        ctx.write32(dst, conn.secmark)
+    elif key == CT_KEY_EXPIRATION:
+        ctx.write32(dst, ((conn.timeout - now) // 1000000 if conn.timeout > now else 0) & 0xFFFFFFFF)
+    elif key == CT_KEY_LABELS:
+        ctx.write64(dst, conn.labels_lo)
+        ctx.write64(dst + 8, conn.labels_hi)
+    elif key == CT_KEY_L3PROTOCOL:
+        ctx.write8(dst, conn.orig.l3num)
+    elif key == CT_KEY_PROTOCOL:
+        ctx.write8(dst, conn.orig.l4proto)
+    elif key == CT_KEY_ID:
+        ctx.write32(dst, conn.id)
+    elif key == CT_KEY_ZONE:
+        # a zone that does not apply to a direction is zone 0 there
+        ctx.write16(dst, conn.zone if direction < 0 or (conn.zone_dir >> direction) & 1 else 0)
+    elif key == CT_KEY_PKTS or key == CT_KEY_BYTES or key == CT_KEY_AVGPKT:
+        ctx.write64(dst, _count(conn, key, direction))
+    elif key == CT_KEY_HELPER:
+        return _helper_name(ctx, conn, dst)
+    else:
+        return _tuple_field(ctx, conn.reply if direction == 1 else conn.orig, key, dst)
+    return NFT_CONTINUE
+
+
+def _count(conn: Conn, key: cython.int, direction: cython.int) -> cython.ulonglong:
+    """Packets, bytes or bytes per packet of one direction or both."""
+    packets: cython.ulonglong = 0
+    octets: cython.ulonglong = 0
+    if direction != 1:
+        packets += conn.packets[0]
+        octets += conn.bytes[0]
+    if direction != 0:
+        packets += conn.packets[1]
+        octets += conn.bytes[1]
+    if key == CT_KEY_PKTS:
+        return packets
+    if key == CT_KEY_BYTES:
+        return octets
+    return octets // packets if packets else 0
+
+
+def _helper_name(ctx: Context, conn: Conn, dst: cython.int) -> cython.int:
+    """The helper that expected this connection: its master's (Linux: nft_ct_get_eval)."""
+    if conn.master is None or conn.master.helper is None:
+        return NFT_BREAK
+    ctx.write_bytes(dst, str(conn.master.helper.name).encode(), 16)
+    return NFT_CONTINUE
+
+
+def _tuple_field(ctx: Context, t: Tuple, key: cython.int, dst: cython.int) -> cython.int:
+    if key == CT_KEY_PROTO_SRC:
+        ctx.write_be16(dst, t.sport)
+    elif key == CT_KEY_PROTO_DST:
+        ctx.write_be16(dst, t.dport)
+    elif key == CT_KEY_SRC_IP or (key == CT_KEY_SRC and t.l3num == NFPROTO_IPV4):
+        if t.l3num != NFPROTO_IPV4:
+            return NFT_BREAK
+        ctx.write_be32(dst, t.src_lo & 0xFFFFFFFF)
+    elif key == CT_KEY_DST_IP or (key == CT_KEY_DST and t.l3num == NFPROTO_IPV4):
+        if t.l3num != NFPROTO_IPV4:
+            return NFT_BREAK
+        ctx.write_be32(dst, t.dst_lo & 0xFFFFFFFF)
+    else:
+        if t.l3num == NFPROTO_IPV4:
+            return NFT_BREAK
+        if key == CT_KEY_SRC_IP6 or key == CT_KEY_SRC:
+            ctx.write_be64(dst, t.src_hi)
+            ctx.write_be64(dst + 8, t.src_lo)
+        else:
+            ctx.write_be64(dst, t.dst_hi)
+            ctx.write_be64(dst + 8, t.dst_lo)
+    return NFT_CONTINUE
+
+
+def _use_zone(ctx: Context, pkt: Packet, src: cython.int, direction: cython.int) -> cython.int:
+    """Attach a template that tells conntrack the zone (Linux: nft_ct_set_zone_eval)."""
+    table: ConnTable = ctx.services.conntrack
+    zone: cython.int = ctx.regs[src] | (ctx.regs[src + 1] << 8)
+    pkt.ct = table.template(zone, 3 if direction < 0 else 1 << direction)
+    pkt.ctinfo = CT_NEW
+    return 0
+
+
 class Ct(Expr):
     """`dreg` = `key` of the connection (libnftnl's names: state, mark, src_ip, packets, label, …); `direction` original, reply or None.
 
@@ -50,6 +205,14 @@ class Ct(Expr):
         self.dst = register_offset(dreg, self.length)
         self.dreg = dreg
 
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        if self.key == CT_KEY_STATE:
+            ctx.write32(self.dst, state_bit(pkt))
+            return NFT_CONTINUE
+        if pkt.ct is None:
+            return NFT_BREAK
+        return _load(ctx, pkt, pkt.ct, self.key, self.direction, self.dst)
+
     def operands(self) -> str:
         return f"load {CT_NAMES[self.key]} => reg {self.dreg}{_direction_text(self.direction)}"
 
@@ -68,6 +231,35 @@ class CtSet(Expr):
         self.direction = _direction(direction)
         self.src = register_offset(sreg, self.length)
         self.sreg = sreg
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        conn: Conn = pkt.ct
+        table: ConnTable = ctx.services.conntrack
+        lo: cython.ulonglong
+        hi: cython.ulonglong
+        if self.key == CT_KEY_ZONE:
+            if conn is None:
+                _use_zone(ctx, pkt, self.src, self.direction)
+            return NFT_CONTINUE
+        if conn is None or conn.status & IPS_TEMPLATE:
+            return NFT_CONTINUE
+        if self.key == CT_KEY_MARK:
+            if conn.mark != ctx.read32(self.src):
+                table.set_mark(conn, ctx.read32(self.src))
+        elif self.key == CT_KEY_SECMARK:
+            if conn.secmark != ctx.read32(self.src):
+                table.set_secmark(conn, ctx.read32(self.src))
+        elif self.key == CT_KEY_LABELS:
+            lo = ctx.read64(self.src) | conn.labels_lo
+            hi = ctx.read64(self.src + 8) | conn.labels_hi
+            if lo != conn.labels_lo or hi != conn.labels_hi:
+                table.set_labels(conn, hi, lo)
+        else:
+            # which events of this connection listeners hear of (Linux: the ctmask of nf_conntrack_ecache)
+            if conn.ext is None:
+                conn.ext = {}
+            conn.ext["event_mask"] = ctx.read32(self.src)
+        return NFT_CONTINUE
 
     def operands(self) -> str:
         return f"set {CT_NAMES[self.key]} with reg {self.sreg}{_direction_text(self.direction)}"
