@@ -1,12 +1,217 @@
-"""`userfw`: the command line."""
+"""`userfw`: the command line. It parses arguments and prints answers; everything is done by the daemon.
+
+Laws: what a command needs is imported when it runs, so `--help` is instant. Errors are one line on standard error, without a
+traceback. Exit codes: 0 done, 1 refused or failed, 2 usage or configuration, 3 the daemon cannot be reached.
+"""
+
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Callable
+from typing import Any
+
+from userfw import __version__
+
+OK, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
+
+
+def common(parser: argparse.ArgumentParser) -> None:
+    """Options that every command has."""
+    parser.add_argument("--socket", metavar="PATH", help="the daemon's control socket (or USERFW_SOCKET)")
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and its options."""
+    from userfw.cli import conntrack
+
+    parser = argparse.ArgumentParser(prog="userfw", description="netfilter in user space: run the daemon, and ask it.")
+    parser.add_argument("--version", action="version", version=f"userfw {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run the daemon")
+    run.add_argument("-c", "--config", metavar="FILE", default="/etc/userfw/userfw.toml", help="default: %(default)s")
+    run.add_argument("--check", action="store_true", help="check the configuration and exit")
+
+    for name, text in (
+        ("status", "what the daemon is doing"),
+        ("ports", "the ports: link, addresses, counters"),
+        ("reload", "read the configuration again; connections stay"),
+        ("stop", "stop the daemon, as SIGTERM does"),
+    ):
+        common(commands.add_parser(name, help=text, description=text))
+
+    drops = commands.add_parser("drops", help="why packets were dropped", description="Packets dropped, by reason.")
+    drops.add_argument("-a", "--all", action="store_true", help="also reasons that never occurred")
+    drops.add_argument("-p", "--ports", action="store_true", help="for each port")
+    common(drops)
+
+    conntrack.add_parser(commands, common)
+
+    commands.add_parser("nft", help="rules, with nft's own options and commands", add_help=False)
+
+    completion = commands.add_parser("completion", help="print a completion script for a shell")
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:2] == ["run", "-c"]:
-        from userfw.daemon.main import run
-        return run(argv[2], "--check" in argv)
-    return 2
+    """Run one command; its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["nft"]:
+        from userfw.cli.nft import main as nft
+
+        return int(nft(argv[1:]))
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        return HANDLERS[args.command](args)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return FAILED
+
+
+def ask(args: argparse.Namespace, show: Callable[[Any], None], command: str, **values: Any) -> int:
+    """Ask the daemon and show its answer: as JSON with --json, else by `show`."""
+    from userfw.client.control import ControlClient, ControlError
+
+    try:
+        with ControlClient(args.socket) as client:
+            answer = client.request(command, **values)
+    except ControlError as error:
+        return failed(error)
+    if args.json:
+        print_json(answer)
+    else:
+        show(answer)
+    return OK
+
+
+def failed(error: Any) -> int:
+    """Say what the daemon (or the way to it) said; the exit code for it."""
+    print(f"userfw: {error}", file=sys.stderr)
+    return {"connection": UNREACHABLE, "usage": USAGE, "unknown": USAGE}.get(error.code, FAILED)
+
+
+def print_json(answer: Any) -> None:
+    """One JSON document."""
+    import json
+
+    print(json.dumps(answer, indent=2))
+
+
+def table(rows: list[list[Any]], header: list[str]) -> None:
+    """Columns, the first to the left and numbers to the right."""
+    texts = [header] + [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(header))]
+    numeric = [all(isinstance(row[i], int) for row in rows) and bool(rows) for i in range(len(header))]
+    for row in texts:
+        cells = [cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(row, widths, numeric, strict=True)]
+        print("  ".join(cells).rstrip())
+
+
+# -- the commands
+
+
+def _run(args: argparse.Namespace) -> int:
+    from userfw.daemon.main import run
+
+    return run(args.config, args.check)
+
+
+def _status(args: argparse.Namespace) -> int:
+    def show(answer: Any) -> None:
+        how = "compiled" if answer["compiled"] else "INTERPRETED: the packet path is not compiled, expect a hundredth of the speed"
+        print(f"userfw {answer['version']}, {how}")
+        print(f"pid {answer['pid']}, up {duration(answer['uptime'])}, configuration {answer['config']}")
+        print(f"ports        {answer['ports']}")
+        print(f"packets      {answer['packets']}")
+        print(f"drops        {answer['drops']}")
+        if "connections" in answer:
+            print(f"connections  {answer['connections']} of {answer['connections_max']}")
+        print(f"neighbours   {answer['neighbours']}")
+        print(f"routes       {answer['routes']}")
+        print(f"memory       {answer['memory_kb'] // 1024} MB")
+        for what, count in answer["faults"].items():
+            print(f"FAULT        {what}: {count}")
+
+    return ask(args, show, "status")
+
+
+def _ports(args: argparse.Namespace) -> int:
+    def show(answer: Any) -> None:
+        rows = [
+            [p["name"], p["type"], "up" if p["up"] else "down", p["mtu"], p["mac"] or "-", p["rx_packets"], p["rx_bytes"],
+             p["tx_packets"], p["tx_bytes"], p["rx_dropped"] + p["tx_dropped"], " ".join(p["addresses"])]
+            for p in answer
+        ]  # fmt: skip
+        table(rows, ["NAME", "TYPE", "LINK", "MTU", "MAC", "RX", "BYTES", "TX", "BYTES", "DROPS", "ADDRESSES"])
+
+    return ask(args, show, "ports")
+
+
+def _drops(args: argparse.Namespace) -> int:
+    def rows(counts: Any) -> None:
+        table([[d["packets"], d["reason"], d["description"]] for d in counts], ["PACKETS", "REASON", ""])
+
+    def show(answer: Any) -> None:
+        if answer["drops"]:
+            rows(answer["drops"])
+        else:
+            print("no packet was dropped")
+        for name, counts in answer.get("ports", {}).items():
+            print(f"\n{name}")
+            rows(counts)
+
+    return ask(args, show, "drops", all=args.all, ports=args.ports)
+
+
+def _reload(args: argparse.Namespace) -> int:
+    return ask(args, lambda answer: print(f"reloaded {answer['config']}"), "reload")
+
+
+def _stop(args: argparse.Namespace) -> int:
+    return ask(args, lambda answer: None, "stop")
+
+
+def _conntrack(args: argparse.Namespace) -> int:
+    from userfw.cli import conntrack
+
+    return conntrack.run(args)
+
+
+def _completion(args: argparse.Namespace) -> int:
+    try:
+        import shtab
+    except ImportError:
+        print("userfw: completion scripts need shtab (pip install 'userfw[completion]')", file=sys.stderr)
+        return FAILED
+    print(shtab.complete(build_parser(), args.shell))
+    return OK
+
+
+def duration(seconds: float) -> str:
+    """`1d2h3m4s`, without leading zeros."""
+    whole = int(seconds)
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "m"), (whole % 60, "s")]
+    return "".join(f"{n}{unit}" for n, unit in parts if n) or "0s"
+
+
+HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "status": _status,
+    "ports": _ports,
+    "drops": _drops,
+    "reload": _reload,
+    "stop": _stop,
+    "conntrack": _conntrack,
+    "completion": _completion,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from userfw.conntrack.settings import Settings as ConntrackSettings
+from userfw.conntrack.table import ConnTable
 from userfw.core.clock import Clock
 from userfw.core.drop import DESCRIPTIONS, DropReason
 from userfw.core.packet import Device, Port
@@ -18,6 +19,9 @@ from userfw.daemon import schema
 from userfw.router.const import RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE
 from userfw.router.gateway import Gateway
 from userfw.router.types import Route
+
+NEVER = (1 << 63) - 1
+REAP_BUDGET = 1024  # connections looked at in one go; the rest follows at once, after waiting packets
 
 log = logging.getLogger("userfw")
 
@@ -31,6 +35,7 @@ class Assembly:
         self.clock = clock
         self.gateway = Gateway(clock, rng, None, fault)
         self.conntrack_settings = ConntrackSettings()
+        self.conntrack = ConnTable(clock, self.conntrack_settings, rng)
         self.routes: dict[tuple[Any, ...], Route] = {}
         self.on_event: Callable[[], None] = _nothing
 
@@ -38,12 +43,17 @@ class Assembly:
 
     def next_deadline(self) -> int:
         """When `tick` has something to do, in nanoseconds of the clock; 0 if never."""
-        return int(self.gateway.next_deadline())
+        due = int(self.gateway.next_deadline())
+        reap = int(self.conntrack.next_deadline())
+        if reap < NEVER and (not due or reap < due):
+            due = reap
+        return due
 
     def tick(self, now: int) -> None:
         """Run what is due."""
         self.gateway.tick(now)
         self.gateway.end_batch()
+        self.conntrack.reap(REAP_BUDGET)
 
     # -- ports and routes
 
@@ -124,6 +134,8 @@ class Assembly:
     def status(self) -> dict[str, Any]:
         """What `userfw status` shows of the engine."""
         return {
+            "connections": self.conntrack.count,
+            "connections_max": self.conntrack_settings.max,
             "drops": sum(self.gateway.drop_counts()),
             "neighbours": len(self.gateway.neighbours.entries),
             "routes": sum(1 for _ in self.gateway.routes.all()),

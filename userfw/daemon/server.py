@@ -30,6 +30,7 @@ from userfw.core import packet as _packet
 from userfw.core.clock import Clock
 from userfw.core.packet import Device
 from userfw.daemon import config as configuration
+from userfw.daemon import connections as _connections  # noqa: F401 (registers its commands)
 from userfw.daemon import schema, sysctl
 from userfw.daemon.apply import ApplyError, apply
 from userfw.daemon.assembly import Assembly
