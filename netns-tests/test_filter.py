@@ -241,3 +241,11 @@ def test_prerouting_input_and_netdev_ingress_hooks_see_what_is_theirs(lab: Lab) 
     counts = {place: packets for place, (packets, _) in lab.router.counters().items()}
     assert counts == {"netdev n i #1": 1, "netdev n i #2": 2, "inet t pre #1": 2, "inet t in #1": 1,
                       "inet t forw #1": 1, "inet t post #1": 1}
+
+
+def test_ct_count_counts_the_live_connections_of_a_key(lab: Lab) -> None:
+    lab.router.load(forward("udp dport 7 ct count over 2 counter drop\nudp dport 8 add @per { ip saddr ct count over 1 } drop",
+                            "set per { type ipv4_addr; flags dynamic; size 16; }"))
+    assert [len(lab.send("lan", f.udp_packet(IP4.lan, IP4.wan, n, 7))) for n in (1, 2, 3)] == [1, 1, 0]
+    got = [len(lab.send("lan", f.udp_packet(IP4.host("lan", n), IP4.wan, port, 8))) for n in (10, 11) for port in (1, 2)]
+    assert got == [1, 0, 1, 0]

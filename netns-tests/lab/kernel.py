@@ -20,7 +20,7 @@ class KernelRouter:
         self.lab, self.ns = lab, lab.ns("rt")
         netns.sysctl(self.ns, ipv4__ip_forward=1, ipv6__conf__all__forwarding=1, ipv4__icmp_ratelimit=0,
                      ipv6__icmp__ratelimit=0, ipv6__auto_flowlabels=0, netfilter__nf_conntrack_acct=1,
-                     ipv4__conf__all__rp_filter=0,
+                     ipv4__icmp_msgs_per_sec=1_000_000, ipv4__icmp_msgs_burst=1_000_000, ipv4__conf__all__rp_filter=0,
                      ipv4__conf__default__rp_filter=0, ipv4__conf__all__send_redirects=0,
                      ipv4__conf__default__send_redirects=0, ipv4__ip_forward_update_priority=0)
         for name, side in lab.sides.items():

@@ -1,0 +1,238 @@
+"""Run one case (a ruleset and steps) against a router, bring what it did into one form, and compare two of these.
+
+Laws
+- A masked value is one the router chose itself: its IPv4 identifications, identifications of fragments, ports beyond the pools.
+- A masked transport header says whether its checksum was right.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lab import frames as f
+from lab import show
+from lab.state import Conn
+from lab.topology import Out
+
+from . import pools
+from .rules import Ruleset
+from .traffic import Step, Traffic
+
+KNOWN_IDENTS = {0, 1, 0x1234, 0xFFFF}
+KNOWN_PORTS = {*pools.PORTS, *pools.IDENTS}
+ROUTERS = {f.addr(a) for a in pools.routers("ip")}
+
+
+class Target(Protocol):
+    """What a case is run against."""
+
+    name: str
+
+    def load(self, text: str) -> bool:
+        """Start afresh with this ruleset; False if it is refused."""
+
+    def exchange(self, port: str, packets: Sequence[bytes]) -> list[Out]:
+        """Send IP packets from the host at `port`; everything that came out, by port."""
+
+    def counters(self) -> dict[str, tuple[int, int]]:
+        """See lab.state.counters."""
+
+    def conns(self) -> list[Conn]:
+        """The connections."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A ruleset and what is sent through it."""
+
+    ruleset: Ruleset
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        return self.ruleset.text() + "\n".join(f"{n:3} {step}" for n, step in enumerate(self.steps))
+
+
+@dataclass
+class Behaviour:
+    """What a router did with a case."""
+
+    accepted: bool = True
+    frames: list[list[str]] = field(default_factory=list)
+    readable: list[list[Out]] = field(default_factory=list)
+    counters: dict[str, tuple[int, int]] = field(default_factory=dict)
+    conns: list[str] = field(default_factory=list)
+
+
+_runs = 0
+
+
+def run(target: Target, case: Case) -> Behaviour:
+    """One case from an empty router to what it remembers in the end."""
+    global _runs
+    _runs += 1
+    did = Behaviour(accepted=target.load(case.ruleset.text()))
+    if not did.accepted:
+        return did
+    traffic = Traffic(list(case.steps), _runs)
+    for number in range(len(case.steps)):
+        got: list[Out] = []
+        pairs = traffic.frames(number)
+        for port in dict.fromkeys(port for port, _ in pairs):
+            got += target.exchange(port, [packet for where, packet in pairs if where == port])
+        traffic.seen(got)
+        did.readable.append(got)
+        did.frames.append([f"{out.port} {masked(out.frame)}" for out in got])
+    did.counters = target.counters()
+    did.conns = sorted(map(conn_text, target.conns()))
+    return did
+
+
+def masked(frame: bytes) -> str:
+    """The frame as text for comparing."""
+    data, notes = bytearray(frame), ""
+    if data[12:14] == b"\x08\x00" and len(data) >= 34:
+        at = 14
+        if data[at + 9] == f.ICMP or bytes(data[at + 12:at + 16]) in ROUTERS:
+            _mask_ident4(data, at, bytes(data[at + 12:at + 16]) in ROUTERS)
+        else:
+            _mask_ident4(data, at, False)
+        if data[at + 6] & 0x20 and not (data[at + 6] & 0x1F or data[at + 7]):
+            notes = _mask_quoted(data, at + (data[at] & 15) * 4, data[at + 9])
+        elif not (data[at + 6] & 0x1F or data[at + 7]):
+            notes = _mask_transport(data, at, at + (data[at] & 15) * 4, data[at + 9])
+    elif data[12:14] == b"\x86\xdd" and len(data) >= 54:
+        at = 14
+        if data[at + 6] == f.FRAG6 and len(data) >= 62:
+            data[58:62] = bytes(4)
+            if not (data[56] or data[57] & 0xF8):
+                notes = _mask_quoted(data, 62, data[54])
+        else:
+            proto, start = data[at + 6], at + 40
+            while proto in (0, 60) and len(data) >= start + 8:
+                proto, start = data[start], start + (data[start + 1] + 1) * 8
+            if proto == f.FRAG6 and len(data) >= start + 8:
+                data[start + 4:start + 8] = bytes(4)
+            else:
+                notes = _mask_transport(data, at, start, proto)
+    return f"{data.hex()} {notes}"
+
+
+def _mask_ident4(data: bytearray, at: int, own: bool) -> None:
+    """Hide an identification that the router made up or that belongs to this run."""
+    if own or int.from_bytes(data[at + 4:at + 6], "big") not in KNOWN_IDENTS:
+        data[at + 4:at + 6] = data[at + 10:at + 12] = b"\0\0"
+
+
+def _mask_ports(data: bytearray, at: int, proto: int) -> str:
+    """Hide ports and ICMP identifiers beyond the pools; tells how many."""
+    spots = {f.TCP: (0, 2), f.UDP: (0, 2), f.ICMP: (4,), f.ICMP6: (4,)}.get(proto, ())
+    if proto == f.ICMP and (len(data) <= at or data[at] not in (0, 8)) or \
+            proto == f.ICMP6 and (len(data) <= at or data[at] not in (128, 129)):
+        return ""
+    hidden = 0
+    for spot in spots:
+        if len(data) >= at + spot + 2 and int.from_bytes(data[at + spot:at + spot + 2], "big") not in KNOWN_PORTS:
+            data[at + spot:at + spot + 2] = b"\0\0"
+            hidden += 1
+    return f"hidden {hidden}" if hidden else ""
+
+
+def _mask_transport(data: bytearray, network: int, at: int, proto: int) -> str:
+    """Hide what was chosen by the router in a transport header or in a quoted packet; says if the checksum was right."""
+    spot = {f.TCP: 16, f.UDP: 6, f.ICMP: 2, f.ICMP6: 2}.get(proto)
+    if spot is None or len(data) < at + spot + 2:
+        return ""
+    source = bytes(data[network + 12:network + 20]) if proto == f.ICMP or data[network] >> 4 == 4 else \
+        bytes(data[network + 8:network + 40])
+    half = len(source) // 2
+    body = bytes(data[at:])
+    start = 0 if proto == f.ICMP else f.pseudo(source[:half], source[half:], proto, len(body))
+    right = f.checksum(body, start) in (0, 0xFFFF)
+    notes = _mask_ports(data, at, proto)
+    quoting = (proto == f.ICMP and data[at] in (3, 4, 5, 11, 12)) or (proto == f.ICMP6 and data[at] < 128)
+    if quoting and len(data) >= at + 28:
+        inner = at + 8
+        if data[inner] >> 4 == 4:
+            before = bytes(data[inner:inner + 20])
+            _mask_ident4(data, inner, bytes(data[inner + 12:inner + 16]) in ROUTERS)
+            notes += " quoted " + _mask_quoted(data, inner + (data[inner] & 15) * 4, data[inner + 9])
+            notes += "" if bytes(data[inner:inner + 20]) == before else " ident"
+        elif data[inner] >> 4 == 6 and len(data) > inner + 40:
+            if data[inner + 6] == f.FRAG6 and len(data) >= inner + 48:
+                data[inner + 44:inner + 48] = bytes(4)
+                notes += " quoted fragment"
+            else:
+                notes += " quoted " + _mask_quoted(data, inner + 40, data[inner + 6])
+    if notes.strip() not in ("", "quoted"):
+        data[at + spot:at + spot + 2] = b"\0\0"
+        notes += " sum right" if right else " sum wrong"
+    return notes
+
+
+def _mask_quoted(data: bytearray, at: int, proto: int) -> str:
+    """Hide chosen ports of a transport header that may be incomplete, and then its checksum with them."""
+    hidden = _mask_ports(data, at, proto)
+    spot = {f.TCP: 16, f.UDP: 6, f.ICMP: 2, f.ICMP6: 2}.get(proto)
+    if hidden and spot is not None and len(data) >= at + spot + 2:
+        data[at + spot:at + spot + 2] = b"\0\0"
+    return hidden
+
+
+def conn_text(conn: Conn) -> str:
+    """A connection as text for comparing: chosen ports hidden, timeout left out."""
+    def hide(words: tuple[str, ...]) -> str:
+        return " ".join(word if word.split("=")[0] not in ("sport", "dport", "id") or int(word.split("=")[1]) in KNOWN_PORTS
+                        else word.split("=")[0] + "=?" for word in words)
+    return f"{conn.proto} {conn.state} {hide(conn.original)} / {hide(conn.reply)} {sorted(conn.flags)} mark={conn.mark} {conn.counts}"
+
+
+def difference(a: Behaviour, b: Behaviour, names: tuple[str, str]) -> str | None:
+    """The first difference between two behaviours in words, or None."""
+    if a.accepted != b.accepted:
+        return f"{names[0] if a.accepted else names[1]} accepts the ruleset, the other refuses it"
+    for number, (one, two) in enumerate(zip(a.frames, b.frames, strict=True)):
+        if one != two:
+            lines = [f"step {number}: frames differ"]
+            for name, did, texts in ((names[0], a, one), (names[1], b, two)):
+                lines += [f"  {name}: {show.frame(out.frame)} {text.split(' ', 2)[-1]}@{out.port}"
+                          for out, text in zip(did.readable[number], texts, strict=True)] or [f"  {name}: nothing"]
+            return "\n".join(lines)
+    if a.counters != b.counters:
+        return "counters differ:\n" + "\n".join(
+            f"  {place}: {names[0]} {a.counters.get(place)}, {names[1]} {b.counters.get(place)}"
+            for place in sorted({*a.counters, *b.counters}) if a.counters.get(place) != b.counters.get(place))
+    if a.conns != b.conns:
+        return "connections differ:\n" + "\n".join(
+            [f"  only {names[0]}: {c}" for c in a.conns if c not in b.conns]
+            + [f"  only {names[1]}: {c}" for c in b.conns if c not in a.conns])
+    return None
+
+
+def shrink(case: Case, fails: Callable[[Case], bool], patience: int = 400) -> Case:
+    """A smaller case that still fails: steps and rules taken away one at a time while `fails` holds."""
+    tries, progress = 0, True
+    while progress and tries < patience:
+        progress = False
+        for candidate in _smaller(case):
+            tries += 1
+            if tries > patience:
+                break
+            if fails(candidate):
+                case, progress = candidate, True
+                break
+    return case
+
+
+def _smaller(case: Case) -> list[Case]:
+    found = []
+    size = len(case.steps)
+    for half in (size // 2, size // 4):
+        if half:
+            found.append(Case(case.ruleset, case.steps[:size - half]))
+    for n in reversed(range(size)):
+        if any(step.about == n and not step.packets for step in case.steps[n + 1:]):
+            continue
+        rest = tuple(step if step.packets or step.about < n else
+                     Step(step.port, step.kind, (), step.about - 1, step.way) for step in case.steps[n + 1:])
+        found.append(Case(case.ruleset, (*case.steps[:n], *rest)))
+    return found + [Case(ruleset, case.steps) for ruleset in case.ruleset.smaller()]

@@ -1,0 +1,30 @@
+"""The values that rules and frames share, small enough to meet often."""
+
+from lab.families import IP4, IP6, Family
+from lab.topology import SIDES
+
+NAMES = tuple(SIDES)
+HOSTS = (10, 11, 12, 13)
+FAR = {"ip": ("198.51.100.7", "8.8.8.8"), "ip6": ("2001:db8:99::7", "2606:4700::1111")}
+PORTS = (1, 22, 53, 80, 443, 1000, 1023, 4000, 5353, 8080, 40000, 65535)
+IDENTS = (1, 7, 0x100, 0xFFFF)
+MARKS = (0, 1, 2, 0x10, 0xFF00, 0x80000001)
+TTLS = (1, 2, 9, 64, 64, 64, 128, 255)
+PROTOCOLS = (1, 6, 17, 47, 50, 58, 99, 132)
+SEQUENCES = (0, 1000, 1001, 5000, 5001, 0x7FFFFFFF, 0xFFFFFFF0)
+WINDOWS = (0, 100, 1024, 65535)
+
+
+def family(name: str) -> Family:
+    """The family of a keyword."""
+    return IP6 if name == "ip6" else IP4
+
+
+def hosts(name: str) -> list[str]:
+    """Every host address of a family that has a neighbour entry."""
+    return [family(name).host(side, number) for side in NAMES for number in HOSTS]
+
+
+def routers(name: str) -> list[str]:
+    """The router's addresses of a family."""
+    return [family(name).host(side, 1) for side in NAMES]

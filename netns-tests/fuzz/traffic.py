@@ -1,0 +1,303 @@
+"""Random traffic: fresh packets, answers, follow-ups, ICMP errors, fragments, and all of these broken.
+
+Laws
+- A step is drawn once; what depends on a router's output (answers, errors) is built from that router's own output.
+- Identifications of fragments are moved by `run`, so that pieces left over from one run never join those of another.
+"""
+
+import random
+import struct
+from dataclasses import dataclass
+
+from lab import frames as f
+from lab.families import Family
+from lab.topology import SIDES, Out
+
+from . import pools
+
+FRAGMENT_IDENTS = 0x4000
+OPTIONS4 = (b"\x01\x01\x01\x00", b"\x94\x04\x00\x00", b"\x07\x07\x04\x00\x00\x00\x00\x00", b"\x44\x08\x09\x00\x00\x00\x00\x00",
+            b"\x83\x07\x04\xcb\x00\x71\x0a\x00", b"\x07\x03\x04\x00", b"\x82\x02\x00\x00")
+TCP_OPTIONS = (b"", b"", b"\2\4\5\xb4", b"\2\4\5\xb4\4\2\1\3\3\7"[:9] + b"\7\1\1", b"\1\1\x08\x0a\0\0\0\1\0\0\0\0", b"\3\3\x0e\0",
+               b"\2\4\5\0", b"\x05\x0a\0\0\x03\xe8\0\0\x07\xd0\1\1", b"\2\1\1\1", b"\x08\0\0\0")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that is sent: `kind` and numbers that say how; see `Traffic.frames`."""
+
+    port: str
+    kind: str
+    packets: tuple[bytes, ...] = ()
+    about: int = 0
+    way: int = 0
+
+    def __str__(self) -> str:
+        from lab import show
+        what = "; ".join(show.packet(p) for p in self.packets) if self.packets else f"about step {self.about}, way {self.way}"
+        return f"{self.port} {self.kind}: {what}"
+
+
+class Generator:
+    """Draws steps from one source of random numbers."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.fragments = 0
+
+    def steps(self, count: int) -> list[Step]:
+        """So many steps; later ones refer to earlier ones."""
+        steps: list[Step] = []
+        for n in range(count):
+            roll = self.rng.random()
+            if n and roll < 0.42:
+                kind = self.rng.choice(("answer", "answer", "answer", "follow", "follow", "again", "error"))
+                about = n - 1 - min(int(self.rng.expovariate(0.5)), n - 1)
+                steps.append(Step(steps[about].port, kind, (), about, self.rng.randrange(1000)))
+                continue
+            port = self.rng.choice(pools.NAMES)
+            packet = self.packet(port)
+            if roll < 0.50:
+                packets = self.cut(packet)
+                steps.append(Step(port, "fragments", packets))
+            elif roll < 0.58:
+                steps.append(Step(port, "broken", (self.broken(packet),)))
+            else:
+                steps.append(Step(port, "fresh", (packet,)))
+        return steps
+
+    def packet(self, port: str) -> bytes:
+        """A packet from the network at `port`, mostly well-formed and mostly to another network."""
+        rng, fam = self.rng, pools.family(self.rng.choice(("ip", "ip", "ip6")))
+        src = fam.host(port, rng.choice(pools.HOSTS))
+        other = rng.choice([name for name in pools.NAMES if name != port])
+        dst = fam.host(other, rng.choice(pools.HOSTS))
+        roll = rng.random()
+        if roll < 0.10:
+            dst = fam.host(rng.choice((port, other)), 1)
+        elif roll < 0.16:
+            dst = rng.choice(pools.FAR[fam.name])
+        elif roll < 0.19:
+            dst = fam.host("wan", 77)
+        elif roll < 0.22:
+            dst = rng.choice(("255.255.255.255", "224.0.0.5", "127.0.0.1", "0.0.0.0", "240.0.0.1", fam.net(other).replace(".0/24", ".255"))
+                             if fam.name == "ip" else ("ff02::1", "ff05::5", "::1", "::", "fe80::1", "2001:db8:3::"))
+        if rng.random() < 0.03:
+            src = rng.choice(("0.0.0.0", "127.0.0.1", "255.255.255.255", "224.0.0.1", fam.host(other, 10), fam.host(port, 1))
+                             if fam.name == "ip" else ("::", "::1", "ff02::1", "fe80::10", fam.host(other, 10)))
+        return self.transport(fam, src, dst)
+
+    def transport(self, fam: Family, src: str, dst: str) -> bytes:
+        """A packet between two addresses with a random transport."""
+        rng = self.rng
+        proto = rng.choice((f.TCP, f.TCP, f.TCP, f.UDP, f.UDP, f.UDP, 0, 0, rng.choice(pools.PROTOCOLS)))
+        data = rng.randbytes(rng.choice((0, 1, 7, 8, 20, 64, 500, 1320, 1420)) if rng.random() < 0.5 else 7)
+        if proto == f.TCP:
+            flags = rng.choice((f.SYN, f.SYN, f.SYN, f.SYN | f.ACK, f.ACK, f.ACK | f.PSH, f.FIN | f.ACK, f.RST, f.RST | f.ACK,
+                                rng.randrange(256)))
+            body = f.tcp(src, dst, rng.choice(pools.PORTS), rng.choice(pools.PORTS), seq=rng.choice(pools.SEQUENCES),
+                         ack=rng.choice(pools.SEQUENCES) if flags & f.ACK else 0, flags=flags, window=rng.choice(pools.WINDOWS),
+                         options=rng.choice(TCP_OPTIONS), payload=data if not flags & f.SYN else b"",
+                         urgent=rng.choice((0, 0, 0, 1)))
+        elif proto == f.UDP:
+            check = 0 if fam.name == "ip" and rng.random() < 0.1 else None
+            body = f.udp(src, dst, rng.choice(pools.PORTS), rng.choice(pools.PORTS), data, check=check)
+        elif proto == 0 or proto == f.ICMP:
+            kind = rng.choice((8, 8, 8, 8, 0, 14, 17, 3, 11, 5, 42)) if fam.name == "ip" else \
+                rng.choice((128, 128, 128, 128, 129, 1, 2, 3, 4, 139, 200))
+            rest = rng.choice(pools.IDENTS) << 16 | rng.choice((1, 2, 3))
+            proto = f.ICMP if fam.name == "ip" else f.ICMP6
+            body = f.icmp(kind, rng.choice((0, 0, 0, 1)), rest, data) if fam.name == "ip" else \
+                f.icmp6(src, dst, kind, rng.choice((0, 0, 0, 1)), rest, data)
+        else:
+            body = data
+        return self.network(fam, src, dst, proto, body)
+
+    def network(self, fam: Family, src: str, dst: str, proto: int, body: bytes) -> bytes:
+        """The network header around `body`, with options or extension headers now and then."""
+        rng, ttl = self.rng, self.rng.choice(pools.TTLS)
+        if fam.name == "ip":
+            options = rng.choice(OPTIONS4) if rng.random() < 0.06 else b""
+            return f.ip4(src, dst, proto, body, ttl=ttl, ident=rng.choice((0, 1, 0x1234, 0xFFFF)), df=rng.random() < 0.4,
+                         tos=rng.choice((0, 0, 0x20, 0x28, 0xB8, 3)), options=options)
+        if rng.random() < 0.06:
+            header = rng.choice((0, 60))  # hop-by-hop, destination options: one PadN
+            body, proto = struct.pack("!BB", proto, 0) + b"\1\4\0\0\0\0" + body, header
+        return f.ip6(src, dst, proto, body, hops=ttl, tclass=rng.choice((0, 0, 0x20, 0xB8)), flow=rng.choice((0, 0, 1, 0x12345)))
+
+    def cut(self, packet: bytes) -> tuple[bytes, ...]:
+        """The packet as fragments, sometimes disordered, doubled, overlapping or incomplete."""
+        rng = self.rng
+        self.fragments += 1
+        ident, version = FRAGMENT_IDENTS + self.fragments % 16, packet[0] >> 4
+        if version == 4 and packet[0] == 0x45:
+            head = bytearray(packet[:20])
+            head[4:6] = ident.to_bytes(2, "big")
+            head[6:8] = b"\0\0"
+            packet = bytes(head) + packet[20:]
+        size = rng.choice((8, 16, 64, 256, 512, 1024))
+        size = max(size, (len(packet) // 12 + 7) // 8 * 8)
+        if (version == 4 and packet[0] != 0x45) or len(packet) <= (20 if version == 4 else 40):
+            return (packet,)
+        pieces = f.fragments4(packet, size) if version == 4 else f.fragments6(packet, size, ident)
+        roll = rng.random()
+        if roll < 0.3:
+            rng.shuffle(pieces)
+        elif roll < 0.36:
+            pieces.append(rng.choice(pieces))
+        elif roll < 0.42 and len(pieces) > 1:
+            pieces.pop(rng.randrange(len(pieces)))
+        elif roll < 0.48 and len(pieces) > 2 and version == 4:
+            middle = f.fragments4(packet, size + 8)
+            pieces[1] = middle[1]
+        return tuple(pieces)
+
+    def broken(self, packet: bytes) -> bytes:
+        """The packet with something wrong."""
+        rng, data = self.rng, bytearray(packet)
+        way = rng.randrange(6)
+        if way == 0:
+            return bytes(data[:rng.randrange(1, len(data) + 1)])
+        if way == 1:
+            at = rng.randrange(len(data))
+            addresses = range(12, 20) if data[0] >> 4 == 4 else range(8, 40)  # a stranger would have to be looked for
+            if at not in addresses:
+                data[at] ^= 1 << rng.randrange(8)
+        elif way == 2 and data[0] >> 4 == 4:
+            data[2:4] = rng.choice((0, 19, 20, len(data) - 1, len(data) + 1, 65535)).to_bytes(2, "big")
+            _fix_header(data)
+        elif way == 2:
+            data[4:6] = rng.choice((0, 1, max(0, len(data) - 41), len(data) - 39, 65535)).to_bytes(2, "big")
+        elif way == 3:
+            data[0] = data[0] & 0xF0 | rng.randrange(16)
+            if data[0] >> 4 == 4:
+                _fix_header(data)
+        elif way == 4:
+            at = (20 if data[0] >> 4 == 4 else 40) + rng.randrange(20)
+            if at < len(data):
+                data[at] = rng.randrange(256)
+        else:
+            data += rng.randbytes(rng.choice((1, 6, 46)))
+        return bytes(data)
+
+
+def _fix_header(data: bytearray) -> None:
+    size = min(max((data[0] & 15) * 4, 20), len(data))
+    data[10:12] = b"\0\0"
+    data[10:12] = f.checksum(bytes(data[:size])).to_bytes(2, "big")
+
+
+class Traffic:
+    """One run of the steps against one router: what it let out decides what comes next."""
+
+    def __init__(self, steps: list[Step], run: int) -> None:
+        self.steps, self.run = steps, run
+        self.sent: list[list[tuple[str, bytes]]] = []
+        self.got: list[list[Out]] = []
+
+    def frames(self, number: int) -> list[tuple[str, bytes]]:
+        """The (port, packet) pairs of a step, after all earlier ones have been `seen`."""
+        step = self.steps[number]
+        packets = [(step.port, moved(packet, self.run)) for packet in step.packets]
+        if step.kind == "again":
+            packets = list(self.sent[step.about])
+        elif step.kind == "follow":
+            packets = [(port, follow(packet, step.way)) for port, packet in self.sent[step.about][:1]]
+        elif step.kind in ("answer", "error"):
+            make = answer if step.kind == "answer" else error
+            packets = [(out.port, made) for out in self.got[step.about][:1]
+                       if (made := make(out.packet, step.way, SIDES[out.port])) is not None]
+        packets = [(port, packet) for port, packet in packets if len(packet) <= SIDES[port].mtu]
+        self.sent.append(packets)
+        return packets
+
+    def seen(self, got: list[Out]) -> None:
+        """What the router let out for the step."""
+        self.got.append(got)
+
+
+def moved(packet: bytes, run: int) -> bytes:
+    """The packet with a fragment's identification moved by the number of the run."""
+    data = bytearray(packet)
+    if len(data) >= 20 and data[0] == 0x45 and (data[6] & 0x3F or data[7]):
+        data[4:6] = ((int.from_bytes(data[4:6], "big") + run * 16) & 0xFFFF).to_bytes(2, "big")
+        data[10:12] = b"\0\0"
+        data[10:12] = f.checksum(bytes(data[:20])).to_bytes(2, "big")
+    elif len(data) >= 48 and data[0] >> 4 == 6 and data[6] == f.FRAG6:
+        data[44:48] = ((int.from_bytes(data[44:48], "big") + run * 16) & 0xFFFFFFFF).to_bytes(4, "big")
+    return bytes(data)
+
+
+def _split(packet: bytes) -> tuple[str, str, int, bytes] | None:
+    """(source, destination, protocol, transport) of a plain whole packet, or None."""
+    from socket import AF_INET, AF_INET6, inet_ntop
+    if len(packet) >= 20 and packet[0] >> 4 == 4 and not (packet[6] & 0x3F or packet[7]):
+        size = (packet[0] & 15) * 4
+        return (inet_ntop(AF_INET, packet[12:16]), inet_ntop(AF_INET, packet[16:20]), packet[9],
+                packet[size:int.from_bytes(packet[2:4], "big")])
+    if len(packet) >= 40 and packet[0] >> 4 == 6 and packet[6] in (f.TCP, f.UDP, f.ICMP6):
+        return (inet_ntop(AF_INET6, packet[8:24]), inet_ntop(AF_INET6, packet[24:40]), packet[6],
+                packet[40:40 + int.from_bytes(packet[4:6], "big")])
+    return None
+
+
+def answer(packet: bytes, way: int, side: object) -> bytes | None:
+    """What the host that got `packet` might answer; None if nothing sensible."""
+    parts = _split(packet)
+    if not parts:
+        return None
+    src, dst, proto, body = parts
+    if proto == f.TCP and len(body) >= 20:
+        sport, dport, seq, ack, _, flags = struct.unpack("!HHIIBB", body[:14])
+        length = len(body) - (body[12] >> 4) * 4 + bool(flags & (f.SYN | f.FIN))
+        reply = f.SYN | f.ACK if flags & (f.SYN | f.ACK) == f.SYN else (f.ACK, f.ACK | f.PSH, f.FIN | f.ACK, f.RST, f.ACK)[way % 5]
+        if way % 17 == 0:
+            reply = f.RST | f.ACK
+        seq_back = 5000 if reply & f.SYN else ack
+        return f.tcp_packet(dst, src, dport, sport, reply, seq_back, seq + max(length, 0), b"" if reply & f.SYN else b"back"[:way % 5])
+    if proto == f.UDP and len(body) >= 8:
+        return f.udp_packet(dst, src, int.from_bytes(body[2:4], "big"), int.from_bytes(body[:2], "big"), b"answer"[:way % 7])
+    if proto == f.ICMP and len(body) >= 8 and body[0] == 8:
+        return f.ip4(dst, src, f.ICMP, f.icmp(0, 0, int.from_bytes(body[4:8], "big"), body[8:]))
+    if proto == f.ICMP6 and len(body) >= 8 and body[0] == 128:
+        return f.ip6(dst, src, f.ICMP6, f.icmp6(dst, src, 129, 0, int.from_bytes(body[4:8], "big"), body[8:]))
+    if proto not in (f.ICMP, f.ICMP6):
+        return f.ip(dst, src, proto, b"whatever")
+    return None
+
+
+def error(packet: bytes, way: int, side: object) -> bytes | None:
+    """An ICMP error about `packet` from its destination or from a router on its way."""
+    parts = _split(packet)
+    if not parts:
+        return None
+    src, dst, proto, body = parts
+    if (proto == f.ICMP and body[:1] in (b"\3", b"\5", b"\x0b", b"\x0c")) or (proto == f.ICMP6 and body[:1] < b"\x80"):
+        return None  # no error is sent about an error
+    if way % 3 == 0:
+        from lab.topology import Side
+        assert isinstance(side, Side)
+        dst = side.ip6(12) if ":" in src else side.ip4(12)
+    size = (len(packet), 28, 64, 20, 24)[way % 5]
+    if ":" in src:
+        kind, code, rest = ((1, 4, 0), (3, 0, 0), (2, 0, 1280), (4, 1, 6))[way % 4]
+        return f.ip6(dst, src, f.ICMP6, f.icmp6(dst, src, kind, code, rest, packet[:max(size, 48)]))
+    kind, code, rest = ((3, 3, 0), (11, 0, 0), (3, 4, 1300), (12, 0, 0x14000000))[way % 4]
+    return f.ip4(dst, src, f.ICMP, f.icmp(kind, code, rest, packet[:size]))
+
+
+def follow(packet: bytes, way: int) -> bytes:
+    """The next packet of the same sender: for TCP the next segment, else the same with other data."""
+    parts = _split(packet)
+    if not parts:
+        return packet
+    src, dst, proto, body = parts
+    if proto == f.TCP and len(body) >= 20:
+        sport, dport, seq, ack, _, flags = struct.unpack("!HHIIBB", body[:14])
+        length = len(body) - (body[12] >> 4) * 4 + bool(flags & (f.SYN | f.FIN))
+        kind = (f.ACK, f.ACK | f.PSH, f.FIN | f.ACK, f.RST, f.SYN, f.ACK)[way % 6]
+        return f.tcp_packet(src, dst, sport, dport, kind, seq + max(length, 0) + (100_000 if way % 23 == 0 else 0),
+                            ack or 5001, b"more data"[:way % 10] if not kind & f.SYN else b"")
+    if proto == f.UDP and len(body) >= 8:
+        return f.udp_packet(src, dst, int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big"), b"next"[:way % 5])
+    return packet
