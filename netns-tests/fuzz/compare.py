@@ -126,8 +126,8 @@ def _mask_ident4(data: bytearray, at: int, own: bool) -> None:
 def _mask_ports(data: bytearray, at: int, proto: int) -> str:
     """Hide ports and ICMP identifiers beyond the pools; tells how many."""
     spots = {f.TCP: (0, 2), f.UDP: (0, 2), f.ICMP: (4,), f.ICMP6: (4,)}.get(proto, ())
-    if proto == f.ICMP and (len(data) <= at or data[at] not in (0, 8)) or \
-            proto == f.ICMP6 and (len(data) <= at or data[at] not in (128, 129)):
+    if (proto == f.ICMP and (len(data) <= at or data[at] not in (0, 8))) or \
+            (proto == f.ICMP6 and (len(data) <= at or data[at] not in (128, 129))):
         return ""
     hidden = 0
     for spot in spots:
@@ -183,7 +183,8 @@ def conn_text(conn: Conn) -> str:
     def hide(words: tuple[str, ...]) -> str:
         return " ".join(word if word.split("=")[0] not in ("sport", "dport", "id") or int(word.split("=")[1]) in KNOWN_PORTS
                         else word.split("=")[0] + "=?" for word in words)
-    return f"{conn.proto} {conn.state} {hide(conn.original)} / {hide(conn.reply)} {sorted(conn.flags)} mark={conn.mark} {conn.counts}"
+    return f"{conn.proto} {conn.state} {hide(conn.original)} / {hide(conn.reply)} {sorted(conn.flags)} mark={conn.mark} " \
+           f"{conn.counts}"
 
 
 def difference(a: Behaviour, b: Behaviour, names: tuple[str, str]) -> str | None:

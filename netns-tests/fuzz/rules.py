@@ -134,8 +134,8 @@ FIELDS = (
     Field("ct packets", ANY, _numbers(0, 1, 2, 4), sets=False), Field("ct bytes", ANY, _numbers(0, 35, 100), sets=False),
     Field("ct original packets", ANY, _numbers(0, 1, 2), sets=False), Field("ct avgpkt", ANY, _numbers(35, 60), sets=False),
     Field("@nh,64,8", ANY, _numbers(1, 2, 63, 64), sets=False), Field("@th,0,16", ANY, PORTS, sets=False),
-    Field("@th,64,32", ANY, _numbers(0, 1000, 5000), sets=False), Field("@ll,96,16", ANY, ("0x0800", "0x86dd"), False, sets=False,
-                                                                        hooks=("prerouting", "input", "forward")),
+    Field("@th,64,32", ANY, _numbers(0, 1000, 5000), sets=False),
+    Field("@ll,96,16", ANY, ("0x0800", "0x86dd"), False, sets=False, hooks=("prerouting", "input", "forward")),
     Field("tcp option maxseg size", ANY, _numbers(536, 1200, 1460)), Field("tcp option window count", ANY, _numbers(0, 7, 14)),
     Field("fib daddr type", ANY, ("local", "unicast", "broadcast", "multicast"), False, hooks=("prerouting", "input", "forward")),
     Field("fib saddr . iif oif", ANY, ("0",), False, sets=False, hooks=("prerouting", "input", "forward")),
@@ -273,7 +273,7 @@ class RuleGenerator:
 
     def statement(self, ctx: Context) -> str:
         """One random statement that is not a verdict, or nothing."""
-        family, hook, l3 = ctx.family, ctx.hook, ctx.l3
+        hook, l3 = ctx.hook, ctx.l3
         options: list[tuple[str, str]] = [
             ("meta mark set", f"meta mark set {self.rng.choice(MARKS)}"),
             ("ct mark set", f"ct mark set {self.rng.choice(MARKS)}"),

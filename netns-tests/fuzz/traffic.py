@@ -80,8 +80,8 @@ class Generator:
         elif roll < 0.19:
             dst = fam.host("wan", 77)
         elif roll < 0.22:
-            dst = rng.choice(("255.255.255.255", "224.0.0.5", "127.0.0.1", "0.0.0.0", "240.0.0.1", fam.net(other).replace(".0/24", ".255"))
-                             if fam.name == "ip" else ("ff02::1", "ff05::5", "::1", "::", "fe80::1", "2001:db8:3::"))
+            dst = rng.choice(("255.255.255.255", "224.0.0.5", "127.0.0.1", "0.0.0.0", "240.0.0.1",
+                              fam.net(other).replace(".0/24", ".255")) if fam.name == "ip" else ("ff02::1", "ff05::5", "::1", "::", "fe80::1", "2001:db8:3::"))
         if rng.random() < 0.03:
             src = rng.choice(("0.0.0.0", "127.0.0.1", "255.255.255.255", "224.0.0.1", fam.host(other, 10), fam.host(port, 1))
                              if fam.name == "ip" else ("::", "::1", "ff02::1", "fe80::10", fam.host(other, 10)))
@@ -254,7 +254,8 @@ def answer(packet: bytes, way: int, side: object) -> bytes | None:
         if way % 17 == 0:
             reply = f.RST | f.ACK
         seq_back = 5000 if reply & f.SYN else ack
-        return f.tcp_packet(dst, src, dport, sport, reply, seq_back, seq + max(length, 0), b"" if reply & f.SYN else b"back"[:way % 5])
+        return f.tcp_packet(dst, src, dport, sport, reply, seq_back, seq + max(length, 0),
+                            b"" if reply & f.SYN else b"back"[:way % 5])
     if proto == f.UDP and len(body) >= 8:
         return f.udp_packet(dst, src, int.from_bytes(body[2:4], "big"), int.from_bytes(body[:2], "big"), b"answer"[:way % 7])
     if proto == f.ICMP and len(body) >= 8 and body[0] == 8:

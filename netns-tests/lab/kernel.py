@@ -35,7 +35,7 @@ class KernelRouter:
         netns.run(["ip", "-n", self.ns, "route", "add", "default", "via", wan.ip4(254), "dev", "wan", "onlink"])
         netns.run(["ip", "-n", self.ns, "-6", "route", "add", "default", "via", wan.ip6(254), "dev", "wan", "onlink"])
         from .topology import quiet
-        for name in lab.sides:
+        for name in lab.sides if lab.exact else ():
             quiet(self.ns, name)
 
     def stop(self) -> None:
