@@ -81,7 +81,8 @@ class Generator:
             dst = fam.host("wan", 77)
         elif roll < 0.22:
             dst = rng.choice(("255.255.255.255", "224.0.0.5", "127.0.0.1", "0.0.0.0", "240.0.0.1",
-                              fam.net(other).replace(".0/24", ".255")) if fam.name == "ip" else ("ff02::1", "ff05::5", "::1", "::", "fe80::1", "2001:db8:3::"))
+                              fam.net(other).replace(".0/24", ".255")) if fam.name == "ip" else
+                             ("ff02::1", "ff05::5", "::1", "::", "fe80::1", "2001:db8:3::"))
         if rng.random() < 0.03:
             src = rng.choice(("0.0.0.0", "127.0.0.1", "255.255.255.255", "224.0.0.1", fam.host(other, 10), fam.host(port, 1))
                              if fam.name == "ip" else ("::", "::1", "ff02::1", "fe80::10", fam.host(other, 10)))

@@ -2,13 +2,14 @@
 
 Laws
 - The daemon runs in the router's namespace: whatever it opens without saying where is opened there.
-- Everything is asked through the command line, as a user would.
+- Questions go over the control socket, as the command line asks them; `command` runs the command line itself.
 """
 
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,7 @@ class UserfwRouter:
         """`ruleset` is loaded at start; `gateway` adds the TUN port that gives the router a host of its own."""
         self.ruleset, self.keys, self.limits, self.gateway = ruleset, dict(sysctl or {}), limits, gateway
         self.process: subprocess.Popen[bytes] | None = None
+        self.control: Control | None = None
 
     # ---- up and down ------------------------------------------------------------------------------------------
 
@@ -79,6 +81,9 @@ class UserfwRouter:
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL if that is not enough in ten seconds."""
+        if self.control:
+            self.control.close()
+            self.control = None
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -98,7 +103,7 @@ class UserfwRouter:
                 {"netns": lab.ns(side.name), "device": "eth0"}
             ports.append({**port, **where})
         if self.gateway:
-            ports.append({"name": "lo", "type": "tun", "netns": self.ns, "device": "gw0"})
+            ports.append({"name": "host", "type": "tun", "netns": self.ns, "device": "gw0"})
         wan = lab.sides["wan"]
         return {
             "daemon": {"control": str(self.dir / "control.sock"), "state_dir": str(self.dir / "state"),
@@ -123,38 +128,51 @@ class UserfwRouter:
                 f"USERFW_SOCKET={self.dir / 'control.sock'}", sys.executable, "-m", "userfw", *args]
         return netns.run(full, text=text, check=check)
 
-    def ask(self, *args: str) -> Any:
-        """A command's answer to `--json`."""
-        return json.loads(self.command(*args, "--json").stdout)
+    def ask(self, command: str, **args: Any) -> Any:
+        """The daemon's answer to one command of its control socket; CommandError with its words if it refuses."""
+        if self.control is None:
+            self.control = Control(self.dir / "control.sock")
+        return self.control.ask(command, args)
+
+    def answer_time(self, command: str) -> float:
+        """Seconds until `command` is answered."""
+        began = time.monotonic()
+        self.ask(command)
+        return time.monotonic() - began
 
     def load(self, text: str) -> None:
         """One transaction, then conntrack is emptied."""
-        self.nft("-f", "-", text=f"flush ruleset\n{text}\n")
+        self._run(f"flush ruleset\n{text}\n", {"filename": "/dev/stdin"})
         self.forget()
 
+    def _run(self, text: str, options: dict[str, Any]) -> str:
+        answer = self.ask("nft", text=text, options=options)
+        if answer["status"]:
+            raise netns.CommandError(f"nft: {answer['errors']}\ninput:\n{text}")
+        return str(answer["output"])
+
     def nft(self, *args: str, text: str | None = None, check: bool = True) -> str:
-        """`userfw nft` with these arguments."""
+        """`userfw nft` with these arguments, through its command line."""
         done = self.command("nft", *args, text=text, check=check)
         return done.stdout or done.stderr
 
     def counters(self) -> dict[str, tuple[int, int]]:
-        """From `userfw nft -j list ruleset`."""
-        return counters(json.loads(self.nft("-j", "list", "ruleset")))
+        """From `nft -j list ruleset`."""
+        return counters(json.loads(self._run("list ruleset", {"json": True})))
 
     def conns(self) -> list[Conn]:
-        """From `userfw conntrack --json`."""
-        answer = self.ask("conntrack", "list")
-        return sorted(map(conn_from_json, answer["entries"] if isinstance(answer, dict) else answer), key=str)
+        """The daemon's list of connections."""
+        return sorted(map(conn_from_json, self.ask("conntrack.list")["entries"]), key=str)
 
     def forget(self) -> None:
         """`userfw conntrack flush`."""
-        self.command("conntrack", "flush")
+        self.ask("conntrack.flush")
 
     def sysctl(self, **values: int) -> None:
         """Through the configuration file and a reload."""
         self.keys.update(values)
         self.write_config()
-        self.command("reload")
+        self.ask("reload")
 
     def log(self) -> str:
         """What the daemon wrote to its standard error."""
@@ -162,6 +180,44 @@ class UserfwRouter:
         return path.read_text(errors="replace") if path.exists() else ""
 
 
+class Control:
+    """A connection to the daemon's control socket: one JSON object a line (userfw/daemon/control.py)."""
+
+    def __init__(self, path: Path) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(30)
+        self.sock.connect(str(path))
+        self.lines = self.sock.makefile("rb")
+        json.loads(self.lines.readline())
+        self.number = 0
+
+    def ask(self, command: str, args: dict[str, Any]) -> Any:
+        """One command, its result; netns.CommandError if it is refused."""
+        self.number += 1
+        self.sock.sendall(json.dumps({"id": self.number, "command": command, "args": args}).encode() + b"\n")
+        while True:
+            line = self.lines.readline()
+            if not line:
+                raise netns.CommandError(f"{command}: the daemon closed the connection")
+            answer = json.loads(line)
+            if "result" in answer:
+                return answer["result"]
+            if "error" in answer:
+                raise netns.CommandError(f"{command}: {answer['error'].get('message')}")
+
+    def close(self) -> None:
+        """Hang up."""
+        self.lines.close()
+        self.sock.close()
+
+
 def conn_from_json(entry: dict[str, Any]) -> Conn:
-    """One entry of `userfw conntrack list --json`."""
-    raise NotImplementedError(entry)
+    """One entry of the daemon's list in the form of conntrack-tools' text."""
+    sides = [entry["original"], entry["reply"]]
+    words = [tuple(f"{key}={side[key]}" for key in ("src", "dst", "sport", "dport", "type", "code", "id") if key in side)
+             for side in sides]
+    flags = {name for name in ("ASSURED", "OFFLOAD", "HW_OFFLOAD") if name in entry["status"]}
+    if "SEEN_REPLY" not in entry["status"]:
+        flags.add("UNREPLIED")
+    return Conn(entry["protocol"], entry["state"] or "", words[0], words[1], frozenset(flags), entry["mark"],
+                tuple((side["packets"], side["bytes"]) for side in sides), entry["zone"], entry["timeout"])

@@ -1,0 +1,104 @@
+"""The differential test: random rulesets and random frames, through the kernel and through userfw; nothing may differ.
+
+    make differential ARGS='--packets 100000 --seed 7'      more packets, another seed
+    make differential ARGS='--minutes 240'                  new seeds until the time is over
+
+A difference is shrunk to a small ruleset and a few steps and written to `.make/differential-SEED-CASE.txt`.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fuzz.compare import Case, Target, difference, run, shrink
+from fuzz.kernel import KernelTarget
+from fuzz.rules import FIELDS, RuleGenerator
+from fuzz.traffic import Generator
+
+STEPS = 30
+FINDINGS = Path(__file__).resolve().parents[1] / ".make"
+
+pytestmark = pytest.mark.timeout(0)
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[KernelTarget]:
+    """The kernel's side."""
+    target = KernelTarget()
+    yield target
+    target.close()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Target:
+    """userfw's side: a gateway of its own for every case, on memory ports."""
+    module = pytest.importorskip("fuzz.engine", reason="the engine is not part of this build")
+    target: Target = module.EngineTarget()
+    return target
+
+
+def cases(seed: int, packets: int) -> Iterator[tuple[int, Case, RuleGenerator]]:
+    """Cases of a seed until so many steps are drawn."""
+    rng = random.Random(seed)
+    rules, traffic = RuleGenerator(rng), Generator(rng)
+    for number in range(max(1, packets // STEPS)):
+        yield number, Case(rules.ruleset(), tuple(traffic.steps(STEPS))), rules
+
+
+def differs(one: Target, two: Target, case: Case) -> str | None:
+    """The first difference between two routers on a case, or None."""
+    return difference(run(one, case), run(two, case), (one.name, two.name))
+
+
+def test_kernel_and_userfw_agree(kernel: KernelTarget, engine: Target, request: pytest.FixtureRequest) -> None:
+    packets, seed, minutes = (request.config.getoption(name) for name in ("--packets", "--seed", "--minutes"))
+    deadline = time.monotonic() + minutes * 60
+    findings: list[str] = []
+    sent, covered = 0, Counter[tuple[str, str, str]]()
+    while True:
+        for number, case, rules in cases(seed, packets):
+            if differs(kernel, engine, case):
+                findings.append(finding(kernel, engine, case, seed, number))
+                if len(findings) == 5:
+                    break
+            sent += STEPS
+            covered = rules.covered
+        print(f"seed {seed}: {sent} steps, {len(covered)} combinations of expression, operator and hook, "
+              f"{len(findings)} differences", flush=True)
+        if findings or time.monotonic() >= deadline:
+            break
+        seed += 1
+    assert not findings, "\n\n".join(findings)
+
+
+def finding(kernel: KernelTarget, engine: Target, case: Case, seed: int, number: int) -> str:
+    """A difference, shrunk, written to a file and as text."""
+    small = shrink(case, lambda candidate: differs(kernel, engine, candidate) is not None)
+    text = f"seed {seed}, case {number}\n{differs(kernel, engine, small) or differs(kernel, engine, case)}\n{small}"
+    FINDINGS.mkdir(exist_ok=True)
+    (FINDINGS / f"differential-{seed}-{number}.txt").write_text(text)
+    return text
+
+
+def test_the_kernel_agrees_with_itself(kernel: KernelTarget) -> None:
+    """What is compared depends on the case only: else a difference would mean nothing."""
+    for _, case, _ in cases(99, 20 * STEPS):
+        found = differs(kernel, kernel, case)
+        assert found is None, f"{found}\n{case}"
+
+
+def test_the_generators_cover_what_they_claim() -> None:
+    """Every field of the grammar is drawn, at several hooks, within the packets that CI sends."""
+    rules = [generator for _, _, generator in cases(2026, 3000)][-1]
+    drawn = {expression for expression, _, _ in rules.covered}
+    assert {field.name for field in FIELDS} <= drawn
+    assert {"masquerade", "snat", "dnat", "redirect", "reject", "jump", "goto", "vmap", "notrack", "limit", "quota"} <= drawn
+    assert {"prerouting", "input", "forward", "postrouting", "ingress"} <= {hook for _, _, hook in rules.covered}
+
+
+def test_a_seed_gives_the_same_cases_for_ever() -> None:
+    first, second = (["\n".join(str(case) for _, case, _ in cases(5, 90))] for _ in range(2))
+    assert first == second
