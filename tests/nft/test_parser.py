@@ -195,3 +195,9 @@ def test_fast_elements_equal_slow_ones() -> None:
 
 def written(node: s.Expr) -> str:
     return node.loc.source.text[node.loc.start : node.loc.end]
+
+
+def test_empty_members_are_skipped_as_in_nft() -> None:
+    assert parse_rule("tcp dport { 1, , 2, , }") == parse_rule("tcp dport { 1, 2 }")
+    errors("add rule t c tcp dport { , 1 }")
+    errors("add rule t c tcp dport { }")

@@ -146,7 +146,8 @@ RESERVED_VALUES: Final = frozenset((
     "accept", "drop", "continue", "return", "jump", "goto", "counter", "quota", "limit", "log", "reject",
     "masquerade", "tproxy", "synproxy", "notrack", "queue", "dup", "fwd", "meta", "set", "map", "vmap", "add",
     "update", "delete", "numgen", "jhash", "symhash", "fib", "socket", "osf", "comment", "ct", "include", "define",
-    "redefine", "undefine",
+    "redefine", "undefine", "mark", "iif", "iifname", "iiftype", "oif", "oifname", "oiftype", "skuid", "skgid",
+    "nftrace", "exthdr", "hbh", "rt", "rt0", "rt2", "srh", "frag", "dst", "mh",
 ))  # fmt: skip
 """Words that never are a value: they begin the next statement."""
 

@@ -242,7 +242,7 @@ class ExprParser(ParserBase):
             self.skip_newlines()
             if not self.accept(","):
                 break
-            self.skip_newlines()
+            self.skip_newlines()  # nft lets members be empty after the first
             if self.tok[0] == "}":
                 break
         end = self.expect("}")[3]
@@ -263,7 +263,7 @@ class ExprParser(ParserBase):
         if self.tok[0] == "{":
             elements.extend(self.parse_set().elements)
             return
-        if self.tok[0] == "}":
+        if self.tok[0] in ("}", ",") and elements:
             return
         start = self.tok[2]
         if self.tok[0] == "*":
