@@ -173,7 +173,7 @@ def payload_file(test: TestFile, family: str) -> list[PayloadBlock]:
 
 def bogons() -> list[Path]:
     """Files that ``nft --check -f`` must reject."""
-    return sorted(path for path in (ROOT / "nft-bogons").rglob("*") if path.is_file())
+    return sorted(path for part in ("nft-f", "nft-j-f") for path in (ROOT / "nft-bogons" / part).glob("*"))
 
 
 def features() -> list[Path]:

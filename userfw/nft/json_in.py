@@ -32,6 +32,7 @@ from userfw.nft.json_expr_in import checked_name, comment
 from userfw.nft.json_stmt_in import JsonStmtParser, limit_from, synproxy_from
 from userfw.nft.location import NftError, NftErrors
 from userfw.nft.parser_base import DEVICE_MAX, MAX_ERRORS
+from userfw.nft.parser_object import tunnel_lacks
 
 _OPS: Final = ("add", "create", "insert", "replace", "delete", "destroy", "get", "list", "reset", "flush", "rename")
 _SET_FLAGS: Final = ("constant", "interval", "timeout", "dynamic")
@@ -325,6 +326,9 @@ class JsonParser(JsonStmtParser):
         kind = optional_text(obj, "type", "tunnel")
         if kind is not None:
             self._tunnel_kind(body, one_of(kind, ("vxlan", "erspan", "geneve"), "tunnel type"), obj.get("tunnel"))
+        missing = tunnel_lacks(body)
+        if missing:
+            raise fail(f"tunnel has no {missing}")
         return body
 
     def _tunnel_kind(self, body: s.TunnelBody, kind: str, value: Json) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from userfw.nft.location import NftError
+from userfw.nft.location import Location, NftError
 from userfw.nft.parser_base import Scope
 from userfw.nft.parser_expr import VALUE
 from userfw.nft.parser_stmt import StmtParser
@@ -138,7 +138,12 @@ class ObjectParser(StmtParser):
             self._ct_object(block, kind[3:])
         elif kind == "tunnel":
             block.body = TunnelBody()
+            braces = self.tok[2]
+            errors = len(self.errors)
             self.parse_block(lambda: self._tunnel_item(block))
+            missing = tunnel_lacks(block.body)
+            if missing and errors == len(self.errors):
+                raise self.fail(f"tunnel {block.name} has no {missing}", Location(self.source, braces, braces + 1))
         else:
             self.parse_block(lambda: self._object_item(block))
         if block.body is None and kind == "counter":
@@ -338,3 +343,10 @@ class ObjectParser(StmtParser):
             self._separator_or_end()
 
         return lambda: self.parse_block(item)
+
+
+def tunnel_lacks(body: TunnelBody) -> str:
+    """What a tunnel needs and this one has not (Linux: nft_tunnel_obj_init); empty when it is complete."""
+    if body.id is None:
+        return "id"
+    return "" if body.daddr is not None else "destination address"
