@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from .build import tcp
-from .harness import Lab
+from ct_build import tcp
+from ct_harness import Lab
 
 CORPUS = Path(os.environ.get("USERFW_CONFORMANCE", Path(__file__).parents[2] / ".." / "shared" / "conformance"))
 FILE = CORPUS / "packetdrill_ct_sequences.json"

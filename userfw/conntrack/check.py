@@ -1,6 +1,7 @@
 """Whether a transport checksum holds (Linux: nf_checksum, sctp_compute_cksum), asked at prerouting only (nf_conntrack_checksum).
 
-A packet whose checksum is still to be completed (VNET_F_NEEDS_CSUM) or was checked by its sender or card (VNET_F_DATA_VALID) is not asked.
+A packet whose checksum is still to be completed (VNET_F_NEEDS_CSUM) or was checked by its sender or card (VNET_F_DATA_VALID)
+is not asked.
 """
 
 import cython

@@ -53,7 +53,8 @@ class TupleNode(Tuple):
 class Conn:
     """One connection, like Linux's nf_conn.
 
-    - `status`: IPS_*; `state`: TCP_* or SCTP_* state; `mark`, `labels_hi`, `labels_lo`, `secmark`: what rules set. Change them with
+    - `status`: IPS_*; `state`: TCP_* or SCTP_* state; `mark`, `labels_hi`, `labels_lo`, `secmark`: what rules set. Change them
+      with
       `ConnTable.set_mark` and friends, so that listeners hear of it.
     - `zone` and `zone_dir` (bit 0 original, bit 1 reply: the directions it applies to).
     - `timeout`: deadline, ns of `Clock.now`; `start`: ns of its first packet; `id`: unique, never 0.

@@ -1,6 +1,7 @@
 """Expectations: connections that a helper has announced, like FTP's data connection (Linux: nf_conntrack_expect).
 
-Laws: the destination of an expected tuple is exact, its source is compared under a mask. An expectation serves one connection, then it is
+Laws: the destination of an expected tuple is exact, its source is compared under a mask. An expectation serves one connection,
+then it is
 gone (unless permanent). It dies with its master. A helper's class limits how many a master may have: the oldest makes room.
 """
 
@@ -23,7 +24,8 @@ class Expectation:
     - `tuple`: its original tuple; `mask_hi`, `mask_lo`, `mask_sport`: which bits of the source count (0: any).
     - `master`: the connection that announced it; `helper`: the helper which did; `klass`: index into the helper's limits.
     - `assign_helper`: helper that the new connection gets, or None. `flags`: EXPECT_*; `deadline`: ns.
-    - `expectfn(conn, expectation)`: called with the new unconfirmed connection (NAT sets it). `dir`: direction of the packet that announced it.
+    - `expectfn(conn, expectation)`: called with the new unconfirmed connection (NAT sets it). `dir`: direction of the packet
+      that announced it.
     - `saved_*`: the destination before NAT changed it.
     """
 
@@ -64,7 +66,8 @@ class ExpectTable:
         return bucket
 
     def find(self, key: Tuple, now: cython.ulonglong) -> Expectation | None:
-        """The active expectation that the new connection `key` fulfils, or None (Linux: nf_ct_find_expectation, less its removal)."""
+        """The active expectation that the new connection `key` fulfils, or None (Linux: nf_ct_find_expectation, less its
+        removal)."""
         if self.count == 0:
             return None
         members: list[Any] = self._bucket(key)
@@ -93,7 +96,8 @@ class ExpectTable:
     def add(self, expectation: Expectation, now: cython.ulonglong) -> cython.int:
         """Link `expectation`; 0, -1 if it clashes with another's, -2 at a limit (Linux: nf_ct_expect_related).
 
-        An equal one of the same master and class is replaced; one of the same master that would match the same packets, or the oldest of
+        An equal one of the same master and class is replaced; one of the same master that would match the same packets, or the
+        oldest of
         a full class, makes room.
         """
         master: Conn = expectation.master

@@ -24,9 +24,7 @@ if not cython.compiled:
     )
     from userfw.conntrack.table import ConnTable
     from userfw.core.const import (
-        CT_NEW,
         IPPROTO_ICMP,
-        IPPROTO_UDP,
         IPPROTO_UDPLITE,
         IPS_ASSURED,
         IPS_SEEN_REPLY,

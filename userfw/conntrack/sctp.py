@@ -1,7 +1,10 @@
-"""SCTP (RFC 9260): one state table over chunk x state x direction, and the verification tags (Linux: nf_conntrack_proto_sctp.c of 6.18).
+"""SCTP (RFC 9260): one state table over chunk x state x direction, and the verification tags (Linux: nf_conntrack_proto_sctp.c
+of 6.18).
 
-Laws: the tags that packets of a direction must carry are kept in `Conn.td_end[direction]` (0: not known yet); `Conn.last_flags` remembers
-which sides sent INIT and whether a HEARTBEAT with another tag went through. A chunk that the tables or tags refuse makes the packet INVALID.
+Laws: the tags that packets of a direction must carry are kept in `Conn.td_end[direction]` (0: not known yet);
+`Conn.last_flags` remembers
+which sides sent INIT and whether a HEARTBEAT with another tag went through. A chunk that the tables or tags refuse makes the
+packet INVALID.
 """
 
 import cython
@@ -70,13 +73,13 @@ _STATES = bytes(_CODES[cell] for rows in (_ORIGINAL, _REPLY) for row in rows for
 
 def _event(type: cython.int) -> cython.int:
     """Row of a chunk type, -1: it does not matter."""
-    if type == 1 or type == 2:  # noqa: PLR1714 -- INIT, INIT ACK
+    if type == 1 or type == 2:  # INIT, INIT ACK
         return type - 1
     if 6 <= type <= 11:  # ABORT, SHUTDOWN, SHUTDOWN ACK, ERROR, COOKIE ECHO, COOKIE ACK
         return type - 4
     if type == 14:  # SHUTDOWN COMPLETE
         return 8
-    if type == 4 or type == 5:  # noqa: PLR1714 -- HEARTBEAT, HEARTBEAT ACK
+    if type == 4 or type == 5:  # HEARTBEAT, HEARTBEAT ACK
         return type + 5
     return -1
 
@@ -89,7 +92,8 @@ def _state(event: cython.int, direction: cython.int, state: cython.int) -> cytho
 
 
 def _chunks(pkt: Packet) -> cython.Py_ssize_t:
-    """Bit mask of the chunk types below 15 that are present, 0 if the packet breaks the bundling rules (Linux: do_basic_checks)."""
+    """Bit mask of the chunk types below 15 that are present, 0 if the packet breaks the bundling rules (Linux:
+    do_basic_checks)."""
     seen: cython.Py_ssize_t = 0
     count: cython.int = 0
     lone: cython.bint = False

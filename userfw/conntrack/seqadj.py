@@ -1,6 +1,7 @@
 """TCP sequence numbers after a helper has made a payload longer or shorter (Linux: nf_conntrack_seqadj.c).
 
-Laws: what one direction sends later is moved by the change; what the other direction acknowledges, SACK blocks included, is moved back.
+Laws: what one direction sends later is moved by the change; what the other direction acknowledges, SACK blocks included, is
+moved back.
 The checksum is fixed incrementally, and not at all while it is still to be completed: the pseudo-header does not change.
 """
 

@@ -1,6 +1,7 @@
 """The knobs of connection tracking, named as Linux's sysctls (net.netfilter.*), and timeout policies (`ct timeout` objects).
 
-Laws: a change takes effect with the next packet; deadlines already set stay. Timeouts are kept in nanoseconds, spoken of in seconds.
+Laws: a change takes effect with the next packet; deadlines already set stay. Timeouts are kept in nanoseconds, spoken of in
+seconds.
 Where a default differs from Linux 6.18, `DEFAULTS` says so.
 """
 
@@ -41,7 +42,8 @@ TIMEOUTS: dict[str, tuple[int, int]] = {
     "nf_conntrack_udplite_timeout_stream": (41, 180),
 }
 
-# Sysctl -> (attribute, default, least, most). Linux counts bytes only when told (acct 0); here it is always on unless switched off.
+# Sysctl -> (attribute, default, least, most). Linux counts bytes only when told (acct 0); here it is always on unless switched
+# off.
 VALUES: dict[str, tuple[str, int, int, int]] = {
     "nf_conntrack_max": ("max", 262144, 1, 1 << 30),
     "nf_conntrack_expect_max": ("expect_max", 4096, 1, 1 << 30),

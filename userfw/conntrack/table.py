@@ -4,7 +4,8 @@ Laws:
 - Linear hashing: the table grows and shrinks by one bucket at a time, so no packet ever waits for a resize.
 - Both nodes enter (`insert`) or neither; `destroy` takes out both, breaks every reference cycle and tells everybody once.
 - An expired connection is never found; it is destroyed where it is met, or by `reap(budget)`.
-- Listeners `f(events, conn)` are called from `deliver` (after the packet's last hook) and `destroy`; without listeners events cost a test of one flag.
+- Listeners `f(events, conn)` are called from `deliver` (after the packet's last hook) and `destroy`; without listeners events
+  cost a test of one flag.
 - Zones apply to a direction; a lookup under a zone that applies to one direction only tries both (Linux: resolve_normal_ct).
 """
 
@@ -162,7 +163,8 @@ class ConnTable:
         return not same_tuple(node.conn.orig, ignored.orig)
 
     def members(self, base: cython.Py_ssize_t, mask: cython.Py_ssize_t) -> list[Conn]:
-        """Live connections whose original tuple's hash is `base` under `mask` (2**n - 1): a slice of the table that growing does not disturb."""
+        """Live connections whose original tuple's hash is `base` under `mask` (2**n - 1): a slice of the table that growing
+        does not disturb."""
         result: list[Any] = []
         node: TupleNode | None
         index: cython.Py_ssize_t = base if base < self.buckets else self._index(base)
@@ -263,7 +265,8 @@ class ConnTable:
         return conn
 
     def template(self, zone: cython.int, zone_dir: cython.int) -> Conn:
-        """What `ct zone set` hangs on a packet before conntrack sees it: `pkt.ct` with IPS_TEMPLATE. `zone_dir`: bit 0 original, bit 1 reply."""
+        """What `ct zone set` hangs on a packet before conntrack sees it: `pkt.ct` with IPS_TEMPLATE. `zone_dir`: bit 0
+        original, bit 1 reply."""
         conn: Conn = Conn()
         conn.orig = TupleNode()
         conn.reply = TupleNode()
@@ -273,7 +276,8 @@ class ConnTable:
         return conn
 
     def insert(self, conn: Conn) -> Conn | None:
-        """Confirm: both tuples enter, or the connection that already has one of them is returned. Linux: __nf_conntrack_confirm."""
+        """Confirm: both tuples enter, or the connection that already has one of them is returned. Linux:
+        __nf_conntrack_confirm."""
         node: TupleNode | None
         # the NAT room may have changed `reply`; hashes are computed here, once
         node = self.find(conn.orig)
@@ -348,7 +352,8 @@ class ConnTable:
     def room(self, hash: cython.uint) -> cython.bint:
         """Whether one more connection fits, if need be by evicting one near `hash` that has not proved itself.
 
-        Linux: early_drop looks at 8 chains for a connection that is not assured; its worker evicts closing TCP connections when nearly full.
+        Linux: early_drop looks at 8 chains for a connection that is not assured; its worker evicts closing TCP connections
+        when nearly full.
         """
         if self.count < self.settings.max:
             return True
@@ -356,8 +361,7 @@ class ConnTable:
         conn: Conn
         closing: Conn | None = None
         index: cython.Py_ssize_t = self._index(hash)
-        i: cython.int
-        for i in range(8):
+        for _ in range(8):
             node = self._head(index)
             while node is not None:
                 conn = node.conn

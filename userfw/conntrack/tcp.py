@@ -8,7 +8,8 @@ Laws:
 - Sequence numbers are compared modulo 2**32; windows are in bytes, after scaling.
 
 The window of a direction (G. van Rooij, "Real stateful TCP packet filtering in IP Filter"): `td_end` highest sequence sent + 1,
-`td_maxend` highest sequence the receiver allowed, `td_maxwin` largest window it ever offered, `td_maxack` highest acknowledgement sent.
+`td_maxend` highest sequence the receiver allowed, `td_maxwin` largest window it ever offered, `td_maxack` highest
+acknowledgement sent.
 """
 
 import cython
@@ -20,7 +21,6 @@ if not cython.compiled:
         CT_EVENT_ASSURED,
         CT_EVENT_PROTOINFO,
         CT_PKT_ACCEPT,
-        CT_PKT_DROP,
         CT_PKT_INVALID,
         CT_PKT_REPEAT,
         TCP_CLOSE,
@@ -82,7 +82,8 @@ _ORIGINAL = (
     "SS SS ig ig ig ig ig SS SS S2",
     # Clients send SYN+ACK only in simultaneous open (RFC 9293 figure 8).
     "-- -- SR -- -- -- -- -- -- SR",
-    # The first FIN waits for its ACK; one against CLOSE_WAIT is the last; a repeat changes nothing. Before SYN+ACK it is nonsense.
+    # The first FIN waits for its ACK; one against CLOSE_WAIT is the last; a repeat changes nothing. Before SYN+ACK it is
+    # nonsense.
     "-- -- FW FW LA LA LA TW CL --",
     # ACK: without history it picks a connection up; it completes the handshake; it acknowledges FINs.
     "ES -- ES ES CW CW TW TW CL --",
@@ -224,7 +225,8 @@ class Tcp:
         return 0
 
     def midstream(self, conn: Conn) -> cython.int:
-        """Forget the windows and believe what comes next: after a time in the flowtable (Linux: flow_offload_fixup_tcp) or a restore."""
+        """Forget the windows and believe what comes next: after a time in the flowtable (Linux: flow_offload_fixup_tcp) or a
+        restore."""
         i: cython.int
         for i in range(2):
             conn.td_maxwin[i] = 0
@@ -414,11 +416,9 @@ class Tcp:
             result = self._beyond(conn, direction, not ack_low)
         elif not before(self.sack, (conn.td_end[other] + 1) & U32_MASK):
             result = self._outside(conn, direction, WINDOW_INVALID)
-        elif conn.td_maxwin[other] and not before(
+        elif (conn.td_maxwin[other] and not before(
             (conn.td_end[direction] - conn.td_maxwin[other] - 1) & U32_MASK, self.end
-        ):
-            return self._outside(conn, direction, WINDOW_IGNORE)
-        elif ack_low:
+        )) or ack_low:
             return self._outside(conn, direction, WINDOW_IGNORE)
         else:
             return self._learn(conn, direction)
@@ -431,7 +431,8 @@ class Tcp:
         return result
 
     def _beyond(self, conn: Conn, direction: cython.int, ack_ok: cython.bint) -> cython.int:
-        """More data than the receiver's window allows: INVALID, but remember a slight excess, for its acknowledgement will come."""
+        """More data than the receiver's window allows: INVALID, but remember a slight excess, for its acknowledgement will
+        come."""
         other: cython.int = 1 - direction
         window: cython.uint = conn.td_maxwin[other]
         overshot: cython.uint = (self.end - conn.td_maxend[direction] + 1) & U32_MASK
@@ -584,7 +585,8 @@ class Tcp:
     # -- the end of it
 
     def _invalid(self, conn: Conn, direction: cython.int) -> cython.int:
-        """A FIN or RST out of window, answered by one from the other side: both ends are probably through, so do not wait for days."""
+        """A FIN or RST out of window, answered by one from the other side: both ends are probably through, so do not wait for
+        days."""
         if not conn.status & IPS_ASSURED or conn.status & IPS_FIXED_TIMEOUT:
             return 0
         if self.event not in (TCP_EV_RST, TCP_EV_FIN):

@@ -1,7 +1,9 @@
-"""The two hook entries of connection tracking: `ConntrackIn` (prerouting and output, -200) and `Confirm` (input and postrouting, last).
+"""The two hook entries of connection tracking: `ConntrackIn` (prerouting and output, -200) and `Confirm` (input and
+postrouting, last).
 
 Laws (Linux: nf_conntrack_core.c):
-- A packet that leaves `ConntrackIn` has a connection (`pkt.ct`, `pkt.ctinfo`, `pkt.ctdir`), or is CT_UNTRACKED (told so before, or neighbour
+- A packet that leaves `ConntrackIn` has a connection (`pkt.ct`, `pkt.ctinfo`, `pkt.ctdir`), or is CT_UNTRACKED (told so
+  before, or neighbour
   discovery), or is CT_INVALID and carries none.
 - A new connection enters the table in `Confirm`, after the packet's last hook; a dropped first packet leaves nothing behind.
 - ICMP errors are RELATED to the connection whose packet they quote and never make one.
@@ -12,7 +14,7 @@ import cython
 
 if not cython.compiled:
     from userfw.conntrack.check import checksum_ok
-    from userfw.conntrack.conn import Conn, Tuple, TupleNode, node_of, same_tuple
+    from userfw.conntrack.conn import Conn, Tuple, TupleNode, same_tuple
     from userfw.conntrack.const import (
         CT_EVENT_REPLY,
         CT_PKT_ACCEPT,
@@ -50,8 +52,6 @@ if not cython.compiled:
         NF_ACCEPT,
         NF_DROP,
         NF_INET_PRE_ROUTING,
-        NF_PRI_CONNTRACK,
-        NF_PRI_CONNTRACK_CONFIRM,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
     )
@@ -90,7 +90,7 @@ class ConntrackIn(HookEntry):
             self.table.stats.invalid += 1
             return NF_ACCEPT
         proto: cython.int = pkt.l4proto
-        if proto == IPPROTO_ICMP or proto == IPPROTO_ICMPV6:
+        if proto in (IPPROTO_ICMP, IPPROTO_ICMPV6):
             if self._icmp(pkt, hook, zone, zone_dir):
                 return NF_ACCEPT
         verdict: cython.int
@@ -205,9 +205,9 @@ class ConntrackIn(HookEntry):
         proto: cython.int = conn.orig.l4proto
         if proto == IPPROTO_TCP:
             return self.tcp.packet(pkt, conn, direction, hook)
-        if proto == IPPROTO_UDP or proto == IPPROTO_UDPLITE:
+        if proto in (IPPROTO_UDP, IPPROTO_UDPLITE):
             return udp_packet(self.table, pkt, conn, direction, hook)
-        if proto == IPPROTO_ICMP or proto == IPPROTO_ICMPV6:
+        if proto in (IPPROTO_ICMP, IPPROTO_ICMPV6):
             return icmp_packet(self.table, pkt, conn, direction, pkt.ctinfo)
         if proto == IPPROTO_SCTP:
             return sctp_packet(self.table, pkt, conn, direction, hook)

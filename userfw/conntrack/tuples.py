@@ -81,7 +81,8 @@ def read_tuple(
 
 
 def inner_l4(pkt: Packet, family: cython.int, l3: cython.Py_ssize_t) -> cython.Py_ssize_t:
-    """Where the transport header of a network packet quoted at `l3` begins, or -1 if it is cut short, not whole or a later fragment.
+    """Where the transport header of a network packet quoted at `l3` begins, or -1 if it is cut short, not whole or a later
+    fragment.
 
     Linux: get_l4proto, ipv6_skip_exthdr.
     """
@@ -159,7 +160,8 @@ def _icmpv6_answer(type: cython.int) -> cython.int:
 
 
 def invert(tuple: Tuple, into: Tuple) -> cython.bint:
-    """Make `into` the tuple of the answers to `tuple`; False if its packets have none (an ICMP error). Linux: nf_ct_invert_tuple."""
+    """Make `into` the tuple of the answers to `tuple`; False if its packets have none (an ICMP error). Linux:
+    nf_ct_invert_tuple."""
     answer: cython.int
     into.src_hi = tuple.dst_hi
     into.src_lo = tuple.dst_lo

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from random import Random
 
+from ct_build import packet
+
 from userfw.conntrack.conn import Conn
 from userfw.conntrack.settings import Settings
 from userfw.conntrack.table import ConnTable
 from userfw.conntrack.track import Confirm, ConntrackIn
 from userfw.core.clock import Clock
 from userfw.core.packet import Packet
-
-from .build import packet
 
 SECOND = 1_000_000_000
 STATES = ("NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2")

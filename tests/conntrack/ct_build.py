@@ -1,4 +1,5 @@
-"""Packets for the tests of conntrack and NAT: built by hand, checksums by plain RFC 1071 arithmetic, independent of the code under test."""
+"""Packets for the tests of conntrack and NAT: built by hand, checksums by plain RFC 1071 arithmetic, independent of the code
+under test."""
 
 from __future__ import annotations
 
