@@ -4,7 +4,7 @@ from userfw.core.packet cimport Device, Packet
 from userfw.ports.base cimport IoPort
 
 cdef class PcapPort(IoPort):
-    cdef object reader, writer
+    cdef object reader, writer, source
     cdef public bint finished
     cdef readonly unsigned long long frames_in, frames_out
     cpdef int receive(self, list slots, int budget) except -1

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cython
 
@@ -30,10 +30,13 @@ log = logging.getLogger("userfw.ports")
 class PcapPort(IoPort):
     """`finished`: all input was read. `frames_in`, `frames_out`: how many."""
 
-    def __init__(self, name: str, reader: Iterator[Record] | None, writer: Writer | None) -> None:
+    def __init__(
+        self, name: str, reader: Iterator[Record] | None, writer: Writer | None, source: BinaryIO | None = None
+    ) -> None:
         super().__init__(name, "pcap")
         self.reader = reader
         self.writer = writer
+        self.source = source
         self.finished = reader is None
         self.frames_in = 0
         self.frames_out = 0
@@ -115,16 +118,21 @@ class PcapPort(IoPort):
         if self.writer is not None:
             self.writer.close()
             self.writer = None
+        if self.source is not None:
+            self.source.close()
         super().close()
 
 
 def open_files(name: str, read: str | None, write: str | None) -> PcapPort:
     """A port that reads capture `read` and writes capture `write`, either may be None. OSError."""
-    reader = None
-    if read is not None:
-        try:
-            reader = read_untrusted(Path(read).open("rb"))  # noqa: SIM115
-        except CaptureError as error:
+    source = Path(read).open("rb") if read is not None else None  # noqa: SIM115 (the port closes them)
+    try:
+        reader = read_untrusted(source) if source is not None else None
+        writer = Writer(Path(write).open("wb")) if write is not None else None  # noqa: SIM115
+    except (CaptureError, OSError) as error:
+        if source is not None:
+            source.close()
+        if isinstance(error, CaptureError):
             raise OSError(22, f"{read}: {error}") from None
-    writer = Writer(Path(write).open("wb")) if write is not None else None  # noqa: SIM115
-    return PcapPort(name, reader, writer)
+        raise
+    return PcapPort(name, reader, writer, source)
