@@ -1,7 +1,7 @@
 """Keys of loads that are no header fields: meta, ct, rt, socket, fib, osf, ipsec, tunnel.
 
 Laws:
-- A ``Key`` gives the kernel's number for the key and the data type (with width and byte order) of what is loaded.
+- A ``Key`` gives the engine's (libnftnl's) name for the key and the data type (with width and byte order) of what is loaded.
 - ``settable`` keys may stand left of ``set``.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from userfw.engine import const as nf
 from userfw.nft.datatype import BIG, HOST, Datatype
 from userfw.nft.datatype_tables import (
     BOOLEAN,
@@ -48,118 +47,116 @@ from userfw.nft.datatype_tables import (
 
 
 class Key(NamedTuple):
-    """Kernel number, data type of the value, whether ``set`` may write it."""
+    """libnftnl's name of the key, data type of the value, whether ``set`` may write it."""
 
-    number: int
+    name: str
     dtype: Datatype
     settable: bool = False
 
 
 META: dict[str, Key] = {
-    "length": Key(nf.META_LEN, integer(32, HOST)),
-    "protocol": Key(nf.META_PROTOCOL, ETHER_TYPE),
-    "priority": Key(nf.META_PRIORITY, TC_HANDLE, True),
-    "mark": Key(nf.META_MARK, MARK, True),
-    "iif": Key(nf.META_IIF, IFACE_INDEX),
-    "oif": Key(nf.META_OIF, IFACE_INDEX),
-    "iifname": Key(nf.META_IIFNAME, IFNAME),
-    "oifname": Key(nf.META_OIFNAME, IFNAME),
-    "iiftype": Key(nf.META_IIFTYPE, IFACE_TYPE),
-    "oiftype": Key(nf.META_OIFTYPE, IFACE_TYPE),
-    "skuid": Key(nf.META_SKUID, UID),
-    "skgid": Key(nf.META_SKGID, GID),
-    "nftrace": Key(nf.META_NFTRACE, integer(1, HOST), True),
-    "rtclassid": Key(nf.META_RTCLASSID, REALM),
-    "secmark": Key(nf.META_SECMARK, integer(32, HOST), True),
-    "nfproto": Key(nf.META_NFPROTO, NF_PROTO),
-    "l4proto": Key(nf.META_L4PROTO, INET_PROTO),
-    "ibrname": Key(nf.META_BRI_IIFNAME, IFNAME),
-    "obrname": Key(nf.META_BRI_OIFNAME, IFNAME),
-    "pkttype": Key(nf.META_PKTTYPE, PKT_TYPE, True),
-    "cpu": Key(nf.META_CPU, integer(32, HOST)),
-    "iifgroup": Key(nf.META_IIFGROUP, DEVGROUP),
-    "oifgroup": Key(nf.META_OIFGROUP, DEVGROUP),
-    "cgroup": Key(nf.META_CGROUP, integer(32, HOST)),
-    "random": Key(nf.META_PRANDOM, integer(32, BIG)),
-    "ipsec": Key(nf.META_SECPATH, BOOLEAN),
-    "iifkind": Key(nf.META_IIFKIND, IFNAME),
-    "oifkind": Key(nf.META_OIFKIND, IFNAME),
-    "ibrpvid": Key(nf.META_BRI_IIFPVID, integer(16, HOST)),
-    "ibrvproto": Key(nf.META_BRI_IIFVPROTO, ETHER_TYPE),
-    "time": Key(nf.META_TIME_NS, DATE),
-    "day": Key(nf.META_TIME_DAY, DAY),
-    "hour": Key(nf.META_TIME_HOUR, HOUR),
-    "sdif": Key(nf.META_SDIF, IFACE_INDEX),
-    "sdifname": Key(nf.META_SDIFNAME, IFNAME),
-    "broute": Key(nf.META_BRI_BROUTE, integer(1, HOST), True),
-    "ibrhwaddr": Key(nf.META_BRI_IIFHWADDR, ETHER_ADDR),
+    "length": Key("len", integer(32, HOST)),
+    "protocol": Key("protocol", ETHER_TYPE),
+    "priority": Key("priority", TC_HANDLE, True),
+    "mark": Key("mark", MARK, True),
+    "iif": Key("iif", IFACE_INDEX),
+    "oif": Key("oif", IFACE_INDEX),
+    "iifname": Key("iifname", IFNAME),
+    "oifname": Key("oifname", IFNAME),
+    "iiftype": Key("iiftype", IFACE_TYPE),
+    "oiftype": Key("oiftype", IFACE_TYPE),
+    "skuid": Key("skuid", UID),
+    "skgid": Key("skgid", GID),
+    "nftrace": Key("nftrace", integer(1, HOST), True),
+    "rtclassid": Key("rtclassid", REALM),
+    "secmark": Key("secmark", integer(32, HOST), True),
+    "nfproto": Key("nfproto", NF_PROTO),
+    "l4proto": Key("l4proto", INET_PROTO),
+    "ibrname": Key("bri_iifname", IFNAME),
+    "obrname": Key("bri_oifname", IFNAME),
+    "pkttype": Key("pkttype", PKT_TYPE, True),
+    "cpu": Key("cpu", integer(32, HOST)),
+    "iifgroup": Key("iifgroup", DEVGROUP),
+    "oifgroup": Key("oifgroup", DEVGROUP),
+    "cgroup": Key("cgroup", integer(32, HOST)),
+    "random": Key("prandom", integer(32, BIG)),
+    "ipsec": Key("secpath", BOOLEAN),
+    "iifkind": Key("iifkind", IFNAME),
+    "oifkind": Key("oifkind", IFNAME),
+    "ibrpvid": Key("bri_iifpvid", integer(16, HOST)),
+    "ibrvproto": Key("bri_iifvproto", ETHER_TYPE),
+    "time": Key("time", DATE),
+    "day": Key("day", DAY),
+    "hour": Key("hour", HOUR),
+    "sdif": Key("sdif", IFACE_INDEX),
+    "sdifname": Key("sdifname", IFNAME),
+    "broute": Key("broute", integer(1, HOST), True),
+    "ibrhwaddr": Key("ibrhwaddr", ETHER_ADDR),
 }
 
 CT: dict[str, Key] = {
-    "state": Key(nf.CT_KEY_STATE, CT_STATE),
-    "direction": Key(nf.CT_KEY_DIRECTION, CT_DIR),
-    "status": Key(nf.CT_KEY_STATUS, CT_STATUS),
-    "mark": Key(nf.CT_KEY_MARK, MARK, True),
-    "expiration": Key(nf.CT_KEY_EXPIRATION, TIME),
-    "helper": Key(nf.CT_KEY_HELPER, string(128)),
-    "l3proto": Key(nf.CT_KEY_L3PROTOCOL, NF_PROTO),
-    "saddr": Key(nf.CT_KEY_SRC, integer(0)),
-    "daddr": Key(nf.CT_KEY_DST, integer(0)),
-    "protocol": Key(nf.CT_KEY_PROTOCOL, INET_PROTO),
-    "proto-src": Key(nf.CT_KEY_PROTO_SRC, INET_SERVICE),
-    "proto-dst": Key(nf.CT_KEY_PROTO_DST, INET_SERVICE),
-    "label": Key(nf.CT_KEY_LABELS, CT_LABEL, True),
-    "packets": Key(nf.CT_KEY_PKTS, integer(64, HOST)),
-    "bytes": Key(nf.CT_KEY_BYTES, integer(64, HOST)),
-    "avgpkt": Key(nf.CT_KEY_AVGPKT, integer(64, HOST)),
-    "zone": Key(nf.CT_KEY_ZONE, integer(16, HOST), True),
-    "event": Key(nf.CT_KEY_EVENTMASK, CT_EVENT, True),
-    "secmark": Key(nf.CT_KEY_SECMARK, integer(32, HOST), True),
-    "id": Key(nf.CT_KEY_ID, CT_ID),
+    "state": Key("state", CT_STATE),
+    "direction": Key("direction", CT_DIR),
+    "status": Key("status", CT_STATUS),
+    "mark": Key("mark", MARK, True),
+    "expiration": Key("expiration", TIME.sized(32, HOST)),
+    "helper": Key("helper", string(128)),
+    "l3proto": Key("l3protocol", NF_PROTO),
+    "saddr": Key("src", integer(0)),
+    "daddr": Key("dst", integer(0)),
+    "protocol": Key("protocol", INET_PROTO),
+    "proto-src": Key("proto_src", INET_SERVICE),
+    "proto-dst": Key("proto_dst", INET_SERVICE),
+    "label": Key("label", CT_LABEL, True),
+    "packets": Key("packets", integer(64, HOST)),
+    "bytes": Key("bytes", integer(64, HOST)),
+    "avgpkt": Key("avgpkt", integer(64, HOST)),
+    "zone": Key("zone", integer(16, HOST), True),
+    "event": Key("event", CT_EVENT, True),
+    "secmark": Key("secmark", integer(32, HOST), True),
+    "id": Key("id", CT_ID),
 }
 CT_ADDRESSES: dict[tuple[str, str], Key] = {
-    ("saddr", "ip"): Key(nf.CT_KEY_SRC_IP, IPV4_ADDR),
-    ("daddr", "ip"): Key(nf.CT_KEY_DST_IP, IPV4_ADDR),
-    ("saddr", "ip6"): Key(nf.CT_KEY_SRC_IP6, IPV6_ADDR),
-    ("daddr", "ip6"): Key(nf.CT_KEY_DST_IP6, IPV6_ADDR),
+    ("saddr", "ip"): Key("src_ip", IPV4_ADDR),
+    ("daddr", "ip"): Key("dst_ip", IPV4_ADDR),
+    ("saddr", "ip6"): Key("src_ip6", IPV6_ADDR),
+    ("daddr", "ip6"): Key("dst_ip6", IPV6_ADDR),
 }
 CT_NEED_DIRECTION = frozenset(("saddr", "daddr", "proto-src", "proto-dst"))
 
 RT: dict[tuple[str, str | None], Key] = {
-    ("classid", None): Key(nf.RT_CLASSID, REALM),
-    ("nexthop", "ip"): Key(nf.RT_NEXTHOP4, IPV4_ADDR),
-    ("nexthop", "ip6"): Key(nf.RT_NEXTHOP6, IPV6_ADDR),
-    ("mtu", None): Key(nf.RT_TCPMSS, integer(16, HOST)),
-    ("ipsec", None): Key(nf.RT_XFRM, BOOLEAN),
+    ("classid", None): Key("classid", REALM),
+    ("nexthop", "ip"): Key("nexthop4", IPV4_ADDR),
+    ("nexthop", "ip6"): Key("nexthop6", IPV6_ADDR),
+    ("mtu", None): Key("tcpmss", integer(16, HOST)),
+    ("ipsec", None): Key("ipsec", BOOLEAN),
 }
 
 SOCKET: dict[str, Key] = {
-    "transparent": Key(nf.SOCKET_TRANSPARENT, integer(8, HOST)),
-    "mark": Key(nf.SOCKET_MARK, MARK),
-    "wildcard": Key(nf.SOCKET_WILDCARD, integer(8, HOST)),
-    "cgroupv2": Key(nf.SOCKET_CGROUPV2, CGROUPV2),
+    "transparent": Key("transparent", integer(8, HOST)),
+    "mark": Key("mark", MARK),
+    "wildcard": Key("wildcard", integer(8, HOST)),
+    "cgroupv2": Key("cgroupv2", CGROUPV2),
 }
 SOCKET_MAX = {"transparent": 1, "wildcard": 1}
 
 FIB: dict[str, Key] = {
-    "oif": Key(nf.FIB_OIF, IFACE_INDEX),
-    "oifname": Key(nf.FIB_OIFNAME, IFNAME),
-    "type": Key(nf.FIB_ADDRTYPE, FIB_ADDR),
-    "check": Key(nf.FIB_OIF, BOOLEAN),
+    "oif": Key("oif", IFACE_INDEX),
+    "oifname": Key("oifname", IFNAME),
+    "type": Key("type", FIB_ADDR),
+    "check": Key("oif", BOOLEAN),
 }
-FIB_FLAGS = {
-    "saddr": nf.FIB_F_SADDR, "daddr": nf.FIB_F_DADDR, "mark": nf.FIB_F_MARK, "iif": nf.FIB_F_IIF, "oif": nf.FIB_F_OIF,
-}  # fmt: skip
+FIB_FLAGS = ("saddr", "daddr", "mark", "iif", "oif")
 
 XFRM: dict[tuple[str, str | None], Key] = {
-    ("reqid", None): Key(5, integer(32, HOST)),
-    ("spi", None): Key(6, integer(32, BIG)),
-    ("daddr", "ip"): Key(1, IPV4_ADDR),
-    ("daddr", "ip6"): Key(2, IPV6_ADDR),
-    ("saddr", "ip"): Key(3, IPV4_ADDR),
-    ("saddr", "ip6"): Key(4, IPV6_ADDR),
+    ("reqid", None): Key("reqid", integer(32, HOST)),
+    ("spi", None): Key("spi", integer(32, BIG)),
+    ("daddr", "ip"): Key("daddr4", IPV4_ADDR),
+    ("daddr", "ip6"): Key("daddr6", IPV6_ADDR),
+    ("saddr", "ip"): Key("saddr4", IPV4_ADDR),
+    ("saddr", "ip6"): Key("saddr6", IPV6_ADDR),
 }
 
-TUNNEL: dict[str, Key] = {"path": Key(0, BOOLEAN), "id": Key(1, integer(32, BIG))}
+TUNNEL: dict[str, Key] = {"path": Key("path", BOOLEAN), "id": Key("id", integer(32, BIG))}
 
 OSF = string(128)
