@@ -9,8 +9,9 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 from userfw.nft.check_block import BlockChecker
 from userfw.nft.check_canonical import canonical_stmts
@@ -30,6 +31,8 @@ from userfw.nft.syntax import (
     TableBlock,
 )
 
+T = TypeVar("T")
+
 __all__ = ["ChainInfo", "CheckedRule", "NothingThere", "Resolver", "check_commands", "check_rule"]
 
 
@@ -41,7 +44,7 @@ class CheckedRule(RuleBlock):
     evaluated: list[Stmt]
     family: str
 
-    @property  # type: ignore[override]
+    @property
     def stmts(self) -> list[Stmt]:
         listed: list[Stmt] | None = self._listed  # type: ignore[has-type]
         if listed is None:
@@ -170,8 +173,8 @@ class _Commands:
             chains=chains,
         )
 
-    def _each(self, items, check):  # type: ignore[no-untyped-def]
-        out = []
+    def _each(self, items: list[T], check: Callable[[T], T]) -> list[T | None]:
+        out: list[T | None] = []
         for item in items:
             try:
                 out.append(check(item))

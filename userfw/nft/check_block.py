@@ -217,7 +217,10 @@ class BlockChecker:
             if comma and kind.width == 0:
                 kind = integer(int(bits)) if word == "integer" else kind.sized(int(bits), kind.byteorder)
             if kind.width == 0:
-                fail(node, f'unqualified type {word} specified in set definition. Try "typeof expression" instead of "type datatype".')
+                fail(
+                    node,
+                    f'unqualified type {word} specified in set definition. Try "typeof expression" instead of "type datatype".',
+                )
             kinds.append(kind)
         if len(kinds) > 15:
             fail(node, "concatenation of too many types")
@@ -316,6 +319,3 @@ class BlockChecker:
 def _ordered(flags: tuple[str, ...]) -> tuple[str, ...]:
     """Flags in the order in which nft lists them."""
     return tuple(flag for flag in ("constant", "dynamic", "interval", "timeout") if flag in flags)
-
-
-

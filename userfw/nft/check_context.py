@@ -11,7 +11,8 @@ Laws:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn, Protocol as TypingProtocol
+from typing import NoReturn
+from typing import Protocol as TypingProtocol
 
 from userfw.nft import proto
 from userfw.nft.datatype import DEFAULT_NAMES, Names
@@ -80,7 +81,7 @@ def fail(node: Expr | Stmt | Location, message: str, *also: Location) -> NoRetur
 class ProtoContext:
     """Known protocols by base."""
 
-    __slots__ = ("family", "ih", "ll", "nh", "stacked", "th", "th_choices")
+    __slots__ = ("family", "ih", "ll", "nh", "nh_asked", "stacked", "th", "th_choices")
 
     def __init__(self, family: str) -> None:
         self.family = family
@@ -89,6 +90,8 @@ class ProtoContext:
         self.th: proto.Protocol | None = None
         self.ih: proto.Protocol | None = None
         self.th_choices: list[proto.Protocol] = []
+        self.nh_asked = False
+        """Whether the rule itself has said what the network layer is."""
         self.stacked: list[proto.Protocol] = []
         known = proto.FAMILY_PROTOCOL[family]
         setattr(self, known.base, known)
@@ -101,6 +104,8 @@ class ProtoContext:
         """``protocol`` is now known to lie at ``base``."""
         if base == "th" and protocol not in self.th_choices:
             self.th_choices.append(protocol)
+        elif base == "nh":
+            self.nh_asked = True
         setattr(self, base, protocol)
 
     def stack_offset(self, known: proto.Protocol) -> int:

@@ -288,7 +288,9 @@ class ExprChecker(LoadChecker):
         """``a . b``: loads; with ``dtype`` a concatenation type, its parts may be constants."""
         parts = dtype.parts if isinstance(dtype, ConcatType) else ()
         if parts and len(parts) != len(node.items):
-            fail(node, f"datatype mismatch, expected concatenation of ({_names(dtype)}), expression has {len(node.items)} components")
+            fail(
+                node, f"datatype mismatch, expected concatenation of ({_names(dtype)}), expression has {len(node.items)} components"
+            )
         items = []
         for number, item in enumerate(node.items):
             if parts:

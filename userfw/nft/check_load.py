@@ -82,9 +82,6 @@ class LoadChecker:
             return IPV6_ADDR if node.family == "ip6" else IPV4_ADDR
         for base, protocol in (("nh", proto.IP if isinstance(node, IpOptionExpr) else proto.IP6),):
             self.proto.update(base, protocol)
-        wanted = {TcpOptionExpr: proto.TCP, SctpChunkExpr: proto.SCTP, DccpOptionExpr: proto.DCCP}.get(type(node))
-        if wanted is not None:
-            self.proto.update("th", wanted)
         found: Datatype = self.lhs(node).dtype
         return found
 
@@ -177,7 +174,7 @@ class LoadChecker:
             elif protocol in ctx.stacked:
                 return
         number = known.number_of(protocol) if protocol.base == known.base else None
-        above = {"ll": ctx.nh, "nh": ctx.th, "th": None}[protocol.base]
+        above = {"ll": ctx.nh if ctx.nh_asked else None, "nh": ctx.th, "th": None}[protocol.base]
         if number is None or above is not None or known.key is None:
             fail(node, f"conflicting protocols specified: {known.name} vs. {protocol.name}")
         key = known.fields[known.key]
@@ -220,10 +217,6 @@ class LoadChecker:
         if protocol not in (proto.ICMP, proto.ICMPV6, proto.IGMP):
             return proto.INET_SERVICE_LAYER
         link = self.proto.ll
-        if link is proto.ETHER and self.family == "bridge" and self.tunnel is None:
-            link = proto.NETDEV
-        elif link is proto.ETHER and self.tunnel is not None:
-            link = proto.NETDEV
         upper = proto.IP6 if protocol is proto.ICMPV6 else proto.IP
         if link is None:
             return proto.INET_SERVICE_LAYER
@@ -266,7 +259,10 @@ class LoadChecker:
             if asked == () or not set(asked) <= set(row.needs):
                 if asked == () and not row.needs:
                     return
-                fail(node, f"incompatible {protocol.name} match: rule has {_types(protocol, asked)}, need {_types(protocol, row.needs)}")
+                fail(
+                    node,
+                    f"incompatible {protocol.name} match: rule has {_types(protocol, asked)}, need {_types(protocol, row.needs)}",
+                )
             return
         self.icmp_types[protocol.name] = row.needs
         kind = protocol.fields["type"]
@@ -274,7 +270,10 @@ class LoadChecker:
         if len(row.needs) == 1:
             self._ask_equal(node, left, row.needs[0])
             return
-        elements = [SetElemExpr(ConstantExpr(number, loc=node.loc, dtype=kind.dtype), loc=node.loc, dtype=kind.dtype) for number in row.needs]
+        elements = [
+            SetElemExpr(ConstantExpr(number, loc=node.loc, dtype=kind.dtype), loc=node.loc, dtype=kind.dtype)
+            for number in row.needs
+        ]
         choices = SetExpr(elements, loc=node.loc, dtype=kind.dtype)
         self.emit(MatchStmt(RelationalExpr("==", left, choices, loc=node.loc), loc=node.loc))
 
@@ -313,10 +312,14 @@ class LoadChecker:
         if known is None:
             self._depend(node, protocol)
         elif known is not protocol:
-            fail(node, f"cannot use exthdr with {known.name}" if protocol is proto.IP6 else f"conflicting protocols specified: {known.name} vs. ip")
+            fail(
+                node,
+                f"cannot use exthdr with {known.name}"
+                if protocol is proto.IP6
+                else f"conflicting protocols specified: {known.name} vs. ip",
+            )
 
     def _tcp_option(self, node: TcpOptionExpr) -> Expr:
-        self._reach(node, proto.TCP, None)
         if node.raw is not None:
             offset, length = node.raw
             if length == 0:
@@ -332,7 +335,6 @@ class LoadChecker:
         return TcpOptionExpr(node.option, node.field, loc=node.loc, dtype=row.dtype, width=row.width)
 
     def _sctp_chunk(self, node: SctpChunkExpr) -> Expr:
-        self._reach(node, proto.SCTP, None)
         if node.field is None:
             return SctpChunkExpr(node.chunk, None, loc=node.loc, dtype=BOOLEAN)
         row = proto_options.sctp_chunk_field(node.chunk, node.field)
@@ -341,7 +343,6 @@ class LoadChecker:
         return SctpChunkExpr(node.chunk, node.field, loc=node.loc, dtype=row.dtype, width=row.width)
 
     def _dccp_option(self, node: DccpOptionExpr) -> Expr:
-        self._reach(node, proto.DCCP, None)
         return DccpOptionExpr(node.number, loc=node.loc, dtype=BOOLEAN)
 
     # --- keys
@@ -353,6 +354,8 @@ class LoadChecker:
         if node.key in _BRIDGE_KEYS and self.family != "bridge":
             if not (node.key in ("ibrhwaddr",) and self.family == "netdev"):
                 fail(node, f"meta {node.key} is for tables of family bridge only")
+        if node.key == "nfproto" and self.family != "inet":
+            fail(node, "meta nfproto is only useful in the inet family")
         return MetaExpr(node.key, node.inner, loc=node.loc, dtype=row.dtype)
 
     def _ct(self, node: CtExpr) -> Expr:
@@ -475,4 +478,3 @@ _LOADS: dict[type[Any], Callable[..., Expr]] = {
     XfrmExpr: LoadChecker._xfrm,
     TunnelExpr: LoadChecker._tunnel,
 }
-

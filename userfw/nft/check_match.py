@@ -34,7 +34,7 @@ from userfw.nft.syntax import (
 )
 
 _ORDER = frozenset(("<", ">", "<=", ">="))
-_DAY = 86_400
+_FAMILY_TYPE = {"ip": 0x0800, "ip6": 0x86DD}
 
 
 class MatchChecker(SetChecker):
@@ -83,6 +83,9 @@ class MatchChecker(SetChecker):
             op, value = self._hour_range(op, right, left.dtype)
         else:
             value = self._right(right, left)
+        if isinstance(value, ConstantExpr) and isinstance(right, PrefixExpr) and _part_of_byte(left):
+            mask = ConstantExpr((1 << left.width) - 1, loc=right.loc, dtype=left.dtype)
+            left = BinopExpr("&", left, mask, loc=left.loc, dtype=left.dtype, width=left.width)
         left, value = self._transfer(node, left, value)
         op = self._operator(node, op, left, value, isinstance(right, ListExpr))
         if op == "==":
@@ -119,12 +122,12 @@ class MatchChecker(SetChecker):
             if isinstance(left, BinopExpr):
                 fail(node, "cannot combine a mask with '!'")
             return op
+        if isinstance(value, ConcatExpr):
+            fail(value, "Use concatenations with sets and maps, not singleton values")
         if op == "!=":
             return op
         if op == "" and dtype.is_bitmask and single and not isinstance(left, BinopExpr | ConcatExpr):
             return ""
-        if isinstance(value, ConcatExpr) and any(isinstance(item, RangeExpr | PrefixExpr) for item in value.items):
-            fail(value, "Use concatenations with sets and maps, not singleton values")
         return "=="
 
     def _hour_range(self, op: str, right: RangeExpr, dtype: Datatype) -> tuple[str, Expr]:
@@ -165,11 +168,9 @@ class MatchChecker(SetChecker):
     # --- sets
 
     def _set_operator(self, node: RelationalExpr) -> str:
-        if node.op in ("", "=="):
-            return "=="
-        if node.op == "!=":
-            return node.op
-        fail(node, f"Relational expression ({node.op}) is undefined for set expressions")
+        if node.op not in ("", "==", "!="):
+            fail(node, f"Relational expression ({node.op}) is undefined for set expressions")
+        return node.op or "=="
 
     def _in_named(self, node: RelationalExpr, left: Expr, right: SetRefExpr) -> RelationalExpr:
         op = self._set_operator(node)
@@ -188,6 +189,14 @@ class MatchChecker(SetChecker):
             for elem in choices.elements:
                 self.learn(left, elem.key)
         return RelationalExpr(op, left, choices, loc=node.loc)
+
+    def redundant(self, stmt: MatchStmt) -> bool:
+        """Whether a match says what the family says of every packet (``meta protocol ip`` in ip)."""
+        expr = stmt.expr
+        if not isinstance(expr, RelationalExpr) or expr.op != "==" or not isinstance(expr.left, MetaExpr):
+            return False
+        wanted = _FAMILY_TYPE.get(self.family)
+        return expr.left.key == "protocol" and isinstance(expr.right, ConstantExpr) and expr.right.value == wanted
 
     # --- protocols
 
@@ -216,6 +225,10 @@ class MatchChecker(SetChecker):
         if row.is_key and left.protocol not in ("icmp", "icmpv6"):
             context = self.proto if left.inner is None else self.tunnels[left.inner]
             payload_update(context, row, number)
+
+
+def _part_of_byte(node: Expr) -> bool:
+    return isinstance(node, PayloadExpr) and (node.offset % 8 != 0 or node.width % 8 != 0)
 
 
 def _word(node: Expr) -> str:

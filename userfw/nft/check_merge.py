@@ -69,6 +69,12 @@ def _is_key(stmt: MatchStmt) -> bool:
     return row.is_key
 
 
+def _worthwhile(width: int, size: int) -> bool:
+    """A register holds 16 bytes; two comparisons of up to 4 bytes, each fast in the kernel, are not made one slow one."""
+    total = width + size
+    return total <= 128 and (total <= 32 or max(width, size) > 32)
+
+
 def _merged(stmts: list[Stmt], groups: list[list[int]]) -> list[Stmt]:
     result: list[Stmt | None] = list(stmts)
     for group in groups:
@@ -79,7 +85,7 @@ def _merged(stmts: list[Stmt], groups: list[list[int]]) -> list[Stmt]:
         for index in order[1:]:
             base, offset, size = _place(stmts[index])
             last_base, last_offset, last_size = _place(parts[-1])
-            if base == last_base and last_offset + last_size == offset and width + size <= 128:
+            if base == last_base and last_offset + last_size == offset and _worthwhile(width, size):
                 target = index if _is_key(stmts[index]) else anchor  # type: ignore[arg-type]
                 parts.append(stmts[index])
                 width += size

@@ -71,10 +71,10 @@ class NatChecker(MatchChecker):
                 assert known is not None
                 fail(node, f"conflicting protocols specified: {known.name} vs. {node.family}")
             return node.family
-        if known in (proto.IP, proto.IP6):
-            assert known is not None
-            return known.name
-        fail(node, "ip or ip6 must be specified with address for inet tables.")
+        if known not in (proto.IP, proto.IP6):
+            fail(node, "ip or ip6 must be specified with address for inet tables.")
+        assert known is not None
+        return known.name
 
     def _need_transport(self, node: Expr | Stmt, stmt: Stmt) -> None:
         if self.proto.th is None:
@@ -135,7 +135,11 @@ class NatChecker(MatchChecker):
         known = self.proto.nh
         if family is not None and known in (proto.IP, proto.IP6) and known is not proto.PROTOCOLS[family]:
             assert known is not None
-            fail(node, f"conflicting protocols specified: {known.name} vs. {family}. You must specify ip or ip6 family in tproxy statement")
+            fail(
+                node,
+                f"conflicting protocols specified: {known.name} vs. {family}. "
+                "You must specify ip or ip6 family in tproxy statement",
+            )
         if node.addr is None and node.port is None:
             fail(node, "Either address or port must be specified!")
         if self.proto.th is None:
@@ -160,6 +164,3 @@ def _ranged(node: Expr | None) -> bool:
     if isinstance(node, ConcatExpr):
         return any(_ranged(item) for item in node.items)
     return isinstance(node, RangeExpr | PrefixExpr)
-
-
-

@@ -19,9 +19,9 @@ from userfw.nft.location import Location, NftError
 from userfw.nft.syntax import (
     CatchAllExpr,
     ConcatExpr,
+    ConnlimitStmt,
     ConstantExpr,
     CounterStmt,
-    ConnlimitStmt,
     Expr,
     LastStmt,
     LimitStmt,
@@ -116,9 +116,7 @@ class SetChecker(ExprChecker):
         for stmt in node.stmts:
             if not isinstance(stmt, STATEFUL):
                 fail(stmt, "statement is not stateful")
-        return SetElemExpr(
-            checked, mapped, list(node.stmts), node.timeout, node.expires, node.comment, loc=node.loc, dtype=key
-        )
+        return SetElemExpr(checked, mapped, list(node.stmts), node.timeout, node.expires, node.comment, loc=node.loc, dtype=key)
 
     def _data(self, node: Expr, data: Data, data_interval: bool) -> Expr:
         if isinstance(data, str):
@@ -199,12 +197,17 @@ class SetChecker(ExprChecker):
         want, have = target.key_dtype, key.dtype
         if want is None or have.same(want) or _alike_key(have, want):
             return
-        fail(key, f"datatype mismatch, expected {want.desc if not isinstance(want, ConcatType) else f'concatenation of ({_names(want)})'}, "
-             f"expression has type {have.desc if not isinstance(have, ConcatType) else f'concatenation of ({_names(have)})'}", ref.loc)
+        fail(
+            key,
+            f"datatype mismatch, expected {_described(want)}, expression has type {_described(have)}",
+            ref.loc,
+        )
 
 
-def _names(dtype: ConcatType) -> str:
-    return ", ".join(part.desc for part in dtype.parts)
+def _described(dtype: Datatype) -> str:
+    if isinstance(dtype, ConcatType):
+        return f"concatenation of ({', '.join(part.desc for part in dtype.parts)})"
+    return dtype.desc
 
 
 def _alike(have: Datatype, want: Datatype) -> bool:

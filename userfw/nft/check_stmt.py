@@ -16,7 +16,7 @@ from userfw.nft import proto, proto_keys
 from userfw.nft.check_context import ChainInfo, fail
 from userfw.nft.check_nat import NatChecker
 from userfw.nft.check_set import STATEFUL
-from userfw.nft.datatype import Datatype
+from userfw.nft.datatype import HOST, Datatype
 from userfw.nft.datatype_tables import (
     ICMP_REJECT,
     ICMPV6_REJECT,
@@ -91,6 +91,8 @@ class RuleChecker(NatChecker):
             if last is not None:
                 fail(stmt, "Statement after terminal statement has no effect", last.loc)
             checked = self.stmt(stmt)
+            if type(checked) is MatchStmt and len(stmts) > 1 and self.redundant(checked):
+                continue
             out.append(checked)
             if _terminal(checked):
                 last = stmt
@@ -170,7 +172,10 @@ class RuleChecker(NatChecker):
         if self.family not in ("ip", "ip6", "inet"):
             fail(node, f"flow offload is not supported in family {self.family}")
         if self.resolver.flowtable_of(self.family, self.chain.table, node.name) is None:
-            fail(node, f"No such file or directory; flowtable '{node.name}' does not exist in table {self.family} '{self.chain.table}'")
+            fail(
+                node,
+                f"No such file or directory; flowtable '{node.name}' does not exist in table {self.family} '{self.chain.table}'",
+            )
         return node
 
     def _xt(self, node: XtStmt) -> Stmt:
@@ -214,9 +219,8 @@ class RuleChecker(NatChecker):
         value = self.operand(node, dtype)
         have: Datatype = value.dtype
         if not have.same(dtype):
-            if have.is_string != dtype.is_string or have.root is not dtype.root and have.name != "integer":
-                fail(node, f"datatype mismatch: expected {dtype.desc}, expression has type {have.desc}", stmt.loc)
-            if dtype.name != "mark" and "integer" not in (have.name, dtype.name) and not dtype.is_bitmask:
+            loose = isinstance(value, NumgenExpr | HashExpr) or dtype.name == "mark"
+            if not loose or have.root.name != "integer" or dtype.root.name != "integer":
                 fail(node, f"datatype mismatch: expected {dtype.desc}, expression has type {have.desc}", stmt.loc)
         return value
 
@@ -302,7 +306,7 @@ class RuleChecker(NatChecker):
         return FwdStmt(dev, addr, node.family, loc=node.loc)
 
     def _queue(self, node: QueueStmt) -> Stmt:
-        width = integer(16)
+        width = integer(16, HOST)
         expr = node.expr
         if expr is None:
             zero = ConstantExpr(0, loc=node.loc, dtype=width)

@@ -14,10 +14,11 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar, Final, Literal
 
-BIG = "big"
-HOST = "host"
-HOST_IS = "little"
+BIG: Final = "big"
+HOST: Final = "host"
+HOST_IS: Final[Literal["little"]] = "little"
 """Byte order of host-order values in registers: the one of every machine that userfw supports, and of the corpora."""
 
 _DECIMAL = re.compile(r"(?:0[xX][0-9a-fA-F]+|[0-9]+)\Z")
@@ -29,13 +30,13 @@ class Names:
     The methods answer from fixed tables; the shell replaces them by a subclass that asks the system.
     """
 
-    interfaces: dict[str, int] = {"lo": 1}
-    users: dict[str, int] = {"root": 0, "daemon": 1, "bin": 2}
-    groups: dict[str, int] = {"root": 0, "daemon": 1, "bin": 2}
-    realms: dict[str, int] = {"cosmos": 0}
-    device_groups: dict[str, int] = {"default": 0}
-    marks: dict[str, int] = {}
-    labels: dict[str, int] = {}
+    interfaces: ClassVar[dict[str, int]] = {"lo": 1}
+    users: ClassVar[dict[str, int]] = {"root": 0, "daemon": 1, "bin": 2}
+    groups: ClassVar[dict[str, int]] = {"root": 0, "daemon": 1, "bin": 2}
+    realms: ClassVar[dict[str, int]] = {"cosmos": 0}
+    device_groups: ClassVar[dict[str, int]] = {"default": 0}
+    marks: ClassVar[dict[str, int]] = {}
+    labels: ClassVar[dict[str, int]] = {}
     utc_offset: int = 0
     """Seconds east of UTC, used by ``meta time`` and ``meta hour``."""
 
@@ -159,7 +160,9 @@ class Datatype:
         if _DECIMAL.match(text) is None:
             raise ValueError(f"Could not parse {self.desc if self.symbols else self.root.name}")
         if text[0] == "0" and len(text) > 1:
-            return int(text, 16) if text[1] in "xX" else int(text, 8) if text.isdigit() and set(text) <= set("01234567") else int(text)
+            return (
+                int(text, 16) if text[1] in "xX" else int(text, 8) if text.isdigit() and set(text) <= set("01234567") else int(text)
+            )
         return int(text)
 
     def from_int(self, value: int) -> int | bytes:
@@ -225,6 +228,8 @@ class StringType(Datatype):
 
     def parse(self, text: str, names: Names = DEFAULT_NAMES) -> bytes:
         data = text.encode("utf-8", "surrogateescape")
+        if not data:
+            raise ValueError("Empty string is not allowed")
         if self.width and len(data) > self.octets:
             raise ValueError(f"String exceeds maximum length of {self.octets}")
         return data

@@ -96,9 +96,7 @@ ARP_OP = Datatype(
     "arp_op", 11, "ARP operation", 16, BIG, INTEGER,
     {"request": 1, "reply": 2, "rrequest": 3, "rreply": 4, "inrequest": 8, "inreply": 9, "nak": 10},
 )  # fmt: skip
-INET_PROTO = ProtocolType(
-    "inet_proto", 12, "Internet protocol", 8, BIG, INTEGER, PROTOCOLS | {"icmpv6": 58, "comp": 108}
-)
+INET_PROTO = ProtocolType("inet_proto", 12, "Internet protocol", 8, BIG, INTEGER, PROTOCOLS | {"icmpv6": 58, "comp": 108})
 INET_SERVICE = ServiceType("inet_service", 13, "internet network service", 16, BIG, INTEGER)
 _ICMP_TYPES = {
     "echo-reply": 0, "destination-unreachable": 3, "source-quench": 4, "redirect": 5, "echo-request": 8,

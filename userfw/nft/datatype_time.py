@@ -11,7 +11,7 @@ import re
 
 from userfw.nft.datatype import DEFAULT_NAMES, DEFAULT_OUTPUT, Datatype, Names, Output
 
-_SPAN = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s?)?(?:(\d+)ms)?\Z")
+_SPAN = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)(?:s|\Z))?(?:(\d+)ms)?\Z")
 _SPAN_MS = (604_800_000, 86_400_000, 3_600_000, 60_000, 1000, 1)
 _DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[ T](\d{1,2}):(\d{1,2})(?::(\d{1,2}))?)?\Z")
 _HOUR = re.compile(r"(\d{1,2}):(\d{1,2})(?::(\d{1,2}))?\Z")
@@ -33,7 +33,9 @@ def format_span(ms: int) -> str:
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
-    parts = [f"{amount}{unit}" for amount, unit in ((days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s"), (rest, "ms")) if amount]
+    parts = [
+        f"{amount}{unit}" for amount, unit in ((days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s"), (rest, "ms")) if amount
+    ]
     return "".join(parts) or "0s"
 
 

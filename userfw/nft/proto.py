@@ -43,7 +43,9 @@ class Field:
 
     __slots__ = ("dtype", "is_key", "name", "needs", "offset", "protocol", "pseudo", "width")
 
-    def __init__(self, protocol: str, name: str, offset: int, width: int, dtype: Datatype, pseudo: bool, needs: tuple[int, ...]) -> None:
+    def __init__(
+        self, protocol: str, name: str, offset: int, width: int, dtype: Datatype, pseudo: bool, needs: tuple[int, ...]
+    ) -> None:
         self.protocol = protocol
         self.name = name
         self.offset = offset
@@ -130,9 +132,7 @@ _HEX16 = integer(16, hexadecimal=True)
 ETHER = _fields(
     Protocol("ether", "ll", 112, key="type"), ("daddr", 48, ETHER_ADDR), ("saddr", 48, ETHER_ADDR), ("type", 16, ETHER_TYPE)
 )
-VLAN = _fields(
-    Protocol("vlan", "ll", 32, key="type"), ("pcp", 3), ("dei", 1), ("id", 12), ("type", 16, ETHER_TYPE)
-)
+VLAN = _fields(Protocol("vlan", "ll", 32, key="type"), ("pcp", 3), ("dei", 1), ("id", 12), ("type", 16, ETHER_TYPE))
 VLAN.fields["cfi"] = VLAN.fields["dei"]
 ARP = _fields(
     Protocol("arp", "nh", 224),

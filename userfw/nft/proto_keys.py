@@ -133,9 +133,9 @@ RT: dict[tuple[str, str | None], Key] = {
 }
 
 SOCKET: dict[str, Key] = {
-    "transparent": Key("transparent", integer(8, HOST)),
+    "transparent": Key("transparent", integer(1, HOST)),
     "mark": Key("mark", MARK),
-    "wildcard": Key("wildcard", integer(8, HOST)),
+    "wildcard": Key("wildcard", integer(1, HOST)),
     "cgroupv2": Key("cgroupv2", CGROUPV2),
 }
 SOCKET_MAX = {"transparent": 1, "wildcard": 1}
@@ -157,6 +157,6 @@ XFRM: dict[tuple[str, str | None], Key] = {
     ("saddr", "ip6"): Key("saddr6", IPV6_ADDR),
 }
 
-TUNNEL: dict[str, Key] = {"path": Key("path", BOOLEAN), "id": Key("id", integer(32, BIG))}
+TUNNEL: dict[str, Key] = {"path": Key("path", BOOLEAN), "id": Key("id", integer(32, HOST))}
 
 OSF = string(128)
