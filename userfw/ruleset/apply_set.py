@@ -225,3 +225,20 @@ def _cut(draft: Draft, table: Table, entry: Set, span: Span, node: SetElemExpr) 
         if part[0] <= part[1]:
             draft.add_element(table, entry, part, spanning(old.node, part))
     return True
+
+
+# --- get
+
+
+def find_containing(draft: Draft, table: Table, entry: Set, command: Command) -> list[Element]:
+    """The elements that hold what `get element` asks for. ENOENT if one is not there."""
+    interval = entry.elements.interval
+    overlay = draft.elements(entry)
+    found: dict[Any, Element] = {}
+    for node in _elements(command):
+        key = key_of(node.key, interval)
+        element = draft.find_element(table, entry, key, node) or overlay.containing(key) or overlay.get(CATCH_ALL)
+        if element is None:
+            raise refused(errno.ENOENT, command.loc)
+        found[element.key] = element
+    return list(found.values())

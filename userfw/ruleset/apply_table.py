@@ -127,6 +127,8 @@ def add_chain(draft: Draft, command: Command) -> None:
         elif node.policy is not None:
             raise refused(errno.EOPNOTSUPP, command.loc)
         table = draft.edit(table)
+        if node.hook is not None and node.policy is None:
+            node = replace(node, policy="accept")
         chain = draft.new_chain(table, node)
         draft.emit("add", "chain", table, chain.name, chain.node, chain.handle)
         return

@@ -54,6 +54,15 @@ class Backend(Protocol):
     def live_elements(self, entry: Set) -> list[Element]:
         """All elements that the engine has of a live set."""
 
+    def element_block(self, entry: Set, element: Element, now: int) -> SetElemExpr:
+        """An element's tree with the state of now."""
+
+    def reset(self, draft: Draft, command: Command) -> None:
+        """Zero the state that a `reset` command names; called after its answer was made, at commit."""
+
+    def commit(self, draft: Draft) -> None:
+        """Make it so for the packets. Cannot fail."""
+
 
 class ModelBackend:
     """A backend without language and engine: trees are taken as they are. For tests of the model alone."""
@@ -90,3 +99,12 @@ class ModelBackend:
 
     def live_elements(self, entry: Set) -> list[Element]:
         return []
+
+    def element_block(self, entry: Set, element: Element, now: int) -> SetElemExpr:
+        return element.node
+
+    def reset(self, draft: Draft, command: Command) -> None:
+        pass
+
+    def commit(self, draft: Draft) -> None:
+        pass

@@ -61,10 +61,10 @@ class Chain:
 
     `registered` is the number of the transaction step that put a base chain on its hook: of chains of equal priority the
     one registered last runs first (Linux: nf_hook_entries_grow). `engine` is the compiled chain, whose identity is kept
-    when rules change, so that jumps stay right.
+    when rules change, so that jumps stay right; `base` is its entry on the hook.
     """
 
-    __slots__ = ("binding", "engine", "handle", "node", "registered", "rules")
+    __slots__ = ("base", "binding", "engine", "handle", "node", "registered", "rules")
 
     def __init__(self, handle: int, node: ChainBlock, engine: Any = None, binding: bool = False) -> None:
         self.handle = handle
@@ -72,6 +72,7 @@ class Chain:
         self.rules: list[Rule] = []
         self.registered = 0
         self.engine = engine
+        self.base: Any = None
         self.binding = binding
 
     @property
@@ -88,6 +89,7 @@ class Chain:
         other = Chain(self.handle, self.node, self.engine, self.binding)
         other.rules = list(self.rules)
         other.registered = self.registered
+        other.base = self.base
         return other
 
     def find(self, handle: int) -> int:

@@ -24,10 +24,12 @@ from userfw.nft.syntax import (
     NatStmt,
     Node,
     ObjrefStmt,
+    RuleBlock,
     SetBlock,
     SetElemExpr,
     SetExpr,
     SetRefExpr,
+    Stmt,
     SymbolExpr,
     SynproxyStmt,
     TproxyStmt,
@@ -45,6 +47,9 @@ _SKIP = ("loc", "dtype", "key_dtype", "data_dtype", "target")
 
 def children(node: Node) -> Iterator[Node]:
     """The nodes directly below a node, in the order of its fields."""
+    if isinstance(node, RuleBlock):
+        yield from statements(node)
+        return
     cls = type(node)
     names = _FIELDS.get(cls)
     if names is None:
@@ -57,6 +62,12 @@ def children(node: Node) -> Iterator[Node]:
             for item in value:
                 if isinstance(item, Node):
                     yield item
+
+
+def statements(rule: RuleBlock) -> list[Stmt]:
+    """A rule's statements as they run: the checker's, with what it put in, without making it work out the listing."""
+    evaluated: list[Stmt] | None = getattr(rule, "evaluated", None)
+    return rule.stmts if evaluated is None else evaluated
 
 
 def walk(node: Node) -> Iterator[Node]:

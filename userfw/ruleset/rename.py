@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,7 +37,14 @@ def rename_target(draft: Draft, table: Table, old: str, new: str) -> None:
 
 
 def _renamed(rule: Rule, old: str, new: str) -> Rule:
-    node = with_target(rule.node, old, new)
+    node = rule.node
+    if hasattr(node, "evaluated"):
+        fresh = copy(node)
+        fresh.evaluated = [with_target(stmt, old, new) for stmt in node.evaluated]
+        fresh.stmts = [with_target(stmt, old, new) for stmt in node.stmts]
+        node = fresh
+    else:
+        node = with_target(node, old, new)
     other = Rule(rule.handle, node, refs_of(node), rule.program)
     other.anonymous = rule.anonymous
     other.bound = rule.bound

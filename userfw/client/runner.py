@@ -1,0 +1,101 @@
+"""Where nft commands run: in the daemon, or on a private ruleset of this process. One small interface for both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from userfw.client.control import ControlClient, ControlError, socket_path
+
+if TYPE_CHECKING:
+    from userfw.ruleset.manager import RulesetManager
+    from userfw.ruleset.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a run printed, and its exit status."""
+
+    output: str
+    errors: str
+    status: int
+    generation: int = 0
+
+
+class Runner(Protocol):
+    """Runs nft commands. A context manager; leaving it ends what this client owned."""
+
+    def __enter__(self) -> Runner: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def run(self, text: str, options: Options) -> Answer:
+        """Run commands, all or nothing."""
+
+    def monitor(self, event: str | None, objects: str | None, options: Options) -> Iterator[str]:
+        """The lines of `nft monitor`, until the caller stops."""
+
+
+class DaemonRunner:
+    """Commands go to the daemon; files that they include are read here and sent along."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self.client = ControlClient(path)
+
+    def __enter__(self) -> DaemonRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def run(self, text: str, options: Options) -> Answer:
+        from userfw.ruleset.inputs import collect
+
+        message: dict[str, Any] = {"text": text, "options": options.to_message()}
+        files = collect(text, options)
+        if files:
+            message["files"] = files
+        result = self.client.request("nft", **message)
+        return Answer(result["output"], result["errors"], int(result["status"]), int(result.get("generation", 0)))
+
+    def monitor(self, event: str | None, objects: str | None, options: Options) -> Iterator[str]:
+        for message in self.client.stream("nft.monitor", event=event, objects=objects, options=options.to_message()):
+            if "lost" in message:
+                yield f"# {message['lost']} events lost\n"
+            else:
+                yield message["text"]
+
+
+class PrivateRunner:
+    """A ruleset of this process: no daemon, no privileges, no packets (unless the manager has a gateway)."""
+
+    def __init__(self, manager: RulesetManager | None = None) -> None:
+        if manager is None:
+            from userfw.ruleset.manager import RulesetManager
+
+            manager = RulesetManager()
+        self.manager = manager
+
+    def __enter__(self) -> PrivateRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, text: str, options: Options) -> Answer:
+        result = self.manager.execute(text, options)
+        return Answer(result.output, result.errors, result.status, result.generation)
+
+    def monitor(self, event: str | None, objects: str | None, options: Options) -> Iterator[str]:
+        raise ControlError("a private ruleset has nobody else's events to show", "usage")
+
+
+def open_runner(path: str | None = None, *, private: bool = False, check_only: bool = False) -> Runner:
+    """The daemon's ruleset, or a private one if asked for, or if there is no daemon and nothing is to be changed."""
+    if private:
+        return PrivateRunner()
+    if check_only and path is None and not os.path.exists(socket_path()):
+        return PrivateRunner()
+    return DaemonRunner(path)

@@ -1,0 +1,108 @@
+"""Input of a run: text, and the files that it includes.
+
+Laws:
+- Files are read where the user is. A client that talks to a daemon reads them itself (`collect`) and sends them along;
+  the daemon's parser then sees those files only (`files`), never its own file system.
+- Whatever is wrong with a text is `NftErrors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from userfw.nft.location import Location, NftErrors, Source
+from userfw.nft.parser import Parser
+from userfw.nft.parser_base import TooManyErrors
+from userfw.nft.syntax import Command
+from userfw.ruleset.options import Options
+
+
+class _Recording(Parser):
+    """Reads files as nft does and remembers them by the pattern that named them."""
+
+    seen: dict[str, list[tuple[str, str]]]
+
+    def _matches(self, pattern: str, loc: Location) -> list[str]:
+        found = super()._matches(pattern, loc)
+        self.seen.setdefault(pattern, [])
+        self._pattern = pattern
+        return found
+
+    def _read(self, path: str, loc: Location) -> Source:
+        source = super()._read(path, loc)
+        self.seen[self._pattern].append((path, source.text))
+        return source
+
+
+class _Given(Parser):
+    """Knows only the files that were sent along."""
+
+    given: Mapping[str, list[tuple[str, str]]]
+
+    def _matches(self, pattern: str, loc: Location) -> list[str]:
+        found = self.given.get(pattern)
+        if found is None:
+            raise self.fail(f'File not found: "{pattern}"', loc)
+        self._texts = dict(found)
+        return [path for path, _ in found]
+
+    def _read(self, path: str, loc: Location) -> Source:
+        return Source(path, self._texts[path], included_from=loc)
+
+
+def collect(text: str, options: Options) -> dict[str, list[tuple[str, str]]]:
+    """The files that a text includes, for the daemon: pattern to paths and texts. Errors are left to the daemon to find."""
+    if "include" not in text:
+        return {}
+    seen: dict[str, list[tuple[str, str]]] = {}
+
+    class Collector(_Recording):
+        pass
+
+    Collector.seen = seen
+    parser = Collector(Source(options.filename or "<cmdline>", text), options.include_path, dict(options.defines))
+    try:
+        parser.parse_commands()
+    except (TooManyErrors, RecursionError):
+        pass
+    return seen
+
+
+def parse_text(text: str, options: Options, files: Mapping[str, list[tuple[str, str]]] | None = None) -> list[Command]:
+    """The commands of a text in nft's language."""
+    from userfw.nft.parser import parse
+
+    name = options.filename or "<cmdline>"
+    if files is None:
+        return parse(text, filename=name, include_path=options.include_path, defines=dict(options.defines))
+
+    class Sealed(_Given):
+        given = files
+
+    parser = Sealed(Source(name, text), (), dict(options.defines))
+    commands: list[Command] = []
+    try:
+        commands = parser.parse_commands()
+    except TooManyErrors:
+        pass
+    except RecursionError:
+        parser.errors.append(parser.fail("nested too deeply"))
+    if parser.errors:
+        raise NftErrors(parser.errors)
+    return commands
+
+
+def parse_input(text: str, options: Options, files: Mapping[str, Any] | None = None) -> list[Command]:
+    """The commands of a text: JSON where the options allow it and the text looks like it, else nft's language."""
+    if (options.json or options.json_input) and text.lstrip()[:1] == "{":
+        from userfw.nft.json_in import from_json
+
+        return from_json(text, filename=options.filename or "<cmdline>")
+    return parse_text(text, options, files)
+
+
+def default_include_path() -> tuple[str, ...]:
+    """Where `include "name"` looks besides the folder of the file itself."""
+    return ("/etc",)
+

@@ -1,0 +1,218 @@
+"""RulesetManager: text or JSON in, text or JSON out, one ruleset in between.
+
+Laws:
+- `execute` runs everything; `prepare` and `commit` are its halves. `prepare` reads the ruleset and changes nothing: it may
+  run in another thread while packets flow. `commit` belongs to the packet loop's thread, between two batches, and its time
+  grows with what changed only.
+- Two clients are serialised by the generation: a prepared transaction whose ruleset is no longer the current one is
+  prepared again (Linux: ERESTART after a generation check).
+- The manager never raises for what a client wrote: errors are in the Result, in nft's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from userfw.nft.location import NftError, NftErrors
+from userfw.nft.syntax import Command
+from userfw.ruleset.backend import Backend
+from userfw.ruleset.draft import Draft
+from userfw.ruleset.events import Event, NewGeneration
+from userfw.ruleset.inputs import parse_input
+from userfw.ruleset.listing import Lister, Listing
+from userfw.ruleset.model import Ruleset
+from userfw.ruleset.options import Options
+from userfw.ruleset.output import event_text, events_text, listing_text
+from userfw.ruleset.transaction import Answer, Plan, plan_steps
+
+Files = Mapping[str, list[tuple[str, str]]]
+Subscriber = Callable[[list[Event | NewGeneration]], None]
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run gave. `status`: 0, or 1 when anything failed (then nothing was changed)."""
+
+    output: str = ""
+    errors: str = ""
+    status: int = 0
+    events: list[Event] = field(default_factory=list)
+    generation: int = 0
+    problems: list[NftError] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A transaction that would succeed, or the errors why not."""
+
+    commands: list[Command]
+    options: Options
+    plan: Plan | None = None
+    problems: list[NftError] = field(default_factory=list)
+
+
+class RulesetManager:
+    """Owns the current ruleset. `backend` checks, lowers and runs; `now` gives monotonic nanoseconds for listings."""
+
+    def __init__(self, backend: Backend | None = None, now: Callable[[], int] | None = None) -> None:
+        if backend is None:
+            from userfw.ruleset.language import LanguageBackend
+
+            backend = LanguageBackend()
+        self.backend = backend
+        self.rules = Ruleset()
+        self._now = now or getattr(backend, "now", None) or (lambda: 0)
+        self._subscribers: list[Subscriber] = []
+
+    # --- running commands
+
+    def execute(self, text: str, options: Options | None = None, files: Files | None = None) -> Result:
+        """Run commands, all or nothing. `files`: what the text may include, if not the files of this machine."""
+        return self.commit(self.prepare(text, options, files))
+
+    def prepare(self, text: str, options: Options | None = None, files: Files | None = None) -> Prepared:
+        """Parse, check, plan and lower; changes nothing."""
+        *_, prepared = self.prepare_steps(text, options or Options(), files)
+        assert prepared is not None
+        return prepared
+
+    def prepare_steps(self, text: str, options: Options, files: Files | None = None) -> Iterator[Prepared | None]:
+        """`prepare` in slices: None after each command, the result last."""
+        try:
+            commands = parse_input(text, options, files)
+        except NftErrors as problem:
+            yield Prepared([], options, problems=problem.errors)
+            return
+        yield from self._plan(commands, options)
+
+    def execute_commands(self, commands: list[Command], options: Options | None = None) -> Result:
+        """Run commands that are syntax trees already."""
+        *_, prepared = self._plan(commands, options or Options())
+        assert prepared is not None
+        return self.commit(prepared)
+
+    def _plan(self, commands: list[Command], options: Options) -> Iterator[Prepared | None]:
+        def reader(draft: Draft, command: Command) -> Any:
+            return self._read(draft, command, options)
+
+        try:
+            for step in plan_steps(self.rules, commands, self.backend, client=options.client, reader=reader):
+                if step is not None:
+                    yield Prepared(commands, options, plan=step)
+                else:
+                    yield None
+        except NftErrors as problem:
+            yield Prepared(commands, options, problems=problem.errors)
+        except RecursionError:
+            yield Prepared(commands, options, problems=[NftError("nested too deeply")])
+
+    def commit(self, prepared: Prepared) -> Result:
+        """Swap in what was prepared, tell the subscribers, and print the answers."""
+        plan = prepared.plan
+        if plan is not None and plan.base is not self.rules:
+            *_, again = self._plan(prepared.commands, prepared.options)
+            assert again is not None
+            prepared, plan = again, again.plan
+        options = prepared.options
+        if plan is None:
+            return self._failed(prepared)
+        result = Result(generation=plan.rules.generation, events=plan.events)
+        if not options.check:
+            self._swap(plan)
+        result.output = self._output(plan, options)
+        if not options.check and plan.events:
+            self._publish([*plan.events, NewGeneration(plan.rules.generation, options.pid, options.process)])
+        return result
+
+    def _failed(self, prepared: Prepared) -> Result:
+        text = "".join(render(problem) + "\n" for problem in prepared.problems)
+        return Result(errors=text, status=1, generation=self.rules.generation, problems=prepared.problems)
+
+    def _swap(self, plan: Plan) -> None:
+        if plan.draft.changed:
+            self.backend.commit(plan.draft)
+            for overlay in plan.overlays:
+                overlay.apply()
+            self.rules = plan.rules
+        for answer in plan.answers:
+            if answer.command.op == "reset":
+                self.backend.reset(plan.draft, answer.command)
+
+    # --- answers
+
+    def _read(self, draft: Draft, command: Command, options: Options) -> Listing:
+        if command.op == "describe":
+            from userfw.ruleset.describe import describe
+
+            return Listing("text", text=describe(command))
+        if command.op not in ("list", "get", "reset"):
+            raise NftError(f"{command.op} is not supported here", command.loc)
+        if command.obj == "hooks":
+            from userfw.ruleset.hooks import hooks_text
+
+            return Listing("text", text=hooks_text(draft.rules, self.backend, command))
+        return Lister(draft, self._now(), options.terse).answer(command)
+
+    def _output(self, plan: Plan, options: Options) -> str:
+        if options.json:
+            from userfw.ruleset.output_json import answers_json
+
+            return answers_json(plan, options, self.names, self._now())
+        style = options.style(self.names)
+        parts = [self._answer_text(answer, options) for answer in plan.answers]
+        if options.echo and plan.events:
+            parts.append(events_text(plan.events, style, self._now()))
+            parts.append(event_text(NewGeneration(plan.rules.generation, options.pid, options.process), style))
+        return "".join(parts)
+
+    def _answer_text(self, answer: Answer, options: Options) -> str:
+        return listing_text(answer.data, options.style(self.names))
+
+    @property
+    def names(self) -> Any:
+        """Names of interfaces, users, services for parsing and printing."""
+        from userfw.nft.datatype import DEFAULT_NAMES
+
+        return getattr(self.backend, "names", DEFAULT_NAMES)
+
+    # --- clients
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call `subscriber` with the events of every commit; returns the function that ends it."""
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    def _publish(self, events: list[Event | NewGeneration]) -> None:
+        for subscriber in list(self._subscribers):
+            subscriber(events)
+
+    def release(self, client: object) -> None:
+        """A client is gone: its owned tables go too, or become orphans if they persist (Linux: nft_rcv_nl_event)."""
+        draft = Draft(self.rules, self.backend, client)
+        for table in list(self.rules.tables.values()):
+            if table.owner is None or table.owner != client:
+                continue
+            if "persist" in table.flags:
+                mine = draft.edit(table)
+                mine.owner = None
+                mine.flags = mine.flags - {"owner"}
+            else:
+                draft.delete_table(table)
+        if draft.rules.tables == self.rules.tables:
+            return
+        draft.rules.generation += 1
+        self._swap(Plan(self.rules, draft.rules, draft, draft.events))
+        self.rules = draft.rules
+        if draft.events:
+            self._publish([*draft.events, NewGeneration(draft.rules.generation, 0, "")])
+
+
+def render(problem: NftError) -> str:
+    """An error as nft prints it: what came from a command line has no file name in front."""
+    text = problem.render()
+    if problem.loc.known and problem.loc.source.name == "<cmdline>":
+        prefix = f"{problem.loc}: "
+        return text.removeprefix(prefix)
+    return text

@@ -1,0 +1,106 @@
+"""Listings, echo and monitor lines as libnftables-json(5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from userfw.nft.datatype import Names
+from userfw.nft.json_out import (
+    METAINFO,
+    chain_object,
+    dumps,
+    elements_object,
+    flowtable_object,
+    named_object,
+    rule_object,
+    set_object,
+    table_json,
+    table_object,
+)
+from userfw.nft.printer_expr import Style
+from userfw.nft.syntax import TableBlock
+from userfw.ruleset.events import Event, NewGeneration
+from userfw.ruleset.listing import Listing
+from userfw.ruleset.live import rule_block
+from userfw.ruleset.options import Options
+
+if TYPE_CHECKING:
+    from userfw.ruleset.transaction import Plan
+
+
+def answers_json(plan: Plan, options: Options, names: Names, now: int) -> str:
+    """The JSON documents that a run prints: one for each answer, one for the echo; each a line."""
+    style = options.style(names)
+    documents = [listing_json(answer.data, style) for answer in plan.answers]
+    if options.echo and plan.events:
+        documents.append({"nftables": [METAINFO, *events_json(plan.events, style, now)]})
+    return "".join(dumps(document) + "\n" for document in documents)
+
+
+def listing_json(listing: Listing, style: Style) -> dict[str, Any]:
+    """The document of one listing."""
+    objects: list[Any] = [METAINFO]
+    for table in listing.tables:
+        objects += table_json(table, style) if listing.form == "ruleset" else _part(listing, table, style)
+    if listing.form == "text" and listing.text:
+        objects.append({"text": listing.text})
+    return {"nftables": objects}
+
+
+def _part(listing: Listing, table: TableBlock, style: Style) -> list[Any]:
+    if listing.form == "tables":
+        return [table_object(table)]
+    objects = table_json(table, style)[1:]
+    if listing.what == "element":
+        block = table.sets[0]
+        return [elements_object(table.family, table.name, block.name, block.elements, style)]
+    if listing.what == "rules":
+        return [entry for entry in objects if "rule" in entry]
+    return objects
+
+
+def event_json(event: Event, style: Style, now: int = 0) -> dict[str, Any]:
+    """The object of one event: `{"add": {"table": {…}}}`."""
+    return {event.op: _body(event, style, now)}
+
+
+def _body(event: Event, style: Style, now: int) -> Any:
+    where = (event.family, event.table)
+    node = event.node
+    obj = event.obj
+    if obj == "table":
+        flags = tuple(flag for flag in ("dormant", "owner", "persist") if flag in node.flags and event.op != "delete")
+        comment = node.comment if event.op != "delete" else None
+        return table_object(TableBlock(event.family, event.name, flags=flags, comment=comment, handle=event.handle))
+    if obj == "chain":
+        gone = event.op == "delete" and not event.partial
+        shown = replace(node, rules=[], handle=event.handle)
+        return chain_object(*where, replace(shown, hook=None, comment=None) if gone else shown)
+    if obj == "rule":
+        return rule_object(*where, event.name, rule_block(node, now), style)
+    if obj in ("set", "map", "meter"):
+        if event.op == "delete":
+            return {obj: {"family": event.family, "name": event.name, "table": event.table, "handle": event.handle}}
+        return set_object(*where, replace(node, elements=[], handle=event.handle), style, elements=False)
+    if obj == "element":
+        return elements_object(*where, event.name, [node.node], style)
+    if obj == "flowtable":
+        gone = event.op == "delete" and not event.partial
+        shown = replace(node, handle=event.handle)
+        return flowtable_object(*where, replace(shown, hook=None, devices=[]) if gone else shown)
+    body = replace(node, handle=event.handle)
+    return named_object(*where, replace(body, body=None, comment=None) if event.op == "delete" else body, style)
+
+
+def events_json(events: Iterable[Event], style: Style, now: int = 0) -> list[Any]:
+    """The objects of a transaction."""
+    return [event_json(event, style, now) for event in events]
+
+
+def event_line(event: Event | NewGeneration, style: Style, now: int = 0) -> str:
+    """The line of `monitor json`; nothing for the end of a transaction."""
+    if isinstance(event, NewGeneration):
+        return ""
+    return dumps(event_json(event, style, now)) + "\n"

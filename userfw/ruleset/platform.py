@@ -1,0 +1,56 @@
+"""What a ruleset runs on: a gateway, or nothing.
+
+A `Platform` gives the engine's objects their surroundings and takes the finished pipeline. The daemon's is made of its
+gateway and connection table; `PrivatePlatform` is that of a ruleset which no packet meets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from userfw.core.clock import Clock
+from userfw.engine.services import Services
+from userfw.nft.datatype import DEFAULT_NAMES, Names
+
+if TYPE_CHECKING:
+    from userfw.core.packet import Device
+    from userfw.ruleset.compile import Hooks
+
+
+class Platform(Protocol):
+    """The surroundings of a ruleset."""
+
+    clock: Clock
+    services: Services
+    names: Names
+    conns: Any
+    """conntrack.table.ConnTable, or None where nothing is tracked."""
+    sender: Any
+    """core.fastpath.Sender of flowtables, or None."""
+
+    def devices(self) -> Iterable[Device]:
+        """The devices that netdev chains and flowtables may hang on."""
+
+    def install(self, hooks: Hooks) -> None:
+        """Swap in the hooks of a new ruleset, between two batches. Cannot fail."""
+
+
+
+class PrivatePlatform:
+    """No packets, no devices; time is the process's."""
+
+    def __init__(self, names: Names = DEFAULT_NAMES) -> None:
+        self.clock = Clock(time.monotonic_ns(), time.time() - time.monotonic())
+        self.services = Services(self.clock)
+        self.names = names
+        self.conns: Any = None
+        self.sender: Any = None
+        self.hooks: Hooks | None = None
+
+    def devices(self) -> Iterable[Device]:
+        return ()
+
+    def install(self, hooks: Hooks) -> None:
+        self.hooks = hooks
