@@ -1,0 +1,296 @@
+"""The backend that speaks nft and runs on the engine: checks trees, lowers them, keeps engine objects in step.
+
+Laws:
+- An engine object is made once for a thing's life; chains keep theirs when rules change, sets when elements change.
+- `commit` does only what cannot fail: tuples of rules are swapped in, element changes applied, hooks rebuilt if they changed.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from userfw.core.const import NF_ACCEPT, NF_DROP
+from userfw.engine.bind import refusal
+from userfw.engine.chain import BaseChain
+from userfw.engine.chain import Chain as EngineChain
+from userfw.engine.const import SET_CONSTANT, SET_EVAL, SET_INTERVAL, SET_MAP, SET_OBJECT, SET_TIMEOUT
+from userfw.engine.expressions.immediate import VERDICTS
+from userfw.engine.expressions.objref import OBJECT_TYPES
+from userfw.engine.objects.object import NamedObject
+from userfw.engine.rule import Rule as EngineRule
+from userfw.engine.sets.base import DATA_NONE, DATA_OBJECT, DATA_VALUE, DATA_VERDICT, SetError
+from userfw.engine.sets.elements import Element as EngineElement
+from userfw.engine.sets.elements import Verdict
+from userfw.engine.sets.factory import make_set
+from userfw.nft.check import check_commands
+from userfw.nft.datatype_tables import VERDICT
+from userfw.nft.location import NftError
+from userfw.nft.syntax import Command, ConstantExpr, Expr, SetBlock, SetElemExpr, SymbolExpr, VerdictExpr
+from userfw.ruleset import compile as hooks
+from userfw.ruleset import keys
+from userfw.ruleset.elements import Element, Overlay, key_of
+from userfw.ruleset.live import with_states
+from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Set, Table
+from userfw.ruleset.platform import Platform, PrivatePlatform
+from userfw.ruleset.references import NEED_CONNTRACK, NEED_DEFRAG
+from userfw.ruleset.scope import DraftResolver, TableScope
+from userfw.ruleset.stateful import stateful_exprs
+
+if TYPE_CHECKING:
+    from userfw.ruleset.draft import Draft
+
+NSEC_PER_MSEC = 1_000_000
+BULK = 64
+_FLAGS = {"constant": SET_CONSTANT, "interval": SET_INTERVAL, "timeout": SET_TIMEOUT, "dynamic": SET_EVAL}
+
+
+class LanguageBackend:
+    """Checks with `nft.check`, lowers with `nft.lower`, runs on a platform (nothing, if none is given)."""
+
+    def __init__(self, platform: Platform | None = None) -> None:
+        self.platform: Platform = platform or PrivatePlatform()
+        self.names = self.platform.names
+        self.hooks = hooks.Hooks()
+        self._needs: frozenset[tuple[tuple[str, str], Ref]] = frozenset()
+
+    def now(self) -> int:
+        """The clock that times in listings refer to: monotonic nanoseconds."""
+        return int(self.platform.clock.now)
+
+    # --- checking and lowering
+
+    def check(self, draft: Draft, command: Command) -> Command:
+        return check_commands([command], DraftResolver(draft, self.names))[0]
+
+    def chain(self, draft: Draft, table: Table, chain: Chain) -> None:
+        family = hooks.FAMILY_NUMBERS[table.family]
+        chain.engine = EngineChain(chain.name, table.name, family, chain)
+        chain.engine.handle = chain.handle
+        node = chain.node
+        if node.hook is None:
+            return
+        chain.base = BaseChain(
+            chain.engine,
+            hooks.HOOK_NUMBERS[table.family][node.hook],
+            hooks.priority_of(node),
+            self.platform.services,
+            hooks.CHAIN_TYPES[node.type or "filter"],
+            NF_DROP if node.policy == "drop" else NF_ACCEPT,
+            tuple(node.devices),
+        )
+
+    def rule(self, draft: Draft, table: Table, chain: Chain, rule: Rule) -> None:
+        from userfw.ruleset.lowering import lowered
+
+        exprs, sets = lowered(self, draft, table, chain, rule)
+        rule.anonymous = tuple(sets.values())
+        program = EngineRule(tuple(exprs), rule.handle, rule.loc, rule.comment, rule)
+        chains = {bound.name: bound.engine for bound in rule.bound}
+        try:
+            program.bind(TableScope(table, sets, chains))
+        except LookupError as problem:
+            raise NftError(f"Could not process rule: No such file or directory ({problem})", rule.loc) from None
+        rule.program = program
+
+    def refusal(self, table: Table, chain: Chain, rule: Rule, base: Chain) -> int:
+        for expr in rule.program.exprs if rule.program is not None else ():
+            text = refusal(expr, base.base)
+            if text is not None:
+                name = text.rsplit("(", 1)[-1].rstrip(")")
+                return int(getattr(errno, name, errno.EOPNOTSUPP))
+        return 0
+
+    # --- sets
+
+    def set(self, draft: Draft, table: Table, entry: Set) -> None:
+        entry.engine = self.engine_set(entry.node, table.name)
+        entry.engine.handle = entry.handle
+
+    def engine_set(self, node: SetBlock, table: str) -> Any:
+        """An empty engine set for a checked declaration."""
+        key = node.key_dtype
+        flags = 0
+        for flag in node.flags:
+            flags |= _FLAGS[flag]
+        data_type, dlen = DATA_NONE, 0
+        if node.objtype is not None:
+            data_type, flags = DATA_OBJECT, flags | SET_OBJECT
+        elif node.data_dtype is VERDICT:
+            data_type, flags = DATA_VERDICT, flags | SET_MAP
+        elif node.data_dtype is not None:
+            data_type, flags = DATA_VALUE, flags | SET_MAP
+            dlen = keys.key_length(node.data_dtype) * (2 if node.data_interval else 1)
+        made = make_set(
+            node.name, keys.key_length(key), self.platform.clock, flags, keys.fields_of(key), dlen=dlen, data_type=data_type,
+            timeout=(node.timeout or 0) * NSEC_PER_MSEC, size=node.size or 0, exprs=stateful_exprs(node.stmts, self.now()), table=table,
+        )  # fmt: skip
+        made.gc_interval = (node.gc_interval or 0) * NSEC_PER_MSEC
+        made.comment = node.comment
+        return made
+
+    def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
+        return self.engine_element(entry.node, node, TableScope(table))
+
+    def engine_element(self, block: SetBlock, node: SetElemExpr, scope: TableScope) -> EngineElement:
+        """The engine's form of one checked element."""
+        low, high = keys.encode_key(node.key, block.key_dtype, "interval" in block.flags)
+        timeout = node.timeout if node.timeout is not None else block.timeout
+        expires = node.expires if node.expires is not None else timeout
+        return EngineElement(
+            low, high, self._data(block, node.data, scope), (timeout or 0) * NSEC_PER_MSEC, (expires or 0) * NSEC_PER_MSEC,
+            stateful_exprs(node.stmts, self.now()), node.comment,
+        )  # fmt: skip
+
+    def _data(self, block: SetBlock, data: Expr | None, scope: TableScope) -> Any:
+        if data is None:
+            return None
+        if block.objtype is not None:
+            return scope.object(OBJECT_TYPES[block.objtype], name_of(data))
+        if isinstance(data, VerdictExpr):
+            return verdict(data, scope)
+        return keys.encode_data(data, block.data_dtype, block.data_interval)
+
+    def live_element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Element | None:
+        low, high = keys.encode_key(node.key, entry.node.key_dtype, entry.has("interval"))
+        found = entry.engine.get(low, high)
+        return self._raised(entry, found) if found is not None else None
+
+    def live_elements(self, entry: Set) -> list[Element]:
+        return [self._raised(entry, found) for found in entry.engine]
+
+    def _raised(self, entry: Set, found: Any) -> Element:
+        """An element as the ruleset sees it, from the engine's copy of it."""
+        block = entry.node
+        key = keys.decode_key(found.key, found.key_end, block.key_dtype, "interval" in block.flags)
+        data: Expr | None = None
+        if block.objtype is not None:
+            data = ConstantExpr(found.data.name.encode())
+        elif isinstance(found.data, Verdict):
+            data = VerdictExpr(_VERDICT_NAMES[found.data.code], found.data.chain or None)
+        elif found.data is not None:
+            data = keys.decode_data(found.data, block.data_dtype, block.data_interval)
+        own = found.timeout // NSEC_PER_MSEC
+        timeout = own if own and own != block.timeout else None
+        node = SetElemExpr(key, data, list(block.stmts), timeout, None, found.comment, dtype=block.key_dtype)
+        return Element(key_of(key, entry.elements.interval), node, found)
+
+    def element_block(self, entry: Set, element: Element, now: int) -> SetElemExpr:
+        from dataclasses import replace
+
+        node = element.node
+        found = entry.engine.get(element.engine.key, element.engine.key_end) if element.engine is not None else None
+        if found is None:
+            return node
+        changes: dict[str, Any] = {}
+        stmts = node.stmts or list(entry.node.stmts)
+        if stmts:
+            changes["stmts"] = with_states(stmts, found.exprs, now)
+        if found.timeout:
+            changes["expires"] = found.expires // NSEC_PER_MSEC
+        return replace(node, **changes) if changes else node
+
+    # --- objects, flowtables
+
+    def object(self, draft: Draft, table: Table, entry: Object) -> None:
+        from userfw.ruleset.objects import object_expr
+
+        expr = object_expr(entry.node, table.family, self.platform, self.now())
+        family = hooks.FAMILY_NUMBERS[table.family]
+        entry.engine = NamedObject(OBJECT_TYPES[entry.kind], entry.name, expr, table.name, family, entry.node.comment, entry)
+        entry.engine.handle = entry.handle
+
+    def update_object(self, draft: Draft, table: Table, old: Object, new: Object) -> None:
+        from userfw.ruleset.objects import object_expr
+
+        expr = object_expr(new.node, table.family, self.platform, self.now())
+        expr.used = old.engine.expr.used
+
+        def swap() -> None:
+            old.engine.expr = expr
+
+        draft.after.append(swap)
+
+    def flowtable(self, draft: Draft, table: Table, entry: Flowtable) -> None:
+        from userfw.ruleset.objects import flowtable_engine
+
+        entry.engine = flowtable_engine(entry.node, table.family, self.platform)
+
+    # --- commit and reset
+
+    def commit(self, draft: Draft) -> None:
+        for chain in draft.dirty_chains.values():
+            chain.engine.owner = chain
+            chain.engine.replace(tuple(rule.program for rule in chain.rules))
+        for _, entry, overlay in draft.overlays.values():
+            apply_elements(entry.engine, overlay)
+        for action in draft.after:
+            action()
+        needs = _needs(draft)
+        if draft.hooks_changed or needs != self._needs:
+            self._needs = needs
+            self._install(draft)
+
+    def _install(self, draft: Draft) -> None:
+        for table, chain in hooks.registered(draft.rules):
+            chain.base.policy = NF_DROP if chain.node.policy == "drop" else NF_ACCEPT
+            chain.base.devices = tuple(chain.node.devices)
+        for table in draft.rules.tables.values():
+            for entry in table.flowtables.values():
+                if entry.engine is not None:
+                    entry.engine.devices = list(entry.node.devices)
+        self.hooks = hooks.build(draft.rules)
+        self.platform.install(self.hooks)
+
+    def reset(self, draft: Draft, command: Command) -> None:
+        from userfw.ruleset.reset import reset
+
+        reset(draft, command)
+
+
+def _needs(draft: Draft) -> frozenset[tuple[tuple[str, str], Ref]]:
+    return frozenset(
+        (key, need) for key, table in draft.rules.tables.items() for need in (NEED_CONNTRACK, NEED_DEFRAG) if table.uses.get(need)
+    )
+
+
+def apply_elements(engine: Any, overlay: Overlay) -> None:
+    """Make an overlay's changes in the engine's set. They were checked; what packets did meanwhile is not an error."""
+    if overlay.flushed and len(engine):
+        engine.flush()
+    log: Iterable[tuple[bool, Element]] = overlay.log
+    if not len(engine) and len(overlay.added) >= BULK:
+        engine.load([element.engine for element in overlay.added.values()])
+        return
+    for added, element in log:
+        change = element.engine
+        try:
+            if added:
+                if overlay.added.get(element.key) is element:
+                    engine.add(
+                        change.key, change.key_end, change.data, change.timeout or None, change.expires or None,
+                        change.exprs or None, change.comment,
+                    )  # fmt: skip
+            else:
+                engine.remove(change.key, change.key_end, missing_ok=True)
+        except SetError:
+            continue
+
+
+def name_of(expr: Expr) -> str:
+    """The name that an expression stands for."""
+    if isinstance(expr, ConstantExpr) and isinstance(expr.value, bytes):
+        return expr.value.decode()
+    if isinstance(expr, SymbolExpr):
+        return expr.name
+    raise NftError("a name is needed here", expr.loc)
+
+
+def verdict(expr: VerdictExpr, scope: TableScope) -> Verdict:
+    """The data of a verdict map's element."""
+    chain = expr.chain or ""
+    return Verdict(VERDICTS[expr.kind], chain, scope.chain(chain) if chain else None)
+
+
+_VERDICT_NAMES = {code: name for name, code in VERDICTS.items()}
