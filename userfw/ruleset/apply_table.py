@@ -9,7 +9,7 @@ from userfw.nft.location import NftError
 from userfw.nft.syntax import ChainBlock, Command, TableBlock
 from userfw.ruleset.draft import Draft
 from userfw.ruleset.lookup import find_chain, find_table, name_place, place
-from userfw.ruleset.model import Chain, Ref, Table
+from userfw.ruleset.model import Chain, Ref, Table, priority_of
 from userfw.ruleset.problems import refused
 
 NAT_LOWEST_PRIORITY = -200
@@ -143,8 +143,7 @@ def _check_hook(table: Table, node: ChainBlock, command: Command) -> None:
     hooks = HOOKS.get(kind, {}).get(table.family)
     if hooks is None:
         raise refused(errno.ENOENT, command.loc)
-    priority = node.priority.value if node.priority is not None else 0
-    if node.hook not in hooks or (kind == "nat" and priority is not None and priority <= NAT_LOWEST_PRIORITY):
+    if node.hook not in hooks or (kind == "nat" and priority_of(node, table.family) <= NAT_LOWEST_PRIORITY):
         raise refused(errno.EOPNOTSUPP, command.loc)
     on_device = node.hook in ("ingress", "egress")
     if node.devices and not on_device:
@@ -160,7 +159,7 @@ def _check_hook(table: Table, node: ChainBlock, command: Command) -> None:
 def _update_chain(draft: Draft, table: Table, chain: Chain, node: ChainBlock, command: Command) -> None:
     old = chain.node
     if node.hook is not None:
-        _same_hook(chain, node, command)
+        _same_hook(chain, node, table.family, command)
     elif node.policy is not None and not chain.is_base:
         raise refused(errno.EOPNOTSUPP, command.loc)
     if node.hook is not None and set(node.flags) != set(old.flags):
@@ -177,13 +176,11 @@ def _update_chain(draft: Draft, table: Table, chain: Chain, node: ChainBlock, co
     draft.emit("add", "chain", table, chain.name, shown, chain.handle, partial=bool(fresh))
 
 
-def _same_hook(chain: Chain, node: ChainBlock, command: Command) -> None:
+def _same_hook(chain: Chain, node: ChainBlock, family: str, command: Command) -> None:
     old = chain.node
     if not chain.is_base:
         raise refused(errno.EEXIST, command.loc)
-    mine = old.priority.value if old.priority is not None else 0
-    theirs = node.priority.value if node.priority is not None else 0
-    if (old.type, old.hook, mine) != (node.type, node.hook, theirs):
+    if (old.type, old.hook, priority_of(old, family)) != (node.type, node.hook, priority_of(node, family)):
         raise refused(errno.EEXIST, command.loc)
 
 

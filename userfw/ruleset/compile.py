@@ -33,7 +33,7 @@ from userfw.core.const import (
     NFPROTO_NETDEV,
 )
 from userfw.engine.const import CHAIN_FILTER, CHAIN_NAT, CHAIN_ROUTE
-from userfw.ruleset.model import Chain, Flowtable, Ruleset, Table
+from userfw.ruleset.model import Chain, Flowtable, Ruleset, Table, priority_of
 from userfw.ruleset.references import NEED_CONNTRACK, NEED_DEFRAG
 
 FAMILY_NUMBERS = {
@@ -63,18 +63,6 @@ HOOK_NUMBERS = {
 }
 NETWORK_FAMILIES = {"ip": (NFPROTO_IPV4,), "ip6": (NFPROTO_IPV6,), "inet": (NFPROTO_IPV4, NFPROTO_IPV6)}
 TRACKED_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT, NF_INET_LOCAL_IN, NF_INET_POST_ROUTING)
-
-
-def priority_of(node: Any) -> int:
-    """The number of a chain's or flowtable's priority."""
-    priority = node.priority
-    if priority is None:
-        return 0
-    if priority.value is not None:
-        return int(priority.value)
-    from userfw.nft.priority import resolve
-
-    return resolve(priority.name, priority.offset, "inet", node.hook or "") or 0
 
 
 @dataclass(slots=True)

@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from userfw.nft.location import Location
-from userfw.nft.syntax import ChainBlock, FlowtableBlock, ObjectBlock, RuleBlock, SetBlock, SetElemExpr
+from userfw.nft.syntax import ChainBlock, FlowtableBlock, MeterStmt, ObjectBlock, RuleBlock, SetBlock, SetElemExpr
 from userfw.ruleset.backend import Backend
 from userfw.ruleset.elements import Element, Elements, Overlay
 from userfw.ruleset.events import Event
 from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Ruleset, Set, Table
 from userfw.ruleset.problems import refused
-from userfw.ruleset.references import anonymous_count, bound_chains, element_refs, refs_of, set_refs
+from userfw.ruleset.references import anonymous_count, bound_chains, element_refs, meter_set, refs_of, set_refs, walk
 from userfw.ruleset.validate import check_refs
 
 
@@ -173,6 +173,7 @@ class Draft:
     def new_rule(self, table: Table, chain: Chain, node: RuleBlock, index: int, loc: Location) -> Rule:
         """Put a rule into a chain at `index`."""
         chain = self.edit_chain(table, chain)
+        self._meters(table, node)
         bound = [self._bind(table, verdict) for verdict in bound_chains(node)]
         table.hgenerator += anonymous_count(node)
         refs = refs_of(node)
@@ -184,6 +185,13 @@ class Draft:
         chain.rules.insert(index, rule)
         self._touched(table, chain, loc)
         return rule
+
+    def _meters(self, table: Table, node: RuleBlock) -> None:
+        """The sets that `meter NAME { … }` statements bring along."""
+        for item in walk(node):
+            if isinstance(item, MeterStmt) and item.name not in table.sets:
+                entry = self.new_set(table, meter_set(item))
+                self.emit("add", entry.kind, table, entry.name, entry.node, entry.handle)
 
     def _bind(self, table: Table, verdict: Any) -> Chain:
         block: ChainBlock = verdict.block

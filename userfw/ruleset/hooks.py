@@ -17,7 +17,7 @@ from userfw.core.const import (
 )
 from userfw.nft.syntax import Command, HooksSpec
 from userfw.ruleset.compile import HOOK_NUMBERS, registered
-from userfw.ruleset.model import Chain, Ruleset, Table
+from userfw.ruleset.model import Chain, Ruleset, Table, priority_of
 
 _NAMES = {
     NFPROTO_IPV4: "ip", NFPROTO_IPV6: "ip6", NFPROTO_ARP: "arp", NFPROTO_BRIDGE: "bridge",
@@ -61,7 +61,7 @@ def _family(rules: Ruleset, backend: Any, family: str, only: str | None) -> list
         if only is not None and only != hook:
             continue
         number = HOOK_NUMBERS[family][hook]
-        entries = [(_priority(chain), _label(table, chain)) for table, chain in _chains(rules, family, hook)]
+        entries = [(priority_of(chain.node, table.family), _label(table, chain)) for table, chain in _chains(rules, family, hook)]
         entries += _builtin(built, family, number)
         entries.sort(key=lambda entry: entry[0])
         if entries:
@@ -74,12 +74,6 @@ def _family(rules: Ruleset, backend: Any, family: str, only: str | None) -> list
 def _chains(rules: Ruleset, family: str, hook: str) -> list[tuple[Table, Chain]]:
     families = (family, "inet") if family in ("ip", "ip6") else (family,)
     return [(table, chain) for table, chain in registered(rules) if table.family in families and chain.node.hook == hook]
-
-
-def _priority(chain: Chain) -> int:
-    from userfw.ruleset.compile import priority_of
-
-    return priority_of(chain.node)
 
 
 def _label(table: Table, chain: Chain) -> str:
@@ -109,13 +103,13 @@ def _devices(rules: Ruleset, spec: HooksSpec) -> list[str]:
             continue
         for device in chain.node.devices:
             if spec.device in (None, device):
-                by_device.setdefault(device, {}).setdefault(hook, []).append((_priority(chain), _label(table, chain)))
+                by_device.setdefault(device, {}).setdefault(hook, []).append((priority_of(chain.node, table.family), _label(table, chain)))
     for table in rules.tables.values():
         for flowtable in table.flowtables.values():
             for device in flowtable.node.devices:
                 if spec.device in (None, device) and spec.hook in (None, "ingress"):
                     label = f"flowtable {table.family} {table.name} {flowtable.name} [nf_tables]"
-                    entry = (0 if flowtable.node.priority is None else flowtable.node.priority.value or 0, label)
+                    entry = (priority_of(flowtable.node), label)
                     by_device.setdefault(device, {}).setdefault("ingress", []).append(entry)
     lines: list[str] = []
     for device, hooks in by_device.items():

@@ -8,6 +8,7 @@ Laws:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,10 +63,8 @@ def collect(text: str, options: Options) -> dict[str, list[tuple[str, str]]]:
 
     Collector.seen = seen
     parser = Collector(Source(options.filename or "<cmdline>", text), options.include_path, dict(options.defines))
-    try:
+    with contextlib.suppress(TooManyErrors, RecursionError):
         parser.parse_commands()
-    except (TooManyErrors, RecursionError):
-        pass
     return seen
 
 
@@ -83,9 +82,8 @@ def parse_text(text: str, options: Options, files: Mapping[str, list[tuple[str, 
     parser = Sealed(Source(name, text), (), dict(options.defines))
     commands: list[Command] = []
     try:
-        commands = parser.parse_commands()
-    except TooManyErrors:
-        pass
+        with contextlib.suppress(TooManyErrors):
+            commands = parser.parse_commands()
     except RecursionError:
         parser.errors.append(parser.fail("nested too deeply"))
     if parser.errors:

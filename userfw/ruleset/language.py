@@ -27,12 +27,13 @@ from userfw.engine.sets.factory import make_set
 from userfw.nft.check import check_commands
 from userfw.nft.datatype_tables import VERDICT
 from userfw.nft.location import NftError
-from userfw.nft.syntax import Command, ConstantExpr, Expr, SetBlock, SetElemExpr, SymbolExpr, VerdictExpr
+from userfw.nft.lower_set import lower_element
+from userfw.nft.syntax import Command, ConstantExpr, Expr, SetBlock, SetElemExpr, VerdictExpr
 from userfw.ruleset import compile as hooks
 from userfw.ruleset import keys
 from userfw.ruleset.elements import Element, Overlay, key_of
 from userfw.ruleset.live import with_states
-from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Set, Table
+from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Set, Table, priority_of
 from userfw.ruleset.platform import Platform, PrivatePlatform
 from userfw.ruleset.references import NEED_CONNTRACK, NEED_DEFRAG
 from userfw.ruleset.scope import DraftResolver, TableScope
@@ -74,7 +75,7 @@ class LanguageBackend:
         chain.base = BaseChain(
             chain.engine,
             hooks.HOOK_NUMBERS[table.family][node.hook],
-            hooks.priority_of(node),
+            priority_of(node, table.family),
             self.platform.services,
             hooks.CHAIN_TYPES[node.type or "filter"],
             NF_DROP if node.policy == "drop" else NF_ACCEPT,
@@ -84,9 +85,9 @@ class LanguageBackend:
     def rule(self, draft: Draft, table: Table, chain: Chain, rule: Rule) -> None:
         from userfw.ruleset.lowering import lowered
 
-        exprs, sets = lowered(self, draft, table, chain, rule)
+        exprs, sets = lowered(self, table, rule)
         rule.anonymous = tuple(sets.values())
-        program = EngineRule(tuple(exprs), rule.handle, rule.loc, rule.comment, rule)
+        program = EngineRule(exprs, rule.handle, rule.loc, rule.comment, rule)
         chains = {bound.name: bound.engine for bound in rule.bound}
         try:
             program.bind(TableScope(table, sets, chains))
@@ -124,7 +125,8 @@ class LanguageBackend:
             dlen = keys.key_length(node.data_dtype) * (2 if node.data_interval else 1)
         made = make_set(
             node.name, keys.key_length(key), self.platform.clock, flags, keys.fields_of(key), dlen=dlen, data_type=data_type,
-            timeout=(node.timeout or 0) * NSEC_PER_MSEC, size=node.size or 0, exprs=stateful_exprs(node.stmts, self.now()), table=table,
+            timeout=(node.timeout or 0) * NSEC_PER_MSEC, size=node.size or 0, table=table,
+            exprs=stateful_exprs(node.stmts, self.now()),
         )  # fmt: skip
         made.gc_interval = (node.gc_interval or 0) * NSEC_PER_MSEC
         made.comment = node.comment
@@ -135,26 +137,26 @@ class LanguageBackend:
 
     def engine_element(self, block: SetBlock, node: SetElemExpr, scope: TableScope) -> EngineElement:
         """The engine's form of one checked element."""
-        low, high = keys.encode_key(node.key, block.key_dtype, "interval" in block.flags)
+        made = lower_element(block, node)
         timeout = node.timeout if node.timeout is not None else block.timeout
         expires = node.expires if node.expires is not None else timeout
         return EngineElement(
-            low, high, self._data(block, node.data, scope), (timeout or 0) * NSEC_PER_MSEC, (expires or 0) * NSEC_PER_MSEC,
-            stateful_exprs(node.stmts, self.now()), node.comment,
+            made.key, made.key_end, self._data(block, made.data, scope), (timeout or 0) * NSEC_PER_MSEC,
+            (expires or 0) * NSEC_PER_MSEC, stateful_exprs(node.stmts, self.now()), node.comment,
         )  # fmt: skip
 
-    def _data(self, block: SetBlock, data: Expr | None, scope: TableScope) -> Any:
-        if data is None:
-            return None
-        if block.objtype is not None:
-            return scope.object(OBJECT_TYPES[block.objtype], name_of(data))
-        if isinstance(data, VerdictExpr):
-            return verdict(data, scope)
-        return keys.encode_data(data, block.data_dtype, block.data_interval)
+    @staticmethod
+    def _data(block: SetBlock, data: bytes | tuple[str, str] | str | None, scope: TableScope) -> Any:
+        if isinstance(data, str):
+            return scope.object(OBJECT_TYPES[block.objtype or ""], data)
+        if isinstance(data, tuple):
+            kind, chain = data
+            return Verdict(VERDICTS[kind], chain, scope.chain(chain) if chain else None)
+        return data
 
     def live_element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Element | None:
-        low, high = keys.encode_key(node.key, entry.node.key_dtype, entry.has("interval"))
-        found = entry.engine.get(low, high)
+        made = lower_element(entry.node, SetElemExpr(node.key))
+        found = entry.engine.get(made.key, made.key_end)
         return self._raised(entry, found) if found is not None else None
 
     def live_elements(self, entry: Set) -> list[Element]:
@@ -233,7 +235,7 @@ class LanguageBackend:
             self._install(draft)
 
     def _install(self, draft: Draft) -> None:
-        for table, chain in hooks.registered(draft.rules):
+        for _, chain in hooks.registered(draft.rules):
             chain.base.policy = NF_DROP if chain.node.policy == "drop" else NF_ACCEPT
             chain.base.devices = tuple(chain.node.devices)
         for table in draft.rules.tables.values():
@@ -276,21 +278,6 @@ def apply_elements(engine: Any, overlay: Overlay) -> None:
                 engine.remove(change.key, change.key_end, missing_ok=True)
         except SetError:
             continue
-
-
-def name_of(expr: Expr) -> str:
-    """The name that an expression stands for."""
-    if isinstance(expr, ConstantExpr) and isinstance(expr.value, bytes):
-        return expr.value.decode()
-    if isinstance(expr, SymbolExpr):
-        return expr.name
-    raise NftError("a name is needed here", expr.loc)
-
-
-def verdict(expr: VerdictExpr, scope: TableScope) -> Verdict:
-    """The data of a verdict map's element."""
-    chain = expr.chain or ""
-    return Verdict(VERDICTS[expr.kind], chain, scope.chain(chain) if chain else None)
 
 
 _VERDICT_NAMES = {code: name for name, code in VERDICTS.items()}

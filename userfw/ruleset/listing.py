@@ -11,12 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from userfw.nft.location import NftError
 from userfw.nft.syntax import Command, FlowtableBlock, SetBlock, SetElemExpr, TableBlock
 from userfw.ruleset.elements import Element
 from userfw.ruleset.live import chain_header, object_block, rule_block
 from userfw.ruleset.lookup import find_chain, find_flowtable, find_object, find_set, find_table, name_place
 from userfw.ruleset.model import Chain, Flowtable, Set, Table
-from userfw.ruleset.problems import missing
+from userfw.ruleset.problems import NO_SUCH, missing
 
 if TYPE_CHECKING:
     from userfw.ruleset.draft import Draft
@@ -96,7 +97,15 @@ class Lister:
     # --- commands
 
     def answer(self, command: Command) -> Listing:
-        """The listing that a `list`, `get` or `reset` command asks for."""
+        """The listing that a `list`, `get` or `reset` command asks for. What is not there is an error without prefix, as in nft."""
+        try:
+            return self._answer(command)
+        except NftError as problem:
+            if command.op != "get" and problem.message == f"Could not process rule: {NO_SUCH}":
+                raise missing(problem.loc) from None
+            raise
+
+    def _answer(self, command: Command) -> Listing:
         obj = command.obj
         if command.op == "get" or (command.op == "reset" and obj == "element"):
             return self.some_elements(command)

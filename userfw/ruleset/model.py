@@ -17,10 +17,21 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from userfw.nft.location import NOWHERE, Location
+from userfw.nft.priority import resolve
 from userfw.nft.syntax import ChainBlock, FlowtableBlock, ObjectBlock, RuleBlock, SetBlock
 from userfw.ruleset.elements import Elements
 
 FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
+
+
+def priority_of(node: ChainBlock | FlowtableBlock, family: str = "inet") -> int:
+    """The number of a base chain's or flowtable's priority; 0 if it has none or an unknown name."""
+    priority = node.priority
+    if priority is None:
+        return 0
+    if priority.value is not None:
+        return priority.value
+    return resolve(priority.name, priority.offset, family, node.hook or "") or 0
 
 
 class Ref(NamedTuple):

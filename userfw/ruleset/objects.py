@@ -7,7 +7,8 @@ from typing import Any
 from userfw.engine.expr import Expr
 from userfw.nft.location import NftError
 from userfw.nft.syntax import FlowtableBlock, ObjectBlock, Stmt
-from userfw.ruleset.compile import FAMILY_NUMBERS, priority_of
+from userfw.ruleset.compile import FAMILY_NUMBERS
+from userfw.ruleset.model import priority_of
 from userfw.ruleset.platform import Platform
 from userfw.ruleset.stateful import stateful_expr
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from userfw.nft.location import NOWHERE, Location, NftError
 from userfw.ruleset.model import Ruleset, Table
 
-_NO_SUCH = os.strerror(errno.ENOENT)
+NO_SUCH = os.strerror(errno.ENOENT)
 
 
 def refused(number: int, loc: Location = NOWHERE) -> NftError:
@@ -22,17 +22,17 @@ def refused(number: int, loc: Location = NOWHERE) -> NftError:
 
 def missing(loc: Location = NOWHERE) -> NftError:
     """The plain form that listings use."""
-    return NftError(_NO_SUCH, loc)
+    return NftError(NO_SUCH, loc)
 
 
 def no_table(rules: Ruleset, family: str, name: str, loc: Location) -> NftError:
     """There is no such table; names the one that was perhaps meant."""
     guess = closest(name, (table.name for table in rules.select(family)))
     if guess is not None:
-        return NftError(f"{_NO_SUCH}; did you mean table ‘{guess}’ in family {family}?", loc)
+        return NftError(f"{NO_SUCH}; did you mean table ‘{guess}’ in family {family}?", loc)
     for table in rules.tables.values():
         if table.name == name:
-            return NftError(f"{_NO_SUCH}; did you mean table ‘{name}’ in family {table.family}?", loc)
+            return NftError(f"{NO_SUCH}; did you mean table ‘{name}’ in family {table.family}?", loc)
     return refused(errno.ENOENT, loc)
 
 
@@ -73,7 +73,7 @@ def _elsewhere(
         guess = name if place is not table and name in kinds else closest(name, kinds)
         if guess is not None:
             what = f"{kinds[guess]} ‘{guess}’ in table {place.family} ‘{place.name}’"
-            return NftError(f"{_NO_SUCH}; did you mean {what}?", loc)
+            return NftError(f"{NO_SUCH}; did you mean {what}?", loc)
     return refused(errno.ENOENT, loc)
 
 

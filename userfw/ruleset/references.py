@@ -33,6 +33,7 @@ from userfw.nft.syntax import (
     SymbolExpr,
     SynproxyStmt,
     TproxyStmt,
+    TypeExpr,
     VerdictExpr,
 )
 from userfw.ruleset.model import Ref
@@ -136,6 +137,14 @@ def _objects(kind: str, expr: Expr) -> list[Ref]:
 def anonymous_count(node: Node) -> int:
     """How many anonymous sets and maps a rule creates, each of which takes a handle of its own."""
     return sum(isinstance(item, SetExpr) for item in walk(node))
+
+
+def meter_set(stmt: MeterStmt) -> SetBlock:
+    """The set that a meter statement declares."""
+    dtype = stmt.elem.dtype
+    flags = ("dynamic", "timeout") if stmt.elem.timeout else ("dynamic",)
+    names = [part.name for part in getattr(dtype, "parts", (dtype,))] if dtype is not None else []
+    return SetBlock(stmt.name, key=TypeExpr(names), flags=flags, size=stmt.size, meter=True, key_dtype=dtype, loc=stmt.loc)
 
 
 def bound_chains(node: Node) -> list[VerdictExpr]:

@@ -28,6 +28,7 @@ from userfw.ruleset import apply_object, apply_rule, apply_set, apply_table
 from userfw.ruleset.backend import Backend
 from userfw.ruleset.draft import Draft
 from userfw.ruleset.events import Event, ordered
+from userfw.ruleset.lookup import find_chain, find_set, find_table
 from userfw.ruleset.model import Ruleset
 from userfw.ruleset.validate import validate
 
@@ -80,6 +81,7 @@ def plan_steps(
     for command in commands:
         for step in expand(command):
             try:
+                _find(draft, step)
                 step = backend.check(draft, step)
                 if is_reading(step):
                     if reader is not None and not errors:
@@ -100,6 +102,14 @@ def plan_steps(
     if draft.changed:
         draft.rules.generation = base.generation + 1
     yield Plan(base, draft.rules, draft, ordered(draft.events), answers)
+
+
+def _find(draft: Draft, command: Command) -> None:
+    """What rules and elements are for must be there before they can be checked; this error has nft's guess of a name."""
+    if command.obj == "element":
+        find_set(draft, find_table(draft, command, write=not is_reading(command)), command)
+    elif command.obj == "rule" and not is_reading(command) and command.op != "destroy":
+        find_chain(draft, find_table(draft, command), command)
 
 
 def plan(
