@@ -17,7 +17,8 @@ def _table(table: Table) -> Any:
         table.key, table.handle, table.hgenerator, sorted(table.flags), table.comment, table.owner, sorted(table.uses.items()),
         [(c.name, c.handle, repr(c.node), c.registered, [(r.handle, repr(r.node), r.refs) for r in c.rules])
          for c in table.chains.values()],
-        [(s.name, s.handle, repr(s.node), [(repr(e.key), repr(e.node)) for e in s.elements], s.elements.lows) for s in table.sets.values()],
+        [(s.name, s.handle, repr(s.node), [(repr(e.key), repr(e.node)) for e in s.elements], s.elements.lows)
+         for s in table.sets.values()],
         [(ref, entry.handle, repr(entry.node)) for ref, entry in table.objects.items()],
         [(entry.name, entry.handle, repr(entry.node)) for entry in table.flowtables.values()],
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,15 +20,16 @@ from userfw.ruleset.model import Ruleset, Table
 from userfw.ruleset.references import element_refs, set_refs
 from userfw.ruleset.transaction import plan
 
-TABLES = ("t", "u")
+TABLES = ("t", "t", "t", "u")
 CHAINS = ("a", "b", "c")
 NUMBERS = st.integers(0, 30)
 
 
 def rule() -> st.SearchStrategy[str]:
     return st.sampled_from(
-        ["accept", "counter drop", "jump a", "goto b", "jump c", "tcp dport @s", "ip saddr vmap @m", "counter name k", "quota name q",
-         "ct state new", "masquerade", "flow add @f", "tcp dport { 1, 2 } jump c", "jump { counter name k; return; }"]
+        ["accept", "counter drop", "jump a", "goto b", "jump c", "tcp dport @s", "ip saddr vmap @m", "counter name k",
+         "quota name q", "ct state new", "masquerade", "flow add @f", "tcp dport { 1, 2 } jump c",
+         "jump { counter name k; return; }"]
     )  # fmt: skip
 
 
@@ -45,26 +47,31 @@ def elements() -> st.SearchStrategy[str]:
 
 def command() -> st.SearchStrategy[str]:
     t, c = st.sampled_from(TABLES), st.sampled_from(CHAINS)
-    verb = st.sampled_from(["add", "create"])
+    verb = st.sampled_from(["add", "add", "add", "create"])
+    rule_verb = st.sampled_from(["add", "insert"])
+    element_verb = st.sampled_from(["add", "add", "create", "delete", "destroy"])
     gone = st.sampled_from(["delete", "destroy"])
     flags = st.sampled_from(["", "", "{ flags dormant; }"])
     place = st.one_of(st.just(""), NUMBERS.map(lambda n: f"handle {n}"), st.integers(0, 3).map(lambda n: f"index {n}"))
     return st.one_of(
         st.builds(lambda v, t, f: f"{v} table ip {t} {f}", verb, t, flags),
-        st.builds(lambda v, t: f"{v} table ip {t}", gone, t),
-        st.builds(lambda t: f"flush table ip {t}", t),
+        st.one_of(
+            st.builds(lambda v, t: f"{v} table ip {t}", gone, t),
+            st.just("flush ruleset"),
+            st.builds(lambda t: f"flush table ip {t}", t),
+        ),
         st.builds(lambda v, t, c, body: f"{v} chain ip {t} {c} {body}", verb, t, c, chain_body()),
         st.builds(lambda v, t, c: f"{v} chain ip {t} {c}", gone, t, c),
         st.builds(lambda t, c: f"flush chain ip {t} {c}", t, c),
         st.builds(lambda t, c, d: f"rename chain ip {t} {c} {d}", t, c, c),
-        *[st.builds(lambda v, t, c, p, r: f"{v} rule ip {t} {c} {p} {r}", st.sampled_from(["add", "insert"]), t, c, place, rule())] * 3,
+        *[st.builds(lambda v, t, c, p, r: f"{v} rule ip {t} {c} {p} {r}", rule_verb, t, c, place, rule())] * 8,
         st.builds(lambda t, c, n, r: f"replace rule ip {t} {c} handle {n} {r}", t, c, NUMBERS, rule()),
         st.builds(lambda v, t, c, n: f"{v} rule ip {t} {c} handle {n}", gone, t, c, NUMBERS),
         st.builds(lambda v, t: f"{v} set ip {t} s {{ type inet_service; flags interval; }}", verb, t),
         st.builds(lambda v, t: f"{v} set ip {t} s {{ type inet_service; flags interval; auto-merge; }}", verb, t),
         st.builds(lambda v, t: f"{v} map ip {t} m {{ type ipv4_addr : verdict; }}", verb, t),
         st.builds(lambda v, t, s: f"{v} set ip {t} {s}", gone, t, st.sampled_from(["s", "m"])),
-        *[st.builds(lambda v, t, e: f"{v} element ip {t} s {e}", st.sampled_from(["add", "create", "delete", "destroy"]), t, elements())] * 2,
+        *[st.builds(lambda v, t, e: f"{v} element ip {t} s {e}", element_verb, t, elements())] * 4,
         st.builds(lambda t, n, c: f"add element ip {t} m {{ 10.0.0.{n} : jump {c} }}", t, NUMBERS, c),
         st.builds(lambda t, n: f"delete element ip {t} m {{ 10.0.0.{n} }}", t, NUMBERS),
         st.builds(lambda t, s: f"flush set ip {t} {s}", t, st.sampled_from(["s", "m"])),
@@ -73,7 +80,6 @@ def command() -> st.SearchStrategy[str]:
         st.builds(lambda v, t, o: f"{v} {o} ip {t} {o[0].replace('c', 'k')}", gone, t, st.sampled_from(["counter", "quota"])),
         st.builds(lambda v, t: f"{v} flowtable ip {t} f {{ hook ingress priority 0; devices = {{ d }}; }}", verb, t),
         st.builds(lambda v, t: f"{v} flowtable ip {t} f", gone, t),
-        st.just("flush ruleset"),
     )
 
 
@@ -95,7 +101,7 @@ table ip t {
   chain c { }
 }
 """
-BATCHES = st.lists(st.lists(command(), min_size=1, max_size=4), min_size=1, max_size=12)
+BATCHES = st.lists(st.lists(command(), min_size=1, max_size=2), min_size=8, max_size=30)
 
 
 def run(bench: Bench, batch: list[str]) -> bool:
@@ -137,7 +143,7 @@ def check(table: Table) -> None:
             uses.update(element_refs(entry.node, element.node))
         if entry.elements.interval:
             lows = entry.elements.lows
-            assert lows == sorted(lows) and all(a[1] < b[0] for a, b in zip(lows, lows[1:], strict=False))
+            assert lows == sorted(lows) and all(a[1] < b[0] for a, b in pairwise(lows))
             assert set(lows) == set(entry.elements.by_key)
     assert dict(uses) == table.uses
     for ref in table.uses:
@@ -164,9 +170,8 @@ def test_a_listing_loads_to_the_same_ruleset(batches: list[list[str]]) -> None:
 
 def reloaded(rules: Ruleset) -> Ruleset:
     lister = Lister(Draft(rules, ModelBackend()))
-    commands = [
-        Command("add", "table", family=block.family, table=block.name, node=plain(block)) for block in map(lister.whole, rules.tables.values())
-    ]
+    blocks = [plain(lister.whole(table)) for table in rules.tables.values()]
+    commands = [Command("add", "table", family=block.family, table=block.name, node=block) for block in blocks]
     made = plan(Ruleset(), commands, ModelBackend())
     for overlay in made.overlays:
         overlay.apply()

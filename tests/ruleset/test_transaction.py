@@ -130,7 +130,8 @@ def test_every_problem_of_a_batch_is_reported_with_its_place() -> None:
 def test_a_failing_batch_changes_nothing() -> None:
     bench = Bench(BASE)
     before = snapshot(bench.rules)
-    text = "add chain ip t n\nadd rule ip t n accept\nadd element ip t s { 5.5.5.5 }\nflush set ip t m\ndelete table ip t\ndelete table ip t"
+    text = "add chain ip t n\nadd rule ip t n accept\nadd element ip t s { 5.5.5.5 }\nflush set ip t m\n"
+    text += "delete table ip t\n" * 2
     assert bench.errors(text)
     assert snapshot(bench.rules) == before
 
@@ -181,7 +182,7 @@ def test_verdict_maps_count_as_jumps() -> None:
 
 
 def test_dormant_and_back_registers_again() -> None:
-    bench = Bench("table ip a { chain c { type filter hook input priority 0; }; }\ntable ip b { chain c { type filter hook input priority 0; }; }")
+    bench = Bench("".join(f"table ip {name} {{ chain c {{ type filter hook input priority 0; }}; }}\n" for name in "ab"))
     first, second = (bench.rules.tables["ip", name].chains["c"] for name in "ab")
     assert first.registered < second.registered
     bench.run("add table ip a { flags dormant; }")

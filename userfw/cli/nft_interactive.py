@@ -19,12 +19,15 @@ PROMPT = "nft> "
 HISTORY = "~/.userfw_nft_history"
 HISTORY_LENGTH = 1000
 
-_VERBS = ("add", "create", "insert", "replace", "delete", "destroy", "get", "list", "reset", "flush", "rename", "describe", "monitor")
+_VERBS = (
+    "add", "create", "insert", "replace", "delete", "destroy", "get", "list", "reset", "flush", "rename", "describe", "monitor",
+)  # fmt: skip
 _OBJECTS = (
     "table", "chain", "rule", "set", "map", "element", "flowtable", "counter", "quota", "limit", "ct helper", "ct timeout",
     "ct expectation", "synproxy", "secmark",
 )  # fmt: skip
-_LISTED = (*_OBJECTS, "ruleset", "tables", "chains", "sets", "maps", "flowtables", "counters", "quotas", "limits", "hooks", "meters")
+_PLURALS = ("ruleset", "tables", "chains", "sets", "maps", "flowtables", "counters", "quotas", "limits", "hooks", "meters")
+_LISTED = (*_OBJECTS, *_PLURALS)
 _FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 
 

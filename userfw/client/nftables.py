@@ -10,8 +10,8 @@ Source: libnftables(3), and the interface of nftables' python/nftables.py.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from userfw.client.runner import Answer, DaemonRunner, PrivateRunner, Runner
 from userfw.ruleset.options import Options
@@ -25,9 +25,9 @@ Value = int | str | list[int | str] | tuple[int | str, ...]
 class Nftables:
     """A context of libnftables. Not for several threads at once."""
 
-    input_flags: dict[str, int] = {"no-dns": 0x1, "json": 0x2}
+    input_flags: ClassVar[dict[str, int]] = {"no-dns": 0x1, "json": 0x2}
 
-    debug_flags: dict[str, int] = {
+    debug_flags: ClassVar[dict[str, int]] = {
         "scanner": 0x1,
         "parser": 0x2,
         "eval": 0x4,
@@ -37,7 +37,7 @@ class Nftables:
         "segtree": 0x40,
     }
 
-    output_flags: dict[str, int] = {
+    output_flags: ClassVar[dict[str, int]] = {
         "reversedns": 1 << 0,
         "service": 1 << 1,
         "stateless": 1 << 2,
@@ -53,7 +53,12 @@ class Nftables:
     }
 
     def __init__(
-        self, *, socket: str | None = None, private: bool = False, manager: RulesetManager | None = None, runner: Runner | None = None
+        self,
+        *,
+        socket: str | None = None,
+        private: bool = False,
+        manager: RulesetManager | None = None,
+        runner: Runner | None = None,
     ) -> None:
         """ControlError if there is no daemon at `socket` (default: $USERFW_SOCKET or /run/userfw/control.sock)."""
         if runner is None:
@@ -117,7 +122,7 @@ class Nftables:
         on = {name for name, bit in self.output_flags.items() if self._output & bit}
         return Options(
             filename=filename,
-            include_path=tuple(self._include_path),
+            include_path=(*([os.path.dirname(filename) or "."] if filename else []), *self._include_path),
             defines=tuple(self._vars.items()),
             check=self._dry_run,
             echo="echo" in on,
@@ -313,9 +318,3 @@ def _bits(values: Value, names: dict[str, int]) -> int:
             result |= value
     return result
 
-
-def with_file(options: Options, filename: str) -> Options:
-    """The options for the commands of a file: its folder is searched first for what it includes."""
-    import os
-
-    return replace(options, filename=filename, include_path=(os.path.dirname(filename) or ".", *options.include_path))

@@ -66,7 +66,7 @@ def _family(rules: Ruleset, backend: Any, family: str, only: str | None) -> list
         entries.sort(key=lambda entry: entry[0])
         if entries:
             lines.append(f"\thook {hook} {{")
-            lines += [f"\t\t{priority:+011d} {label}" if priority else f"\t\t 0000000000 {label}" for priority, label in entries]
+            lines += map(_line, entries)
             lines.append("\t}")
     return [f"family {family} {{", *lines, "}"] if lines else []
 
@@ -74,6 +74,11 @@ def _family(rules: Ruleset, backend: Any, family: str, only: str | None) -> list
 def _chains(rules: Ruleset, family: str, hook: str) -> list[tuple[Table, Chain]]:
     families = (family, "inet") if family in ("ip", "ip6") else (family,)
     return [(table, chain) for table, chain in registered(rules) if table.family in families and chain.node.hook == hook]
+
+
+def _line(entry: tuple[int, str]) -> str:
+    priority, label = entry
+    return f"\t\t{priority:+011d} {label}" if priority else f"\t\t 0000000000 {label}"
 
 
 def _label(table: Table, chain: Chain) -> str:
@@ -103,7 +108,8 @@ def _devices(rules: Ruleset, spec: HooksSpec) -> list[str]:
             continue
         for device in chain.node.devices:
             if spec.device in (None, device):
-                by_device.setdefault(device, {}).setdefault(hook, []).append((priority_of(chain.node, table.family), _label(table, chain)))
+                entry = priority_of(chain.node, table.family), _label(table, chain)
+                by_device.setdefault(device, {}).setdefault(hook, []).append(entry)
     for table in rules.tables.values():
         for flowtable in table.flowtables.values():
             for device in flowtable.node.devices:
@@ -116,7 +122,7 @@ def _devices(rules: Ruleset, spec: HooksSpec) -> list[str]:
         lines.append("family netdev {")
         for hook, entries in hooks.items():
             lines.append(f"\thook {hook} device {device} {{")
-            lines += [f"\t\t{priority:+011d} {label}" if priority else f"\t\t 0000000000 {label}" for priority, label in sorted(entries)]
+            lines += map(_line, sorted(entries))
             lines.append("\t}")
         lines.append("}")
     return lines

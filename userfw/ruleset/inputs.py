@@ -40,6 +40,7 @@ class _Given(Parser):
     """Knows only the files that were sent along."""
 
     given: Mapping[str, list[tuple[str, str]]]
+    """By the pattern of the include statement."""
 
     def _matches(self, pattern: str, loc: Location) -> list[str]:
         found = self.given.get(pattern)
@@ -76,10 +77,8 @@ def parse_text(text: str, options: Options, files: Mapping[str, list[tuple[str, 
     if files is None:
         return parse(text, filename=name, include_path=options.include_path, defines=dict(options.defines))
 
-    class Sealed(_Given):
-        given = files
-
-    parser = Sealed(Source(name, text), (), dict(options.defines))
+    parser = _Given(Source(name, text), (), dict(options.defines))
+    parser.given = files
     commands: list[Command] = []
     try:
         with contextlib.suppress(TooManyErrors):
@@ -94,9 +93,9 @@ def parse_text(text: str, options: Options, files: Mapping[str, list[tuple[str, 
 def parse_input(text: str, options: Options, files: Mapping[str, Any] | None = None) -> list[Command]:
     """The commands of a text: JSON where the options allow it and the text looks like it, else nft's language."""
     if (options.json or options.json_input) and text.lstrip()[:1] == "{":
-        from userfw.nft.json_in import from_json
+        from userfw.nft.json_in import parse_json
 
-        return from_json(text, filename=options.filename or "<cmdline>")
+        return parse_json(text)
     return parse_text(text, options, files)
 
 

@@ -207,7 +207,7 @@ class LanguageBackend:
         from userfw.ruleset.objects import object_expr
 
         expr = object_expr(new.node, table.family, self.platform, self.now())
-        expr.used = old.engine.expr.used
+        expr.restore(old.engine.expr.state())
 
         def swap() -> None:
             old.engine.expr = expr

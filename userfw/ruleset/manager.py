@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from userfw.nft.location import NftError, NftErrors
 from userfw.nft.syntax import Command
@@ -26,6 +26,11 @@ from userfw.ruleset.model import Ruleset
 from userfw.ruleset.options import Options
 from userfw.ruleset.output import event_text, events_text, listing_text
 from userfw.ruleset.transaction import Answer, Plan, plan_steps
+
+if TYPE_CHECKING:
+    from userfw.conntrack.table import ConnTable
+    from userfw.nft.datatype import Names
+    from userfw.router.gateway import Gateway
 
 Files = Mapping[str, list[tuple[str, str]]]
 Subscriber = Callable[[list[Event | NewGeneration]], None]
@@ -54,16 +59,24 @@ class Prepared:
 
 
 class RulesetManager:
-    """Owns the current ruleset. `backend` checks, lowers and runs; `now` gives monotonic nanoseconds for listings."""
+    """Owns the current ruleset.
 
-    def __init__(self, backend: Backend | None = None, now: Callable[[], int] | None = None) -> None:
-        if backend is None:
-            from userfw.ruleset.language import LanguageBackend
+    `gateway`: the router.gateway.Gateway whose packets meet it, with `conns` its connection table (by default the
+    gateway's own, or a new one); without a gateway the ruleset is private: it checks, lists and runs nothing.
+    `backend`: instead of these, for tests. `names`: names of interfaces, users, services.
+    """
 
-            backend = LanguageBackend()
-        self.backend = backend
+    def __init__(
+        self,
+        gateway: Gateway | None = None,
+        conns: ConnTable | None = None,
+        *,
+        backend: Backend | None = None,
+        names: Names | None = None,
+    ) -> None:
+        self.backend: Backend = backend or _language(gateway, conns, names)
         self.rules = Ruleset()
-        self._now = now or getattr(backend, "now", None) or (lambda: 0)
+        self._now: Callable[[], int] = getattr(self.backend, "now", _no_time)
         self._subscribers: list[Subscriber] = []
 
     # --- running commands
@@ -207,6 +220,22 @@ class RulesetManager:
         self.rules = draft.rules
         if draft.events:
             self._publish([*draft.events, NewGeneration(draft.rules.generation, 0, "")])
+
+
+def _language(gateway: Gateway | None, conns: ConnTable | None, names: Names | None) -> Backend:
+    from userfw.ruleset.language import LanguageBackend
+    from userfw.ruleset.platform import PrivatePlatform
+
+    if gateway is None:
+        return LanguageBackend(PrivatePlatform(names) if names is not None else PrivatePlatform())
+    from userfw.conntrack.table import ConnTable
+    from userfw.ruleset.gateway_platform import GatewayPlatform
+
+    return LanguageBackend(GatewayPlatform(gateway, conns or gateway.conntrack or ConnTable(gateway.clock), names=names))
+
+
+def _no_time() -> int:
+    return 0
 
 
 def render(problem: NftError) -> str:

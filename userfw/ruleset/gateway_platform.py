@@ -1,0 +1,129 @@
+"""The platform of a ruleset that packets meet: a gateway, its connection table, NAT.
+
+Laws:
+- `install` makes the hook lists of all families and devices anew and swaps them in; it never fails.
+- Entries that are not chains were registered before them: at equal priority chains run first among equals as Linux
+  registers conntrack when the first rule needs it (the order among different kinds at one priority is nft's "undefined").
+- A device that comes later gets its hooks when the gateway tells of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from userfw.conntrack.table import ConnTable
+from userfw.conntrack.track import Confirm, ConntrackIn
+from userfw.core.const import (
+    NF_INET_LOCAL_IN,
+    NF_INET_LOCAL_OUT,
+    NF_INET_POST_ROUTING,
+    NF_INET_PRE_ROUTING,
+    NF_NETDEV_EGRESS,
+    NF_NETDEV_INGRESS,
+    NFPROTO_ARP,
+    NFPROTO_BRIDGE,
+    NFPROTO_IPV4,
+    NFPROTO_IPV6,
+)
+from userfw.core.hook import HookEntry, HookList
+from userfw.core.packet import Device
+from userfw.flowtable.table import FlowEntry
+from userfw.nat.entry import NatEntry
+from userfw.nat.mapping import Nat
+from userfw.nft.datatype import Names
+from userfw.router.gateway import Gateway
+from userfw.router.pipeline import Pipeline
+from userfw.ruleset.compile import Hooks
+
+NAT_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING)
+TRACK_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT)
+CONFIRM_HOOKS = (NF_INET_LOCAL_IN, NF_INET_POST_ROUTING)
+
+
+class GatewayNames(Names):
+    """Interfaces are the gateway's devices."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    def ifindex(self, name: str) -> int | None:
+        device = self.gateway.names.get(name)
+        return int(device.index) if device is not None else None
+
+    def ifname(self, index: int) -> str | None:
+        device = self.gateway.devices.get(index)
+        return str(device.name) if device is not None else None
+
+
+class GatewayPlatform:
+    """Runs a ruleset on a gateway. `conns` None: a gateway that tracks nothing, whatever the rules need."""
+
+    def __init__(
+        self, gateway: Gateway, conns: ConnTable | None = None, nat: Nat | None = None, names: Names | None = None
+    ) -> None:
+        self.gateway = gateway
+        self.clock = gateway.clock
+        self.services = gateway
+        self.conns = conns
+        self.sender = gateway.sender
+        self.names = names or GatewayNames(gateway)
+        self.nat = nat if nat is not None or conns is None else Nat(conns)
+        self.hooks = Hooks()
+        self._track: dict[str, HookEntry] = {}
+        if conns is not None:
+            self._track = {"in": ConntrackIn(conns), "confirm": Confirm(conns), "defrag": gateway.defrag}
+            gateway.conntrack = conns
+            gateway.nat = self.nat
+        gateway.listeners.append(self._changed)
+
+    def devices(self) -> Iterable[Device]:
+        return list(self.gateway.devices.values())
+
+    def install(self, hooks: Hooks) -> None:
+        self.hooks = hooks
+        lists: dict[tuple[int, int], HookList] = {}
+        for family in (NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_ARP, NFPROTO_BRIDGE):
+            for hook in range(5):
+                entries = self._entries(family, hook)
+                if entries:
+                    lists[family, hook] = HookList(hook, entries)
+        self.gateway.set_pipeline(Pipeline(lists, bool(hooks.tracked) and self.conns is not None))
+        for device in self.devices():
+            self._attach(device)
+
+    def _entries(self, family: int, hook: int) -> list[HookEntry]:
+        """The entries of one hook, in the order in which equal priorities run."""
+        hooks = self.hooks
+        entries: list[HookEntry] = list(hooks.chains.get((family, hook), ()))
+        if family not in (NFPROTO_IPV4, NFPROTO_IPV6) or self.conns is None:
+            return entries
+        builtin: list[HookEntry] = []
+        if family in hooks.defrag and hook in TRACK_HOOKS:
+            builtin.append(self._track["defrag"])
+        if family in hooks.tracked:
+            if hook in TRACK_HOOKS:
+                builtin.append(self._track["in"])
+            if hook in CONFIRM_HOOKS:
+                builtin.append(self._track["confirm"])
+            if hook in NAT_HOOKS and self.nat is not None and any(key[0] == family for key in hooks.nat):
+                chains = sorted(hooks.nat.get((family, hook), ()), key=lambda chain: int(chain.priority))
+                builtin.append(NatEntry(self.nat, hook, chains))
+        return builtin + entries
+
+    def _changed(self, event: str, device: Device, address: Any) -> None:
+        if event == "device-add":
+            self._attach(device)
+
+    def _attach(self, device: Device) -> None:
+        """Hang netdev chains and flowtable on a device. The flowtable stands among the chains if there are any."""
+        hooks = self.hooks
+        flowtable = hooks.flowtable_on(device.name)
+        ingress: list[HookEntry] = hooks.on_device(device.name, NF_NETDEV_INGRESS)
+        egress: list[HookEntry] = hooks.on_device(device.name, NF_NETDEV_EGRESS)
+        if ingress and flowtable is not None:
+            ingress = [FlowEntry(flowtable), *ingress]
+            flowtable = None
+        device.flowtable = flowtable
+        device.ingress = HookList(NF_NETDEV_INGRESS, ingress) if ingress else None
+        device.egress = HookList(NF_NETDEV_EGRESS, egress) if egress else None
