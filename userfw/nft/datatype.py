@@ -11,9 +11,9 @@ Laws:
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from socket import AF_INET, AF_INET6, inet_aton, inet_ntop, inet_pton
 from typing import ClassVar, Final, Literal
 
 BIG: Final = "big"
@@ -63,7 +63,7 @@ class Names:
     def host(self, name: str, family: str) -> list[bytes]:
         """Addresses (network order) of a host name; family ``ip`` or ``ip6``."""
         if name == "localhost":
-            return [socket.inet_pton(socket.AF_INET, "127.0.0.1") if family == "ip" else socket.inet_pton(socket.AF_INET6, "::1")]
+            return [inet_pton(AF_INET, "127.0.0.1") if family == "ip" else inet_pton(AF_INET6, "::1")]
         return []
 
     def utc_offset_at(self, when: int) -> int:
@@ -263,13 +263,13 @@ class IPv4Type(Datatype):
 
     def parse(self, text: str, names: Names = DEFAULT_NAMES) -> int:
         try:
-            return int.from_bytes(socket.inet_aton(text), "big")
+            return int.from_bytes(inet_aton(text), "big")
         except OSError:
             return _one_host(text, "ip", names)
 
     def format(self, value: int | bytes, out: Output = DEFAULT_OUTPUT) -> str:
         assert isinstance(value, int)
-        return socket.inet_ntoa(value.to_bytes(4, "big"))
+        return inet_ntop(AF_INET, value.to_bytes(4, "big"))
 
 
 class IPv6Type(Datatype):
@@ -279,13 +279,13 @@ class IPv6Type(Datatype):
 
     def parse(self, text: str, names: Names = DEFAULT_NAMES) -> int:
         try:
-            return int.from_bytes(socket.inet_pton(socket.AF_INET6, text), "big")
+            return int.from_bytes(inet_pton(AF_INET6, text), "big")
         except OSError:
             return _one_host(text, "ip6", names)
 
     def format(self, value: int | bytes, out: Output = DEFAULT_OUTPUT) -> str:
         assert isinstance(value, int)
-        return socket.inet_ntop(socket.AF_INET6, value.to_bytes(16, "big"))
+        return inet_ntop(AF_INET6, value.to_bytes(16, "big"))
 
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
