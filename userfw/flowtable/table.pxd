@@ -14,7 +14,7 @@ cdef class FlowTable(FastPath):
     cdef public str name
     cdef public int family, priority
     cdef public bint counter
-    cdef public object devices
+    cdef public object devices, offloader
     cdef public Sender sender
     cdef readonly ConnTable conns
     cdef readonly Clock clock
@@ -36,6 +36,7 @@ cdef class FlowTable(FastPath):
     cdef int _grow(self) except -1
     cdef int _migrate(self, Py_ssize_t buckets) except -1
     cpdef int teardown(self, Flow flow) except -1
+    cpdef int credit(self, Flow flow, int dir, unsigned long long packets, unsigned long long octets) except -1
     cpdef int sweep(self, Py_ssize_t budget) except -1
 
 cdef class FlowObserver(ConnObserver):

@@ -48,6 +48,7 @@ class FlowTable(FastPath):
 
     - `devices`: names of the devices whose ingress asks it. `counter`: account packets to the connection as well.
     - `tcp_timeout`, `udp_timeout`: ns without a packet after which a flow ends (net.netfilter.nf_flowtable_*_timeout).
+    - `offloader`: told of every flow's begin and end (offload.manager), or None.
     - `forwarded`: packets sent; `added`, `torn_down`, `expired`: flows; `refused`: `flow add` that could not be done.
     """
 
@@ -90,6 +91,7 @@ class FlowTable(FastPath):
         self.expired = 0
         self.refused = 0
         self._next_id = 1
+        self.offloader: Any = None
 
     # The packet path
 
@@ -237,6 +239,8 @@ class FlowTable(FastPath):
         self._insert(flow.original)
         self._insert(flow.reply)
         self.added += 1
+        if self.offloader is not None:
+            self.offloader.begun(flow)
         return 1
 
     def _insert(self, entry: FlowTuple) -> cython.int:
@@ -309,6 +313,8 @@ class FlowTable(FastPath):
         """Take `flow` out and let conntrack judge its connection again (Linux: flow_offload_teardown)."""
         if flow.dead:
             return 0
+        if flow.offload is not None:
+            self.offloader.ended(flow)  # out of hardware before anything else is believed
         flow.dead = True
         self._unlink(flow.original)
         self._unlink(flow.reply)
@@ -317,6 +323,17 @@ class FlowTable(FastPath):
         end(flow.conn, flow, self.conns, idle)
         flow.original.flow = None  # no cycle is left behind: these classes are not garbage collected
         flow.reply.flow = None
+        return 0
+
+    def credit(self, flow: Flow, dir: cython.int, packets: cython.ulonglong, octets: cython.ulonglong) -> cython.int:
+        """A device handled packets of `flow`: count them as if they had been handled here."""
+        entry: FlowTuple = flow.direction(dir)
+        entry.packets += packets
+        entry.bytes += octets
+        if self.counter:
+            conn: Conn = flow.conn
+            conn.packets[dir] += packets
+            conn.bytes[dir] += octets
         return 0
 
     def sweep(self, budget: cython.Py_ssize_t) -> cython.int:

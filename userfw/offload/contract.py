@@ -1,0 +1,177 @@
+"""The driver contract: a flow is a match and one precomputed list of actions; a device that can takes it off the host's hands.
+
+Who calls what, and when:
+- `OffloadManager` is the only caller. It calls from the daemon's one thread, between batches, and never from the packet path.
+- `probe` is asked once for each device of a flowtable with `flags offload`, before the ruleset is committed: a `Refusal` refuses
+  the ruleset with its words. It must leave nothing behind.
+- `install` takes rules, both directions of a flow together, and returns at once. For each rule it calls `done(id, None)` when packets
+  are handled by the device, or `done(id, failure)` when they will not be; at once or later, from the same thread (a driver
+  with threads of its own hands over in `poll`). Until `done` the flow is handled in software; after a failure it stays there.
+- `remove` is synchronous: when it returns no packet is matched any more. Removing what is pending or unknown is no error.
+- `statistics` returns totals since installation; a driver that cannot count returns nothing and says so in its capabilities.
+- `poll` is called at least every 100 ms; it delivers completions, and `lost` when the device was reset or unplugged: the manager
+  then treats every rule of it as gone.
+- `close` removes everything; a driver whose rules outlive the process (filters, pinned programs) also cleans up in `probe`.
+A device may only do what the rule says to exactly the packets that match. It hands up, untouched: TCP with FIN, RST or SYN set,
+fragments, IPv4 options, IPv6 extension headers, TTL or hop limit 1, and packets longer than `Actions.mtu`.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+
+class Failure(enum.Enum):
+    """Why a rule is not in the device."""
+
+    UNSUPPORTED = "the device cannot match or do this"
+    FULL = "the device's table is full"
+    GONE = "the device is gone"
+    FAULT = "the device refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One direction of a flow as it arrives: exact in every field.
+
+    `device` is the interface's name and `ifindex` its number where the driver works; addresses are 4 or 16 bytes in network
+    order; `vlans` the tags, outermost first, as (EtherType, id).
+    """
+
+    device: str
+    ifindex: int
+    protocol: int
+    source: bytes
+    destination: bytes
+    source_port: int
+    destination_port: int
+    vlans: tuple[tuple[int, int], ...] = ()
+    zone: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """All that happens to a matched packet: addresses and ports (the same ones if there is no NAT), TTL or hop limit
+    less one, checksums corrected, tags taken off and put on, Ethernet addresses, out of `device`. `mtu`: bytes of the network layer."""
+
+    device: str
+    ifindex: int
+    source: bytes
+    destination: bytes
+    source_port: int
+    destination_port: int
+    ethernet_source: bytes
+    ethernet_destination: bytes
+    vlans: tuple[tuple[int, int], ...] = ()
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A match and its actions under a number that the manager gives; never reused while the rule may be in a device."""
+
+    id: int
+    match: Match
+    actions: Actions
+
+    @property
+    def translates(self) -> bool:
+        """An address or a port changes."""
+        match, actions = self.match, self.actions
+        return (match.source, match.destination, match.source_port, match.destination_port) != (
+            actions.source,
+            actions.destination,
+            actions.source_port,
+            actions.destination_port,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a device can do. `families`: address lengths (4, 16); `nat`: those that it translates; `protocols`: IP protocol numbers;
+    `capacity`: rules, 0 for no limit of its own; `counts`: statistics are real; `where`: how the driver attaches, for people."""
+
+    families: frozenset[int] = frozenset({4, 16})
+    nat: frozenset[int] = frozenset({4, 16})
+    protocols: frozenset[int] = frozenset({6, 17})
+    vlans: bool = False
+    capacity: int = 0
+    counts: bool = True
+    where: str = ""
+
+    def lacks(self, rule: Rule) -> str:
+        """What of `rule` the device cannot do, in words; empty if it can do all."""
+        size = len(rule.match.source)
+        if size not in self.families:
+            return f"{'IPv4' if size == 4 else 'IPv6'} matching"
+        if rule.translates and size not in self.nat:
+            return f"{'IPv4' if size == 4 else 'IPv6'} NAT"
+        if rule.match.protocol not in self.protocols:
+            return f"IP protocol {rule.match.protocol}"
+        if (rule.match.vlans or rule.actions.vlans) and not self.vlans:
+            return "VLAN tags"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A device cannot offload: the feature that is missing, in words that complete "device X cannot offload: …"."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Totals of one rule since it was installed; `last_used` is monotonic nanoseconds, 0 if never."""
+
+    id: int
+    packets: int
+    bytes: int
+    last_used: int
+
+
+@dataclass(slots=True)
+class Target:
+    """A device as drivers see it: its name in the ruleset, and where it really is."""
+
+    name: str
+    ifindex: int
+    netns: str | None = None
+    system_name: str = ""
+    port: object = field(default=None, repr=False)
+
+
+Done = Callable[[int, Failure | None], None]
+
+
+class Driver(ABC):
+    """Base of all drivers; the module's text is the contract. `name` is what `userfw offload` and the configuration call it."""
+
+    name = ""
+
+    @abstractmethod
+    def probe(self, target: Target) -> Capabilities | Refusal:
+        """What `target` can do, or why it cannot offload."""
+
+    @abstractmethod
+    def install(self, rules: Sequence[Rule], done: Done) -> None:
+        """Put rules into their devices; `done` is called once for each."""
+
+    @abstractmethod
+    def remove(self, ids: Iterable[int]) -> None:
+        """Take rules out before returning."""
+
+    @abstractmethod
+    def statistics(self) -> Iterable[Statistics]:
+        """Totals of every rule that is installed, in one batch."""
+
+    def poll(self, now: int, lost: Callable[[str], None]) -> None:
+        """Deliver completions that are due at `now` (ns); `lost(device name)` for a device that was reset or is gone."""
+        return
+
+    @abstractmethod
+    def close(self) -> None:
+        """Remove everything and detach; callable twice."""
