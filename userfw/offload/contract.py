@@ -1,10 +1,10 @@
-"""The driver contract: a flow is a match and one precomputed list of actions; a device that can takes it off the host's hands.
+"""The driver contract: a flow is a match and one list of actions; a device that can takes it off the host's hands.
 
 Who calls what, and when:
 - `OffloadManager` is the only caller. It calls from the daemon's one thread, between batches, and never from the packet path.
 - `probe` is asked once for each device of a flowtable with `flags offload`, before the ruleset is committed: a `Refusal` refuses
   the ruleset with its words. It must leave nothing behind.
-- `install` takes rules, both directions of a flow together, and returns at once. For each rule it calls `done(id, None)` when packets
+- `install` takes rules, both directions of a flow together, and returns at once. For each it calls `done(id, None)` when packets
   are handled by the device, or `done(id, failure)` when they will not be; at once or later, from the same thread (a driver
   with threads of its own hands over in `poll`). Until `done` the flow is handled in software; after a failure it stays there.
 - `remove` is synchronous: when it returns no packet is matched any more. Removing what is pending or unknown is no error.
@@ -54,8 +54,8 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Actions:
-    """All that happens to a matched packet: addresses and ports (the same ones if there is no NAT), TTL or hop limit
-    less one, checksums corrected, tags taken off and put on, Ethernet addresses, out of `device`. `mtu`: bytes of the network layer."""
+    """All that happens to a matched packet: addresses and ports (the same ones if there is no NAT), TTL or hop limit less one,
+    checksums corrected, tags taken off and put on, Ethernet addresses, out of `device`. `mtu`: bytes of the network layer."""
 
     device: str
     ifindex: int
