@@ -275,7 +275,7 @@ class ParserBase:
     def parse_name(self, what: str) -> str:
         """The name of a table, chain, set or object."""
         token = self.tok
-        if token[0] not in ("word", "quoted") or (token[0] == "word" and token[1] in RESERVED_NAMES):
+        if token[0] != "word" or token[1] in RESERVED_NAMES:
             raise self.unexpected("string")
         self.check_name(token[1], what, self.here())
         self.advance()

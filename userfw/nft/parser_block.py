@@ -120,16 +120,17 @@ class BlockParser(ObjectParser):
         self.end_statement()
 
     def _hook_spec(self, chain: ChainBlock) -> None:
-        start = self.advance()[2]
+        self.advance()
         self.once(chain.hook, f"chain {chain.name}")
+        loc = self.here()
         kind = self.expect_word()
         if kind not in _CHAIN_TYPES:
-            raise self.fail(f"unknown chain type {kind}", self.span(start))
-        at = self.tok[2]
+            raise self.fail("unknown chain type", loc)
         self.expect_word("hook")
+        loc = self.here()
         hook = self.expect_word()
         if hook not in _HOOKS:
-            raise self.fail(f"unknown chain hook {hook}", self.span(at))
+            raise self.fail("unknown chain hook", loc)
         if self.accept_word("device"):
             chain.devices = [self._device()]
         elif self.word == "devices":
@@ -350,13 +351,13 @@ class BlockParser(ObjectParser):
         self.parse_block(lambda: self._flowtable_item(block))
 
     def _flowtable_item(self, block: FlowtableBlock) -> None:
-        start = self.tok[2]
         word = self.expect_word("hook", "devices", "counter", "flags")
         if word == "hook":
             self.once(block.hook, f"flowtable {block.name}")
+            loc = self.here()
             hook = self.expect_word()
             if hook != "ingress":
-                raise self.fail(f"unknown chain hook {hook}", self.span(start))
+                raise self.fail("unknown chain hook", loc)
             block.priority = self.parse_priority()
             block.hook = hook
         elif word == "devices":

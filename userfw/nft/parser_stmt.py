@@ -26,6 +26,7 @@ from userfw.nft.syntax import (
     IpOptionExpr,
     LastStmt,
     LimitStmt,
+    ListExpr,
     LogStmt,
     MangleStmt,
     MapExpr,
@@ -145,11 +146,19 @@ class StmtParser(NatParser):
         right = self.parse_rhs()
         if self.tok[0] == "/" and op in ("", "==", "!="):
             self.advance()
-            mask = self.parse_list(VALUE)
+            mask = self._mask()
             loc = self.span(start)
             return MatchStmt(FlagcmpExpr(op or "==", left, mask, right, loc=loc), loc=loc)
         loc = self.span(start)
         return MatchStmt(RelationalExpr(op, left, right, loc=loc), loc=loc)
+
+    def _mask(self) -> Expr:
+        """``a,b,c`` without prefixes or ranges."""
+        start = self.tok[2]
+        items = [self.parse_binary(VALUE)]
+        while self.accept(","):
+            items.append(self.parse_binary(VALUE))
+        return items[0] if len(items) == 1 else ListExpr(items, loc=self.span(start))
 
     def _verdict(self) -> Stmt:
         return VerdictStmt(self.parse_verdict())
