@@ -190,7 +190,7 @@ def run_file(test: corpus.TestFile) -> Row:
         if line.kind != "rule":
             for table in line.tables:
                 failure = declaration_problem(places[table.name], declare(line, table.family, table.name))
-                row["judged"].count(not failure == line.ok, f"{where(test, line, table)}: {line.text}: {failure}")
+                row["judged"].count((not failure) == line.ok, f"{where(test, line, table)}: {line.text}: {failure}")
         else:
             run_rule(test, line, places, row)
     return row
@@ -337,7 +337,7 @@ def table(rows: dict[str, Row]) -> str:
     """The rows as text, with totals."""
     total = new_row()
     lines = [f"{'file':32}" + "".join(f"{name:>16}" for name in COLUMNS)]
-    for name, row in rows.items():
+    for row in rows.values():
         for column in COLUMNS:
             total[column].passed += row[column].passed
             total[column].total += row[column].total

@@ -28,7 +28,14 @@ SEEDS = [
     "dnat ip to ip saddr . tcp dport map { 192.168.1.2 . 80 : 10.141.10.0/24 . 8888 - 8999 }",
     "ct timeout t { protocol tcp; policy = { established : 2m3s } }",
 ]
-WORDS = ["table", "chain", "set", "map", "rule", "add", "delete", "ip", "ip6", "saddr", "tcp", "dport", "{", "}", "(", ")", ":", ";", ",", ".", "-", "/", "*", "@", "$", "=", "==", "!=", "<", ">", "&", "|", "^", "<<", ">>", "!", "\n", "1", "0x10", "80", "1.2.3.4", "::1", '"x"', "10s", "eth*", "accept", "drop", "jump", "vmap", "map", "counter", "limit", "rate", "ct", "state", "meta", "mark", "th", "@th,0,8", "elements", "type", "typeof", "flags", "timeout", "policy", "hook", "priority", "define", "include", "log", "prefix", "reject", "with", "queue", "to", "dnat", "random", "comment", "1:2", "[::1]", "#c"]
+WORDS = [
+    "table", "chain", "set", "map", "rule", "add", "delete", "ip", "ip6", "saddr", "tcp", "dport", "{", "}", "(", ")",
+    ":", ";", ",", ".", "-", "/", "*", "@", "$", "=", "==", "!=", "<", ">", "&", "|", "^", "<<", ">>", "!", "\n", "1",
+    "0x10", "80", "1.2.3.4", "::1", '"x"', "10s", "eth*", "accept", "drop", "jump", "vmap", "map", "counter", "limit",
+    "rate", "ct", "state", "meta", "mark", "th", "@th,0,8", "elements", "type", "typeof", "flags", "timeout",
+    "policy", "hook", "priority", "define", "include", "log", "prefix", "reject", "with", "queue", "to", "dnat",
+    "random", "comment", "1:2", "[::1]", "#c",
+]  # fmt: skip
 
 
 def corpus_lines() -> list[str]:
@@ -88,7 +95,10 @@ def test_any_text(text: str) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from(["(", "{", "jump { ", "((1 | ", "1 | (", "ip saddr { ", "{ {", "jhash ", "table t { "]), st.integers(1, 3000))
+@given(
+    st.sampled_from(["(", "{", "jump { ", "((1 | ", "1 | (", "ip saddr { ", "{ {", "jhash ", "table t { "]),
+    st.integers(1, 3000),
+)
 def test_nesting(piece: str, count: int) -> None:
     check("add rule t c " + piece * count)
     check("define x = " + piece * count)
@@ -98,8 +108,13 @@ JSON_LEAVES = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floa
     ["", "*", "@", "@s", "ip", "tcp", "saddr", "0x10", "accept", "==", "in", "eth*", "x" * 300]
 )
 JSON_KEYS = st.sampled_from(
-    ["add", "delete", "table", "chain", "rule", "set", "map", "element", "match", "left", "right", "op", "payload", "protocol", "field", "base", "offset", "len", "elem", "val", "concat", "range", "prefix", "addr", "family", "name", "handle", "expr", "type", "flags", "hook", "prio", "dev", "policy", "counter", "limit", "rate", "per", "vmap", "key", "data", "meta", "ct", "jump", "target", "snat", "quota", "log", "nftables", "stmt", "timeout", "ruleset", "tunnel"]
-)
+    [
+    "add", "delete", "table", "chain", "rule", "set", "map", "element", "match", "left", "right", "op", "payload",
+    "protocol", "field", "base", "offset", "len", "elem", "val", "concat", "range", "prefix", "addr", "family",
+    "name", "handle", "expr", "type", "flags", "hook", "prio", "dev", "policy", "counter", "limit", "rate", "per",
+    "vmap", "key", "data", "meta", "ct", "jump", "target", "snat", "quota", "log", "nftables", "stmt", "timeout",
+    "ruleset", "tunnel",
+])  # fmt: skip
 JSON_VALUES = st.recursive(
     JSON_LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(JSON_KEYS, inner, max_size=4), max_leaves=25
 )
