@@ -1,0 +1,35 @@
+from userfw.core.const cimport (
+    ARPHRD_LOOPBACK, IPPROTO_ICMP, IPPROTO_ICMPV6, NFPROTO_IPV4, NFPROTO_IPV6, PACKET_HOST, VNET_F_NEEDS_CSUM,
+)
+from userfw.core.packet cimport Device, Packet
+from userfw.router.base cimport Router
+from userfw.router.const cimport (
+    ICMP_DEST_UNREACH, ICMP_ECHO, ICMP_ECHOREPLY, ICMP_FRAG_NEEDED, ICMPV6_ECHO_REPLY, ICMPV6_PARAMPROB,
+    ICMPV6_PKT_TOOBIG, ICMPV6_UNK_OPTION, IPV6_MIN_MTU, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL, RTN_UNICAST,
+)
+from userfw.router.ratelimit cimport ErrorLimits
+from userfw.router.types cimport Dst
+from userfw.wire.build cimport copy_bytes, icmp_checksum, icmp_checksum_ok, ipv4, ipv6
+
+cdef class Icmp:
+    cdef Router router
+    cdef readonly ErrorLimits limits
+    cdef readonly unsigned long long sent, limited, echoes
+    cpdef int error(self, Packet pkt, int type, int code, unsigned int info) except -1
+    cdef int _error4(self, Packet pkt, int type, int code, unsigned int info) except -1
+    cdef bint _answerable4(self, Packet pkt, unsigned int source) except? -1
+    cdef unsigned int _own_source4(self, Packet pkt, Dst dst) except? 0xFFFFFFFF
+    cdef int _error6(self, Packet pkt, int type, int code, unsigned int info) except -1
+    cdef bint _answerable6(self, Packet pkt, int type, int code, unsigned long long hi, unsigned long long lo) except? -1
+    cpdef Dst route_back6(self, Packet pkt, unsigned long long hi, unsigned long long lo)
+    cdef tuple _own_source6(self, Packet pkt, Dst dst)
+    cdef bint _from_loopback(self, Packet pkt) except? -1
+    cdef bint _peer_ok(self, Dst dst, unsigned long long hi, unsigned long long lo, unsigned long long cost) except? -1
+    cdef _fill(self, Packet reply, Packet pkt, int type, int code, unsigned int info, Py_ssize_t quoted)
+    cdef int _send(self, Packet reply) except -1
+    cpdef bint echo4(self, Packet pkt) except? -1
+    cpdef bint echo6(self, Packet pkt) except? -1
+    cdef bint _echo(self, Packet reply, Packet pkt, int type, Py_ssize_t length) except? -1
+    cpdef bint valid(self, Packet pkt) except? -1
+
+cpdef bint is_echo(Packet pkt) except? -1

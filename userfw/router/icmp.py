@@ -1,0 +1,278 @@
+"""ICMP and ICMPv6 errors of the gateway (RFC 1812 4.3, RFC 4443; Linux: icmp_send, icmp6_send) and echo answers.
+
+Laws: an error never answers an error, a fragment other than the first (IPv4), a broadcast or multicast (but for packet too
+big and unknown options in IPv6), or a source that names no single host. It quotes what fits into 576 bytes (IPv4) or 1280
+(IPv6). It is a packet of the gateway itself, so output and postrouting hooks and NAT of the related connection apply to it.
+"""
+
+from __future__ import annotations
+
+import cython
+
+if not cython.compiled:
+    from userfw.core.const import (
+        ARPHRD_LOOPBACK,
+        IPPROTO_ICMP,
+        IPPROTO_ICMPV6,
+        NFPROTO_IPV4,
+        NFPROTO_IPV6,
+        PACKET_HOST,
+        VNET_F_NEEDS_CSUM,
+    )
+    from userfw.core.packet import Device, Packet
+    from userfw.router.base import Router
+    from userfw.router.const import (
+        ICMP_DEST_UNREACH,
+        ICMP_ECHO,
+        ICMP_ECHOREPLY,
+        ICMP_FRAG_NEEDED,
+        ICMPV6_ECHO_REPLY,
+        ICMPV6_PARAMPROB,
+        ICMPV6_PKT_TOOBIG,
+        ICMPV6_UNK_OPTION,
+        IPV6_MIN_MTU,
+        RTN_ANYCAST,
+        RTN_BROADCAST,
+        RTN_LOCAL,
+        RTN_UNICAST,
+    )
+    from userfw.router.ratelimit import ErrorLimits
+    from userfw.router.types import Dst
+    from userfw.wire.build import copy_bytes, icmp_checksum, icmp_checksum_ok, ipv4, ipv6
+
+DUMMY_SOURCE = 0xC0000008  # 192.0.0.8 (RFC 7600): the gateway has no IPv4 address at all
+
+
+class Icmp:
+    """The ICMP side of one gateway, both families."""
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+        self.limits = ErrorLimits(router.settings)
+        self.sent = 0
+        self.limited = 0
+        self.echoes = 0
+
+    def error(self, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint) -> cython.int:
+        """Answer `pkt` with an error; `info` is the second word of the message. 1 if one was sent."""
+        if pkt.nfproto == NFPROTO_IPV4:
+            return self._error4(pkt, type, code, info)
+        if pkt.nfproto == NFPROTO_IPV6:
+            return self._error6(pkt, type, code, info)
+        return 0
+
+    # -- IPv4
+
+    def _error4(self, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint) -> cython.int:
+        l3: cython.Py_ssize_t = pkt.l3
+        source: cython.uint = pkt.get32(l3 + 12)
+        quoted: cython.Py_ssize_t
+        dst: Dst
+        reply: Packet
+        if not self._answerable4(pkt, source):
+            return 0
+        limited: cython.bint = ((self.router.settings.icmp_ratemask >> type) & 1) != 0 and not (
+            type == ICMP_DEST_UNREACH and code == ICMP_FRAG_NEEDED
+        )
+        if limited and not self._from_loopback(pkt) and not self.limits.global_allow(self.router.clock.now):
+            self.limited += 1
+            return 0
+        dst = self.router.routes.resolve(NFPROTO_IPV4, 0, source, 0, 0, 0, None)
+        if dst.type not in (RTN_UNICAST, RTN_LOCAL):
+            return 0
+        if limited and not self._peer_ok(dst, 0, source, self.router.settings.icmp_ratelimit):
+            return 0
+        own: cython.uint = self._own_source4(pkt, dst)
+        quoted = min(pkt.end - l3, min(dst.mtu if dst.mtu else 576, 576) - 28)
+        reply = self.router.take()
+        ipv4(reply, IPPROTO_ICMP, 8 + quoted, own, source, self.router.settings.ttl, (pkt.get8(l3 + 1) & 0x1E) | 0xC0, self.router.next_id(), False)
+        self._fill(reply, pkt, type, code, info, quoted)
+        return self._send(reply)
+
+    def _answerable4(self, pkt: Packet, source: cython.uint) -> cython.bint:
+        to: cython.uint = pkt.get32(pkt.l3 + 16)
+        kind: cython.int
+        if pkt.pkttype != PACKET_HOST or to >> 28 == 14 or to == 0xFFFFFFFF:
+            return False
+        if pkt.fragoff or source == 0 or source >> 28 >= 14:
+            return False
+        dst: Dst | None = pkt.route
+        if dst is not None and dst.type == RTN_BROADCAST:
+            return False
+        if pkt.l4proto == IPPROTO_ICMP:
+            if pkt.l4 >= pkt.end:
+                return False
+            kind = pkt.get8(pkt.l4)
+            if kind > 18 or kind in (3, 4, 5, 11, 12):
+                return False
+        return True
+
+    def _own_source4(self, pkt: Packet, dst: Dst) -> cython.uint:
+        """The address that was asked if it is ours, else the best one towards the offender."""
+        to: cython.uint = pkt.get32(pkt.l3 + 16)
+        if self.router.routes.resolve(NFPROTO_IPV4, 0, to, 0, 0, 0, None).type == RTN_LOCAL:
+            return to
+        found = self.router.source_for(dst, NFPROTO_IPV4)
+        return found[1] if found is not None else DUMMY_SOURCE
+
+    # -- IPv6
+
+    def _error6(self, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint) -> cython.int:
+        l3: cython.Py_ssize_t = pkt.l3
+        hi: cython.ulonglong = pkt.get64(l3 + 8)
+        lo: cython.ulonglong = pkt.get64(l3 + 16)
+        quoted: cython.Py_ssize_t
+        dst: Dst
+        reply: Packet
+        if not self._answerable6(pkt, type, code, hi, lo):
+            return 0
+        limited: cython.bint = type != ICMPV6_PKT_TOOBIG and type < 128
+        if limited and not self._from_loopback(pkt) and not self.limits.global_allow(self.router.clock.now):
+            self.limited += 1
+            return 0
+        dst = self.route_back6(pkt, hi, lo)
+        if dst.type not in (RTN_UNICAST, RTN_LOCAL, RTN_ANYCAST):
+            return 0
+        cost: cython.ulonglong = self.router.settings.icmp6_ratelimit
+        if dst.prefixlen < 128:
+            cost >>= (128 - dst.prefixlen) >> 5
+        if limited and not self._peer_ok(dst, hi, lo, cost):
+            return 0
+        own = self._own_source6(pkt, dst)
+        if own is None:
+            return 0
+        quoted = min(pkt.end - l3, IPV6_MIN_MTU - 48)
+        reply = self.router.take()
+        ipv6(reply, IPPROTO_ICMPV6, 8 + quoted, own[0], own[1], hi, lo, self.router.settings.ttl, 0)
+        reply.route = dst
+        self._fill(reply, pkt, type, code, info, quoted)
+        return self._send(reply)
+
+    def _answerable6(
+        self, pkt: Packet, type: cython.int, code: cython.int, hi: cython.ulonglong, lo: cython.ulonglong
+    ) -> cython.bint:
+        multicast: cython.bint = pkt.get8(pkt.l3 + 24) == 0xFF or pkt.pkttype != PACKET_HOST
+        if multicast and type != ICMPV6_PKT_TOOBIG and not (type == ICMPV6_PARAMPROB and code == ICMPV6_UNK_OPTION):
+            return False
+        if (hi == 0 and lo == 0) or hi >> 56 == 0xFF:
+            return False
+        if pkt.l4proto == IPPROTO_ICMPV6 and pkt.fragoff == 0:
+            if pkt.l4 >= pkt.end or pkt.get8(pkt.l4) < 128:
+                return False
+        return True
+
+    def route_back6(self, pkt: Packet, hi: cython.ulonglong, lo: cython.ulonglong) -> Dst:
+        """The way back to a source; a link-local one is on the link the packet came from."""
+        device: Device | None = None
+        if hi >> 54 == 0x3FA:
+            device = pkt.iif if pkt.iif is not None else pkt.oif
+        return self.router.routes.resolve_out(NFPROTO_IPV6, hi, lo, 0, 0, 0, device)
+
+    def _own_source6(self, pkt: Packet, dst: Dst) -> tuple[int, int] | None:
+        hi: cython.ulonglong = pkt.get64(pkt.l3 + 24)
+        lo: cython.ulonglong = pkt.get64(pkt.l3 + 32)
+        if hi >> 56 != 0xFF:
+            kind: cython.int = self.router.routes.resolve(NFPROTO_IPV6, hi, lo, 0, 0, 0, pkt.iif).type
+            if kind in (RTN_LOCAL, RTN_ANYCAST):
+                return (hi, lo)
+        if dst.type == RTN_LOCAL:
+            return (dst.key_hi, dst.key_lo)
+        return self.router.source_for(dst, NFPROTO_IPV6)
+
+    # -- both
+
+    def _from_loopback(self, pkt: Packet) -> cython.bint:
+        device: Device | None = pkt.iif
+        return device is not None and device.type == ARPHRD_LOOPBACK
+
+    def _peer_ok(self, dst: Dst, hi: cython.ulonglong, lo: cython.ulonglong, cost: cython.ulonglong) -> cython.bint:
+        device: Device | None = dst.oif
+        if cost == 0 or dst.type == RTN_LOCAL or (device is not None and device.type == ARPHRD_LOOPBACK):
+            return True
+        if self.limits.peer_allow(hi, lo, cost, self.router.clock.now):
+            return True
+        self.limited += 1
+        return False
+
+    def _fill(
+        self, reply: Packet, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint, quoted: cython.Py_ssize_t
+    ) -> None:
+        reply.put16(reply.l4, (type << 8) | code)
+        reply.put32(reply.l4 + 4, info)
+        copy_bytes(reply, reply.l4 + 8, pkt, pkt.l3, quoted)
+        icmp_checksum(reply)
+
+    def _send(self, reply: Packet) -> cython.int:
+        self.sent += 1
+        self.router.local_out(reply)
+        self.router.give(reply)
+        return 1
+
+    # -- echo
+
+    def echo4(self, pkt: Packet) -> cython.bint:
+        """Answer an echo request for us (RFC 1122 3.2.2.6); False if it is not answered."""
+        settings = self.router.settings
+        l3: cython.Py_ssize_t = pkt.l3
+        length: cython.Py_ssize_t = pkt.end - pkt.l4
+        source: cython.uint = pkt.get32(l3 + 12)
+        own: cython.uint = pkt.get32(l3 + 16)
+        dst: Dst | None = pkt.route
+        shared: cython.bint = dst is not None and dst.type != RTN_LOCAL
+        if settings.icmp_echo_ignore_all or (shared and settings.icmp_echo_ignore_broadcasts):
+            return False
+        if shared:
+            back: Dst = self.router.routes.resolve(NFPROTO_IPV4, 0, source, 0, 0, 0, None)
+            found = self.router.source_for(back, NFPROTO_IPV4)
+            if found is None:
+                return False
+            own = found[1]
+        reply: Packet = self.router.take()
+        ipv4(reply, IPPROTO_ICMP, length, own, source, settings.ttl, pkt.get8(l3 + 1), self.router.next_id(), False)
+        return self._echo(reply, pkt, ICMP_ECHOREPLY, length)
+
+    def echo6(self, pkt: Packet) -> cython.bint:
+        """Answer an ICMPv6 echo request (RFC 4443 4.2)."""
+        l3: cython.Py_ssize_t = pkt.l3
+        length: cython.Py_ssize_t = pkt.end - pkt.l4
+        hi: cython.ulonglong = pkt.get64(l3 + 8)
+        lo: cython.ulonglong = pkt.get64(l3 + 16)
+        own_hi: cython.ulonglong = pkt.get64(l3 + 24)
+        own_lo: cython.ulonglong = pkt.get64(l3 + 32)
+        dst: Dst | None = pkt.route
+        if self.router.settings.icmp_echo_ignore_all or hi >> 56 == 0xFF or (hi == 0 and lo == 0):
+            return False
+        back: Dst = self.route_back6(pkt, hi, lo)
+        if dst is None or dst.type != RTN_LOCAL:
+            found = self.router.source_for(back, NFPROTO_IPV6)
+            if found is None:
+                return False
+            own_hi, own_lo = found
+        reply: Packet = self.router.take()
+        ipv6(reply, IPPROTO_ICMPV6, length, own_hi, own_lo, hi, lo, self.router.settings.ttl, (pkt.get16(l3) >> 4) & 0xFF)
+        if hi >> 54 == 0x3FA:
+            reply.route = back
+        return self._echo(reply, pkt, ICMPV6_ECHO_REPLY, length)
+
+    def _echo(self, reply: Packet, pkt: Packet, type: cython.int, length: cython.Py_ssize_t) -> cython.bint:
+        copy_bytes(reply, reply.l4, pkt, pkt.l4, length)
+        reply.put16(reply.l4, type << 8)
+        icmp_checksum(reply)
+        self.echoes += 1
+        self.router.local_out(reply)
+        self.router.give(reply)
+        return True
+
+    def valid(self, pkt: Packet) -> cython.bint:
+        """The message is long enough and its checksum right (or still to be completed by the sender's card)."""
+        if pkt.end - pkt.l4 < 8:
+            return False
+        return (pkt.vnet_flags & VNET_F_NEEDS_CSUM) != 0 or icmp_checksum_ok(pkt)
+
+
+def is_echo(pkt: Packet) -> cython.bint:
+    """An echo request of the packet's family."""
+    kind: cython.int = pkt.get16(pkt.l4)
+    if pkt.nfproto == NFPROTO_IPV4:
+        return kind == ICMP_ECHO << 8
+    return kind >> 8 == 128
