@@ -95,21 +95,28 @@ class Router(Services):
 
     def drop(self, pkt: Packet, reason: cython.int) -> cython.int:
         """Count a dropped packet, also at the device it came in on (or was to leave by); returns the reason."""
-        device: Device | None = pkt.iif
         pkt.drop_reason = reason
+        self.count_drop(pkt, reason)
+        return reason
+
+    def count_drop(self, pkt: Packet | None, reason: cython.int) -> cython.int:
+        """Count one dropped packet of which `pkt` (None if nothing is known) says the device."""
         self.drops[reason] += 1
+        if pkt is None:
+            return 0
+        device: Device | None = pkt.iif
         if device is not None:
             device.rx_dropped += 1
         else:
             device = pkt.oif
             if device is None:
-                return reason
+                return 0
             device.tx_dropped += 1
         counts = self.device_drops.get(device.index)
         if counts is None:
             counts = self.device_drops[device.index] = array("Q", bytes(8 * DROP_COUNT))
         counts[reason] += 1
-        return reason
+        return 0
 
     def drop_counts(self) -> list[int]:
         """Packets dropped, by DROP_* reason."""

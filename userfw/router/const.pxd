@@ -1,4 +1,4 @@
-# C-level twin of const.py; tests/router/test_const.py compares the two.
+# C-level twin of const.py; tests/router/test_router_const.py compares the two.
 
 cdef enum:
     # Route types (Linux: RTN_*)
@@ -84,3 +84,7 @@ cdef enum:
     IP_MF = 0x2000
     IP_OFFSET = 0x1FFF
     IPV6_MIN_MTU = 1280
+    # Who gathers fragments: those of one packet for different users are different queues (Linux: enum ip_defrag_users)
+    USER_LOCAL = 0
+    USER_IN = 1
+    USER_OUT = 2

@@ -1,6 +1,6 @@
 """Numbers of the router: route types and scopes, neighbour states, ICMP types, and Linux's default limits.
 
-`const.pxd` is the C-level twin; tests/router/test_const.py compares the two. Sources: rtnetlink(7), linux/neighbour.h,
+`const.pxd` is the C-level twin; tests/router/test_router_const.py compares the two. Sources: rtnetlink(7), linux/neighbour.h,
 linux/icmp.h, linux/icmpv6.h, ip-sysctl.rst.
 """
 
@@ -97,3 +97,8 @@ IP_DF: Final = 0x4000
 IP_MF: Final = 0x2000
 IP_OFFSET: Final = 0x1FFF
 IPV6_MIN_MTU: Final = 1280
+
+# Who gathers fragments: those of one packet for different users are different queues (Linux: enum ip_defrag_users)
+USER_LOCAL: Final = 0
+USER_IN: Final = 1
+USER_OUT: Final = 2

@@ -19,7 +19,12 @@ if not cython.compiled:
 
 
 def exceeds(pkt: Packet, mtu: cython.int) -> cython.bint:
-    """The network packet, or with GSO each of its segments, is larger than `mtu` (Linux: skb_gso_validate_network_len)."""
+    """The network packet, or with GSO each of its segments, is larger than `mtu`; of a reassembled one, its largest fragment.
+
+    Linux: ip_exceeds_mtu, ip6_pkt_too_big, skb_gso_validate_network_len.
+    """
+    if pkt.frag_max_size:
+        return pkt.frag_max_size > mtu
     kind: cython.int = pkt.gso_type & 0x7F
     header: cython.Py_ssize_t
     if kind == VNET_GSO_NONE or pkt.gso_size == 0:

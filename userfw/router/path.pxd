@@ -1,14 +1,14 @@
 from userfw.conntrack.conn cimport Conn, TupleNode
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
-    ARPHRD_ETHER, ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, NF_ACCEPT, NF_DROP, NF_INET_FORWARD,
+    ARPHRD_ETHER, ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, ETH_P_IP, ETH_P_IPV6, NF_ACCEPT, NF_DROP, NF_INET_FORWARD,
     NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_ARP, NFPROTO_IPV4,
-    NFPROTO_IPV6, PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST, PACKET_OTHERHOST, VNET_GSO_NONE,
+    NFPROTO_IPV6, PACKET_HOST, PACKET_OTHERHOST,
 )
 from userfw.core.drop cimport (
-    DROP_DEVICE_DOWN, DROP_FORWARDING_OFF, DROP_FRAG_NEEDED, DROP_INTERNAL_ERROR, DROP_IP_OPTIONS, DROP_MALFORMED,
-    DROP_MARTIAN, DROP_NEIGH_FAILED, DROP_NO_ROUTE, DROP_NOT_SPECIFIED, DROP_OTHERHOST, DROP_PROHIBITED, DROP_RULE,
-    DROP_SOURCE_FILTER, DROP_TTL_EXPIRED, DROP_TX_FAILED, DROP_UNKNOWN_ETHERTYPE,
+    DROP_DEVICE_DOWN, DROP_FORWARDING_OFF, DROP_FRAG_NEEDED, DROP_INTERNAL_ERROR, DROP_MARTIAN, DROP_NEIGH_FAILED,
+    DROP_NO_ROUTE, DROP_NOT_SPECIFIED, DROP_OTHERHOST, DROP_PROHIBITED, DROP_RULE, DROP_SOURCE_FILTER,
+    DROP_TTL_EXPIRED, DROP_TX_FAILED, DROP_UNKNOWN_ETHERTYPE,
 )
 from userfw.core.fastpath cimport CachedRoute, FastPath
 from userfw.core.hook cimport HookList
@@ -19,19 +19,25 @@ from userfw.router.const cimport (
     ICMP_DEST_UNREACH, ICMP_EXC_TTL, ICMP_FRAG_NEEDED, ICMP_HOST_UNREACH, ICMP_NET_UNREACH, ICMP_PKT_FILTERED,
     ICMP_TIME_EXCEEDED, ICMPV6_ADM_PROHIBITED, ICMPV6_DEST_UNREACH, ICMPV6_EXC_HOPLIMIT, ICMPV6_NOROUTE,
     ICMPV6_NOT_NEIGHBOUR, ICMPV6_PKT_TOOBIG, ICMPV6_TIME_EXCEED, RTN_ANYCAST, RTN_BLACKHOLE, RTN_BROADCAST, RTN_LOCAL,
-    RTN_MULTICAST, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC,
+    RTN_MULTICAST, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC, USER_LOCAL,
 )
+from userfw.router.fragment cimport Fragmenter
 from userfw.router.inspect cimport exceeds, flow_hash, ipv4_options, ipv6_hop_options
 from userfw.router.neigh cimport NeighbourTable
 from userfw.router.pipeline cimport Pipeline
+from userfw.router.reassembly cimport Reassembly
 from userfw.router.settings cimport Settings
 from userfw.router.types cimport Dst, Neighbour
+from userfw.wire.gso cimport check_untrusted
 from userfw.wire.parse cimport parse_link_untrusted, parse_network_untrusted, trim
 
 cdef class Path(Router):
     cdef public Pipeline pipeline
     cdef readonly NeighbourTable neighbours
     cdef readonly Arp arp
+    cdef readonly Fragmenter fragments
+    cdef readonly Reassembly reassembly
+    cdef public Device local_device
     cdef list backlog
     cdef dict vlans
     cpdef int receive(self, Packet pkt) except -1
@@ -57,6 +63,8 @@ cdef class Path(Router):
     cpdef CachedRoute route_back(self, Packet pkt)
     cdef int _local_in(self, Packet pkt) except -1
     cpdef int after_input(self, Packet pkt) except -1
+    cdef int _unfinished(self, Packet pkt) except -1
+    cdef int _from_local(self, Packet pkt, int reason) except -1
     cpdef Dst route_output(self, Packet pkt)
     cdef _touch(self, Port port)
     cdef _tag(self, Packet pkt, Device device)
@@ -64,6 +72,4 @@ cdef class Path(Router):
     cdef _drain(self)
     cpdef bint listens(self, Device device, int family, unsigned long long hi, unsigned long long lo) except? -1
     cpdef Dst looping(self, Dst dst)
-    cpdef int fragment(self, Packet pkt, Dst dst) except -1
-    cpdef bint reassemble(self, Packet pkt) except? -1
     cpdef int deliver(self, Packet pkt) except -1

@@ -80,12 +80,16 @@ if not cython.compiled:
         RTN_UNICAST,
         RTN_UNREACHABLE,
         RTN_UNSPEC,
+        USER_LOCAL,
     )
+    from userfw.router.fragment import Fragmenter
     from userfw.router.inspect import exceeds, flow_hash, ipv4_options, ipv6_hop_options
     from userfw.router.neigh import NeighbourTable
     from userfw.router.pipeline import Pipeline
+    from userfw.router.reassembly import Reassembly
     from userfw.router.settings import Settings
     from userfw.router.types import Dst, Neighbour
+    from userfw.wire.gso import check_untrusted
     from userfw.wire.parse import parse_link_untrusted, parse_network_untrusted, trim
 
 BACKLOG_LIMIT = 1000
@@ -106,6 +110,9 @@ class Path(Router):
         self.neighbours = NeighbourTable(self)
         self.arp = Arp(self, self.neighbours)
         self.neighbours.arp = self.arp
+        self.fragments = Fragmenter(self)
+        self.reassembly = Reassembly(self)
+        self.local_device: Device | None = None
         self.backlog: list[Packet] = []
         self.vlans: dict[tuple[int, int, int], Device] = {}
 
@@ -151,6 +158,11 @@ class Path(Router):
         reason: cython.int = parse_link_untrusted(pkt)
         if reason == DROP_NOT_SPECIFIED:
             reason = parse_network_untrusted(pkt)
+            if pkt.vnet_flags or pkt.gso_type:
+                if reason == DROP_NOT_SPECIFIED:
+                    reason = check_untrusted(pkt)
+        if device is self.local_device:
+            return self._from_local(pkt, reason)
         if device.flowtable is not None and reason == DROP_NOT_SPECIFIED and pkt.pkttype == PACKET_HOST:
             fast = device.flowtable
             if fast.forward(pkt):
@@ -431,9 +443,8 @@ class Path(Router):
     def after_postrouting(self, pkt: Packet) -> cython.int:
         """Past postrouting: fragment if the link needs it, then the link (Linux: ip_finish_output, ip6_finish_output)."""
         dst: Dst = pkt.route
-        if pkt.end - pkt.l3 > dst.mtu or pkt.frag_max_size:
-            if exceeds(pkt, dst.mtu) or pkt.frag_max_size:
-                return self.fragment(pkt, dst)
+        if pkt.frag_max_size or (pkt.end - pkt.l3 > dst.mtu and exceeds(pkt, dst.mtu)):
+            return self.fragments.output(pkt, dst.mtu)
         return self.emit(pkt)
 
     def route_back(self, pkt: Packet) -> CachedRoute | None:
@@ -453,8 +464,8 @@ class Path(Router):
     def _local_in(self, pkt: Packet) -> cython.int:
         """For the gateway itself: whole packets only, then the input hook (Linux: ip_local_deliver, ip6_input)."""
         if pkt.is_fragment and pkt.nfproto == NFPROTO_IPV4:
-            if not self.reassemble(pkt):
-                return DROP_NOT_SPECIFIED
+            if self.reassembly.gather_untrusted(pkt, USER_LOCAL) <= 0:
+                return self._unfinished(pkt)
         if self.pipeline is not None:
             verdict: cython.int = self.pipeline.run(pkt.nfproto, NF_INET_LOCAL_IN, pkt)
             if verdict != NF_ACCEPT:
@@ -464,9 +475,26 @@ class Path(Router):
     def after_input(self, pkt: Packet) -> cython.int:
         """Past the input hook: to the local port or the built-in answerers."""
         if pkt.is_fragment and pkt.nfproto == NFPROTO_IPV6:
-            if not self.reassemble(pkt):
-                return DROP_NOT_SPECIFIED
+            if self.reassembly.gather_untrusted(pkt, USER_LOCAL) <= 0:
+                return self._unfinished(pkt)
         return self.deliver(pkt)
+
+    def _unfinished(self, pkt: Packet) -> cython.int:
+        """A fragment that was kept, or refused with a reason."""
+        if pkt.drop_reason != DROP_NOT_SPECIFIED:
+            return self.drop(pkt, pkt.drop_reason)
+        return DROP_NOT_SPECIFIED
+
+    def _from_local(self, pkt: Packet, reason: cython.int) -> cython.int:
+        """What a service behind the local port sends is a packet of the gateway itself."""
+        if reason != DROP_NOT_SPECIFIED:
+            return self.drop(pkt, reason)
+        if pkt.nfproto not in (NFPROTO_IPV4, NFPROTO_IPV6):
+            return self.drop(pkt, DROP_UNKNOWN_ETHERTYPE)
+        trim(pkt)
+        set_start(pkt, pkt.l3)
+        pkt.iif = None
+        return self.local_out(pkt)
 
     def local_out(self, pkt: Packet) -> cython.int:
         """Linux: ip_local_out, ip6_local_out."""
@@ -629,14 +657,6 @@ class Path(Router):
 
     def looping(self, dst: Dst) -> Dst:
         """The Dst to use for output: one of type RTN_LOCAL goes by `lo`."""
-        raise NotImplementedError
-
-    def fragment(self, pkt: Packet, dst: Dst) -> cython.int:
-        """Cut a packet that exceeds the link, send the pieces; or refuse with an ICMP error."""
-        raise NotImplementedError
-
-    def reassemble(self, pkt: Packet) -> cython.bint:
-        """True if `pkt` now is the whole packet; False if the fragment was kept, or dropped and counted."""
         raise NotImplementedError
 
     def deliver(self, pkt: Packet) -> cython.int:
