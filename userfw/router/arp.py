@@ -19,6 +19,7 @@ if not cython.compiled:
         PACKET_HOST,
         PACKET_LOOPBACK,
         PACKET_OTHERHOST,
+        U32_MASK,
     )
     from userfw.core.drop import DROP_MALFORMED, DROP_NOT_SPECIFIED, DROP_OTHERHOST
     from userfw.core.packet import Device, Packet
@@ -50,7 +51,7 @@ class Arp(Solicitor):
     def solicit(self, neigh: Neighbour, pkt: Packet | None, unicast: cython.bint) -> cython.int:
         """Linux: arp_solicit with arp_announce 0."""
         device: Device = neigh.device
-        target: cython.uint = neigh.lo & 0xFFFFFFFF
+        target: cython.uint = neigh.lo & U32_MASK
         source: cython.uint = 0
         if pkt is not None and pkt.nfproto == NFPROTO_IPV4:
             source = pkt.get32(pkt.l3 + 12)
@@ -60,11 +61,11 @@ class Arp(Solicitor):
             source = select_ipv4(self.router, device, target, SCOPE_LINK)
         if unicast:
             return self.send(device, ARPOP_REQUEST, source, target, neigh.mac_hi, neigh.mac_lo, 0, 0)
-        return self.send(device, ARPOP_REQUEST, source, target, 0xFFFFFFFF, 0xFFFF, 0, 0)
+        return self.send(device, ARPOP_REQUEST, source, target, U32_MASK, 0xFFFF, 0, 0)
 
     def announce(self, device: Device, address: cython.uint) -> cython.int:
         """A gratuitous request: tells the link who owns the address (RFC 5227 2.3)."""
-        return self.send(device, ARPOP_REQUEST, address, address, 0xFFFFFFFF, 0xFFFF, 0, 0)
+        return self.send(device, ARPOP_REQUEST, address, address, U32_MASK, 0xFFFF, 0, 0)
 
     def send(
         self,

@@ -1,4 +1,4 @@
-from userfw.core.const cimport NFPROTO_IPV4, NFPROTO_IPV6
+from userfw.core.const cimport NFPROTO_IPV4, NFPROTO_IPV6, U32_MASK
 from userfw.core.packet cimport Address, Device
 from userfw.router.const cimport (
     RTN_LOCAL, RTN_MULTICAST, RTN_THROW, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import cython
 
 if not cython.compiled:
-    from userfw.core.const import NFPROTO_IPV4, NFPROTO_IPV6
+    from userfw.core.const import NFPROTO_IPV4, NFPROTO_IPV6, U32_MASK
     from userfw.core.packet import Address, Device
     from userfw.router.const import (
         RTN_LOCAL,
@@ -80,7 +80,7 @@ class Fib:
     """All tables of both families."""
 
     def __init__(self, seed: int = 0) -> None:
-        self.seed = seed & 0xFFFFFFFF
+        self.seed = seed & U32_MASK
         self.generation = Generation()
         self.tables: dict[tuple[int, int], Table] = {}
         self.rules: list[Rule] = []
@@ -104,7 +104,7 @@ class Fib:
 
     def changed(self) -> None:
         """Invalidate every cached decision."""
-        self.generation.value = (self.generation.value + 1) & 0xFFFFFFFF
+        self.generation.value = (self.generation.value + 1) & U32_MASK
 
     def add(self, route: Route, replace: bool = False) -> None:
         """Add a route to its table; ValueError if one with the same prefix, tos and metric is there and not `replace`."""

@@ -104,7 +104,9 @@ class Fragmenter:
             off += step
         return DROP_NOT_SPECIFIED
 
-    def _piece4(self, pkt: Packet, head: cython.int, off: cython.int, size: cython.int, more: cython.bint, field: cython.int) -> None:
+    def _piece4(
+        self, pkt: Packet, head: cython.int, off: cython.int, size: cython.int, more: cython.bint, field: cython.int
+    ) -> None:
         piece: Packet = self.router.take()
         _begin(piece, pkt, head)
         if off:

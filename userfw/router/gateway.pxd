@@ -1,7 +1,20 @@
-from userfw.core.drop cimport DROP_FRAG_NEEDED, DROP_NO_PROTOCOL
-from userfw.core.packet cimport Packet
-from userfw.router.interfaces cimport Interfaces
-from userfw.router.types cimport Dst
+from userfw.core.clock cimport Clock
+from userfw.core.fastpath cimport CachedRoute, Sender
+from userfw.core.packet cimport Device, Packet
+from userfw.router.answers cimport Answers
+from userfw.router.icmp cimport Icmp
+from userfw.router.local cimport Local
+from userfw.router.nd cimport Ndisc
+from userfw.router.ra cimport Advertiser
+from userfw.router.settings cimport Settings
 
-cdef class Gateway(Interfaces):
-    pass
+cdef class GatewaySender(Sender):
+    cdef Gateway gateway
+
+cdef class Gateway(Answers):
+    cdef readonly Icmp icmp
+    cdef readonly Ndisc ndisc
+    cdef readonly Advertiser advertiser
+    cdef readonly Local local
+    cdef readonly GatewaySender sender
+    cdef readonly object defrag

@@ -1,38 +1,148 @@
-"""The gateway: everything a packet meets between two ports, in one object."""
+"""The gateway: everything a packet meets between two ports, in one object.
+
+Its layers, each a file: `base.Router` (what the parts share), `path.Path` (the walk of a packet), `interfaces.Interfaces`
+(devices, addresses, routes), `answers.Answers` (what rules ask of their surroundings), and here what runs by time and what
+`userfw status` shows.
+"""
 
 from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
 
 import cython
 
 if not cython.compiled:
-    from userfw.core.drop import DROP_FRAG_NEEDED, DROP_NO_PROTOCOL
-    from userfw.core.packet import Packet
-    from userfw.router.interfaces import Interfaces
-    from userfw.router.types import Dst
+    from userfw.core.clock import Clock
+    from userfw.core.fastpath import CachedRoute, Sender
+    from userfw.core.packet import Device, Packet
+    from userfw.router.answers import Answers
+    from userfw.router.icmp import Icmp
+    from userfw.router.local import Local
+    from userfw.router.nd import Ndisc
+    from userfw.router.ra import Advertisement, Advertiser
+    from userfw.router.settings import Settings
+from userfw.router.nd import link_local_of
+from userfw.router.reassembly import Defrag
 
 
-class Gateway(Interfaces):
-    """Devices, routes, neighbours, the path, and the answers to what rules ask of their surroundings."""
+class GatewaySender(Sender):
+    """What a fast path sends with (core.fastpath.Sender)."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    def emit(self, pkt: Packet) -> cython.int:
+        return self.gateway.emit(pkt)
+
+    def route_back(self, pkt: Packet) -> CachedRoute | None:
+        return self.gateway.route_back(pkt)
+
+
+class Gateway(Answers):
+    """Devices, routes, neighbours, the path, and the answers to what rules ask of their surroundings.
+
+    `sender`: for fast paths. `defrag`: the entry at -400 of a pipeline that tracks connections.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        rng: random.Random | None = None,
+        settings: Settings | None = None,
+        fault: Callable[[BaseException, str], None] | None = None,
+    ) -> None:
+        super().__init__(clock, rng, settings, fault)
+        self.icmp = Icmp(self)
+        self.ndisc = Ndisc(self, self.neighbours)
+        self.neighbours.ndisc = self.ndisc
+        self.advertiser = Advertiser(self, self.ndisc.send, link_local_of)
+        self.ndisc.advertiser = self.advertiser
+        self.local = Local(self, self.icmp, self.ndisc)
+        self.sender = GatewaySender(self)
+        self.defrag = Defrag(self.reassembly)
+
+    def send_error(self, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint) -> cython.int:
+        return self.icmp.error(pkt, type, code, info)
+
+    def deliver(self, pkt: Packet) -> cython.int:
+        return self.local.deliver_untrusted(pkt)
+
+    def set_local_port(self, device: Device | None) -> None:
+        """The TUN device behind which services carry the gateway's addresses; None: nothing listens here."""
+        self.local_device = device
+        self.local.device = device
+
+    def set_pipeline(self, pipeline: Any) -> None:
+        """Swap the hooks; call it between two batches. None: no ruleset, plain routing."""
+        self.pipeline = pipeline
+
+    def advertise(self, device: Device, advertisement: Advertisement | None) -> None:
+        """Send router advertisements on a device, or (None) stop."""
+        self.advertiser.configure(device, advertisement)
+
+    def remove_device(self, device: Device) -> None:
+        """As Interfaces.remove_device; it stops advertising and being the local port too."""
+        self.advertiser.configure(device, None)
+        if self.local_device is device:
+            self.set_local_port(None)
+        super().remove_device(device)
+
+    # -- time
 
     def tick(self, now: int) -> None:
         """Run everything that is due; the shell calls it at `next_deadline` and may call it at any time."""
-        try:
-            self.neighbours.tick(now)
-        except Exception as error:
-            self.report(error, "tick")
+        for part in (self.neighbours, self.reassembly, self.advertiser):
+            try:
+                part.tick(now)
+            except Exception as error:
+                self.report(error, "tick")
+        self.drain()
 
     def next_deadline(self) -> int:
         """The clock's value at which `tick` has something to do; 0 if never."""
-        return self.neighbours.next_deadline()
+        due = (self.neighbours.next_deadline(), self.reassembly.next_deadline(), self.advertiser.next_deadline())
+        return min((when for when in due if when), default=0)
 
-    def fragment(self, pkt: Packet, dst: Dst) -> cython.int:
-        return self.drop(pkt, DROP_FRAG_NEEDED)
+    # -- what `userfw status` shows
 
-    def reassemble(self, pkt: Packet) -> cython.bint:
-        return False
+    def statistics(self) -> dict[str, Any]:
+        """Counters and sizes by part; see also `drop_counts` and the devices' own counters."""
+        states: dict[int, int] = {}
+        for neigh in self.neighbours.entries.values():
+            states[neigh.state] = states.get(neigh.state, 0) + 1
+        return {
+            "icmp": {"errors": self.icmp.sent, "limited": self.icmp.limited, "echo_replies": self.icmp.echoes},
+            "fragments": {
+                "cut": self.fragments.packets,
+                "pieces": self.fragments.fragments,
+                "refused": self.fragments.refused,
+                "reassembled": self.reassembly.completed,
+                "failed": self.reassembly.failed,
+                "queues": len(self.reassembly.queues4) + len(self.reassembly.queues6),
+                "memory": self.reassembly.memory,
+            },
+            "neighbours": {"entries": len(self.neighbours.entries), "states": states},
+            "local": {"delivered": self.local.delivered, "resets": self.local.resets},
+            "mib": dict(self.mib),
+            "faults": dict(self.faults),
+        }
 
-    def deliver(self, pkt: Packet) -> cython.int:
-        return self.drop(pkt, DROP_NO_PROTOCOL)
-
-    def send_error(self, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint) -> cython.int:
-        return 0
+    def list_neighbours(self) -> list[dict[str, Any]]:
+        """Every neighbour, as `ip neigh` would list it; times in ns of the gateway's clock."""
+        return [
+            {
+                "device": neigh.device.name,
+                "family": neigh.family,
+                "hi": neigh.hi,
+                "lo": neigh.lo,
+                "mac": neigh.mac,
+                "state": neigh.state,
+                "router": neigh.is_router,
+                "queued": len(neigh.queue),
+                "confirmed": neigh.confirmed,
+                "used": neigh.used,
+            }
+            for neigh in self.neighbours.entries.values()
+        ]

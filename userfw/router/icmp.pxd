@@ -1,5 +1,6 @@
 from userfw.core.const cimport (
-    ARPHRD_LOOPBACK, IPPROTO_ICMP, IPPROTO_ICMPV6, NFPROTO_IPV4, NFPROTO_IPV6, PACKET_HOST, VNET_F_NEEDS_CSUM,
+    ARPHRD_LOOPBACK, IPPROTO_ICMP, IPPROTO_ICMPV6, NFPROTO_IPV4, NFPROTO_IPV6, PACKET_HOST, U32_MASK,
+    VNET_F_NEEDS_CSUM,
 )
 from userfw.core.packet cimport Device, Packet
 from userfw.router.base cimport Router

@@ -17,6 +17,7 @@ if not cython.compiled:
         NFPROTO_IPV4,
         NFPROTO_IPV6,
         PACKET_HOST,
+        U32_MASK,
         VNET_F_NEEDS_CSUM,
     )
     from userfw.core.packet import Device, Packet
@@ -39,8 +40,6 @@ if not cython.compiled:
     from userfw.router.ratelimit import ErrorLimits
     from userfw.router.types import Dst
     from userfw.wire.build import copy_bytes, icmp_checksum, icmp_checksum_ok, ipv4, ipv6
-
-DUMMY_SOURCE = 0xC0000008  # 192.0.0.8 (RFC 7600): the gateway has no IPv4 address at all
 
 
 class Icmp:
@@ -85,14 +84,15 @@ class Icmp:
         own: cython.uint = self._own_source4(pkt, dst)
         quoted = min(pkt.end - l3, min(dst.mtu if dst.mtu else 576, 576) - 28)
         reply = self.router.take()
-        ipv4(reply, IPPROTO_ICMP, 8 + quoted, own, source, self.router.settings.ttl, (pkt.get8(l3 + 1) & 0x1E) | 0xC0, self.router.next_id(), False)
+        tos: cython.int = (pkt.get8(l3 + 1) & 0x1E) | 0xC0
+        ipv4(reply, IPPROTO_ICMP, 8 + quoted, own, source, self.router.settings.ttl, tos, self.router.next_id(), False)
         self._fill(reply, pkt, type, code, info, quoted)
         return self._send(reply)
 
     def _answerable4(self, pkt: Packet, source: cython.uint) -> cython.bint:
         to: cython.uint = pkt.get32(pkt.l3 + 16)
         kind: cython.int
-        if pkt.pkttype != PACKET_HOST or to >> 28 == 14 or to == 0xFFFFFFFF:
+        if pkt.pkttype != PACKET_HOST or to >> 28 == 14 or to == U32_MASK:
             return False
         if pkt.fragoff or source == 0 or source >> 28 >= 14:
             return False
@@ -113,7 +113,10 @@ class Icmp:
         if self.router.routes.resolve(NFPROTO_IPV4, 0, to, 0, 0, 0, None).type == RTN_LOCAL:
             return to
         found = self.router.source_for(dst, NFPROTO_IPV4)
-        return found[1] if found is not None else DUMMY_SOURCE
+        if found is not None:
+            return found[1]
+        dummy: cython.uint = 0xC000  # 192.0.0.8 (RFC 7600): the gateway has no IPv4 address at all
+        return (dummy << 16) | 8
 
     # -- IPv6
 

@@ -15,7 +15,7 @@ import cython
 
 if not cython.compiled:
     from userfw.core.clock import Clock
-    from userfw.core.const import ARPHRD_ETHER, ARPHRD_LOOPBACK, ETH_P_8021Q, NFPROTO_IPV4, NFPROTO_IPV6
+    from userfw.core.const import ARPHRD_ETHER, ARPHRD_LOOPBACK, ETH_P_8021Q, NFPROTO_IPV4, NFPROTO_IPV6, U32_MASK
     from userfw.core.packet import Address, Device, Port
     from userfw.router.const import (
         RTN_ANYCAST,
@@ -326,11 +326,11 @@ class Interfaces(Path):
         """All-hosts; all-nodes, all-routers and the solicited-node groups of the device's addresses (RFC 4291 2.8)."""
         address: Address
         if family == NFPROTO_IPV4:
-            if lo == 0xE0000001:
+            if lo >> 4 == 0xE000000 and lo & 15 == 1:
                 return True
         else:
             scope: cython.int = (hi >> 48) & 0xFF
-            if hi & 0xFFFFFFFFFFFF == 0 and lo in (1, 2) and (scope in (1, 2) or (scope == 5 and lo == 2)):
+            if hi & U32_MASK == 0 and (hi >> 32) & 0xFFFF == 0 and lo in (1, 2) and (scope in (1, 2) or (scope == 5 and lo == 2)):
                 return True
             if scope == 2 and lo >> 24 == 0x1FF:
                 for address in device.addresses:

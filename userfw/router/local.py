@@ -24,6 +24,7 @@ if not cython.compiled:
         TCP_FIN,
         TCP_RST,
         TCP_SYN,
+        U32_MASK,
         VNET_F_NEEDS_CSUM,
     )
     from userfw.core.drop import DROP_CHECKSUM, DROP_MALFORMED, DROP_NO_PROTOCOL, DROP_NOT_SPECIFIED
@@ -71,7 +72,7 @@ class Local:
             return self._tcp(pkt)
         if proto in (IPPROTO_UDP, IPPROTO_UDPLITE):
             return self._udp(pkt)
-        if proto == IPPROTO_NONE or proto == IPPROTO_IGMP:
+        if proto in (IPPROTO_NONE, IPPROTO_IGMP):
             return DROP_NOT_SPECIFIED
         if pkt.nfproto == NFPROTO_IPV4:
             self.router.send_error(pkt, ICMP_DEST_UNREACH, ICMP_PROT_UNREACH, 0)
@@ -176,7 +177,7 @@ def reset(reply: Packet, pkt: Packet, ttl: cython.int, tos: cython.int) -> cytho
             ack += 1
         if flags & TCP_FIN:
             ack += 1
-        ack &= 0xFFFFFFFF
+        ack &= U32_MASK
         flags = TCP_RST | TCP_ACK
     return tcp_reset(reply, pkt.get16(l4 + 2), pkt.get16(l4), seq, ack, flags)
 
@@ -196,4 +197,5 @@ def next_header_offset(pkt: Packet) -> cython.uint:
         step = (step + 2) * 4 if proto == 51 else (step + 1) * 8
         proto = pkt.get8(pkt.l3 + off)
         off += step
-    return cython.cast(cython.uint, slot)
+    found: cython.uint = cython.cast(cython.uint, slot)
+    return found

@@ -16,7 +16,8 @@ cdef class Ndisc(Solicitor):
     cdef NeighbourTable table
     cdef public Advertiser advertiser
     cdef int _solicit(
-        self, Device device, Neighbour neigh, tuple source, unsigned long long hi, unsigned long long lo) except -1
+        self, Device device, Neighbour neigh, unsigned long long src_hi, unsigned long long src_lo, unsigned long long hi,
+        unsigned long long lo) except -1
     cpdef int advertise(
         self, Device device, unsigned long long to_hi, unsigned long long to_lo, unsigned long long target_hi,
         unsigned long long target_lo, unsigned int flags, bint option) except -1
@@ -34,4 +35,4 @@ cpdef unsigned long long solicited_hi() noexcept
 cpdef unsigned long long solicited_lo(unsigned long long lo) noexcept
 cpdef Py_ssize_t find_option(Packet pkt, Py_ssize_t off, int kind) except? -100
 cdef _lla_option(Packet pkt, Py_ssize_t off, int kind, Device device)
-cdef tuple _link_local(Device device)
+cpdef tuple link_local_of(Device device)

@@ -49,7 +49,7 @@ class Ndisc(Solicitor):
     def solicit(self, neigh: Neighbour, pkt: Packet | None, unicast: cython.bint) -> cython.int:
         """Linux: ndisc_solicit. The waiting packet's source if the device owns it, else the link-local address."""
         device: Device = neigh.device
-        source = _link_local(device)
+        source = link_local_of(device)
         if pkt is not None and pkt.nfproto == NFPROTO_IPV6:
             hi: cython.ulonglong = pkt.get64(pkt.l3 + 8)
             lo: cython.ulonglong = pkt.get64(pkt.l3 + 16)
@@ -57,15 +57,21 @@ class Ndisc(Solicitor):
                 source = (hi, lo)
         if source is None:
             return 0
-        if unicast:
-            return self._solicit(device, neigh, source, neigh.hi, neigh.lo)
-        return self._solicit(device, neigh, source, solicited_hi(), solicited_lo(neigh.lo))
+        to_hi: cython.ulonglong = neigh.hi if unicast else solicited_hi()
+        to_lo: cython.ulonglong = neigh.lo if unicast else solicited_lo(neigh.lo)
+        return self._solicit(device, neigh, source[0], source[1], to_hi, to_lo)
 
     def _solicit(
-        self, device: Device, neigh: Neighbour, source: tuple[int, int], hi: cython.ulonglong, lo: cython.ulonglong
+        self,
+        device: Device,
+        neigh: Neighbour,
+        src_hi: cython.ulonglong,
+        src_lo: cython.ulonglong,
+        hi: cython.ulonglong,
+        lo: cython.ulonglong,
     ) -> cython.int:
         pkt: Packet = self.router.take()
-        ipv6(pkt, IPPROTO_ICMPV6, 32, source[0], source[1], hi, lo, 255, 0)
+        ipv6(pkt, IPPROTO_ICMPV6, 32, src_hi, src_lo, hi, lo, 255, 0)
         pkt.put32(pkt.l4, NDISC_NS << 24)
         pkt.put32(pkt.l4 + 4, 0)
         pkt.put64(pkt.l4 + 8, neigh.hi)
@@ -271,7 +277,8 @@ def _lla_option(pkt: Packet, off: cython.Py_ssize_t, kind: cython.int, device: D
     pkt.put16(off + 6, device.mac_lo)
 
 
-def _link_local(device: Device) -> tuple[int, int] | None:
+def link_local_of(device: Device) -> tuple[int, int] | None:
+    """The device's own link-local address, or None."""
     address: Address
     for address in device.addresses:
         if address.family == NFPROTO_IPV6 and address.hi >> 54 == 0x3FA:

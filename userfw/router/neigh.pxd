@@ -1,4 +1,4 @@
-from userfw.core.const cimport ARPHRD_ETHER, NFPROTO_IPV4, NFPROTO_IPV6
+from userfw.core.const cimport ARPHRD_ETHER, NFPROTO_IPV4, NFPROTO_IPV6, U32_MASK
 from userfw.core.drop cimport DROP_NEIGH_FAILED, DROP_NEIGH_QUEUE_FULL
 from userfw.core.packet cimport Device, Packet
 from userfw.router.base cimport Router, compact
@@ -34,6 +34,7 @@ cdef class NeighbourTable:
     cdef _arm(self, Neighbour neigh, unsigned long long deadline)
     cpdef tick(self, unsigned long long now)
     cdef _timer(self, Neighbour neigh, unsigned long long now)
+    cdef _collect(self, unsigned long long now, bint forced)
     cdef _fail(self, Neighbour neigh, unsigned long long now)
 
 cpdef bint has_link_address(Device device) noexcept

@@ -12,7 +12,7 @@ import heapq
 import cython
 
 if not cython.compiled:
-    from userfw.core.const import ARPHRD_ETHER, NFPROTO_IPV4, NFPROTO_IPV6
+    from userfw.core.const import ARPHRD_ETHER, NFPROTO_IPV4, NFPROTO_IPV6, U32_MASK
     from userfw.core.drop import DROP_NEIGH_FAILED, DROP_NEIGH_QUEUE_FULL
     from userfw.core.packet import Device, Packet
     from userfw.router.base import Router, compact
@@ -100,7 +100,7 @@ class NeighbourTable:
     ) -> Neighbour | None:
         """Broadcast and multicast map to fixed link-layer addresses (RFC 1112 6.4, RFC 2464 7); the rest is looked up."""
         neigh: Neighbour
-        broadcast: cython.bint = dst.type == RTN_BROADCAST or (family == NFPROTO_IPV4 and lo == 0xFFFFFFFF)
+        broadcast: cython.bint = dst.type == RTN_BROADCAST or (family == NFPROTO_IPV4 and lo == U32_MASK)
         if family == NFPROTO_IPV4 and not broadcast and (lo >> 28) != 14:
             return self.obtain(device, family, hi, lo)
         if family == NFPROTO_IPV6 and (hi >> 56) != 0xFF:
@@ -109,7 +109,7 @@ class NeighbourTable:
         neigh.state = NUD_NOARP
         neigh.connected = True
         if broadcast:
-            neigh.set_mac(0xFFFFFFFF, 0xFFFF)
+            neigh.set_mac(U32_MASK, 0xFFFF)
         elif family == NFPROTO_IPV4:
             neigh.set_mac(0x01005E00 | ((lo >> 16) & 0x7F), lo & 0xFFFF)
         else:
@@ -364,7 +364,7 @@ class NeighbourTable:
             self._collect(now, True)
         return len(self.entries) - self.permanent < settings.gc_thresh3
 
-    def _collect(self, now: cython.ulonglong, forced: bool) -> None:
+    def _collect(self, now: cython.ulonglong, forced: cython.bint) -> None:
         """Drop entries nobody needs: failed, or unused for gc_stale_time (Linux: neigh_periodic_work, neigh_forced_gc)."""
         settings = self.router.settings
         if not forced and len(self.entries) < settings.gc_thresh1:

@@ -1,9 +1,9 @@
 from userfw.conntrack.conn cimport Conn, TupleNode
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
-    ARPHRD_ETHER, ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, ETH_P_IP, ETH_P_IPV6, NF_ACCEPT, NF_DROP, NF_INET_FORWARD,
-    NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_ARP, NFPROTO_IPV4,
-    NFPROTO_IPV6, PACKET_HOST, PACKET_OTHERHOST,
+    ARPHRD_ETHER, ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, ETH_P_IP, IPS_DST_NAT, ETH_P_IPV6, NFPROTO_ARP, NFPROTO_IPV4,
+    NFPROTO_IPV6, NF_ACCEPT, NF_DROP, NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING,
+    NF_INET_PRE_ROUTING, PACKET_HOST, PACKET_OTHERHOST, U32_MASK,
 )
 from userfw.core.drop cimport (
     DROP_DEVICE_DOWN, DROP_FORWARDING_OFF, DROP_FRAG_NEEDED, DROP_INTERNAL_ERROR, DROP_MARTIAN, DROP_NEIGH_FAILED,
@@ -65,11 +65,12 @@ cdef class Path(Router):
     cpdef int after_input(self, Packet pkt) except -1
     cdef int _unfinished(self, Packet pkt) except -1
     cdef int _from_local(self, Packet pkt, int reason) except -1
+    cpdef int after_output(self, Packet pkt) except -1
     cpdef Dst route_output(self, Packet pkt)
     cdef _touch(self, Port port)
     cdef _tag(self, Packet pkt, Device device)
     cdef int _virtual(self, Packet pkt, Device device) except -1
-    cdef _drain(self)
+    cpdef drain(self)
     cpdef bint listens(self, Device device, int family, unsigned long long hi, unsigned long long lo) except? -1
     cpdef Dst looping(self, Dst dst)
     cpdef int deliver(self, Packet pkt) except -1

@@ -21,6 +21,7 @@ if not cython.compiled:
         CT_DIR_ORIGINAL,
         ETH_P_IP,
         ETH_P_IPV6,
+        IPS_DST_NAT,
         NF_ACCEPT,
         NF_DROP,
         NF_INET_FORWARD,
@@ -33,6 +34,7 @@ if not cython.compiled:
         NFPROTO_IPV6,
         PACKET_HOST,
         PACKET_OTHERHOST,
+        U32_MASK,
     )
     from userfw.core.drop import (
         DROP_DEVICE_DOWN,
@@ -124,7 +126,7 @@ class Path(Router):
         try:
             result = self._receive(pkt)
             if self.backlog:
-                self._drain()
+                self.drain()
         except Exception as error:
             self.report(error, "receive")
             return self.drop(pkt, DROP_INTERNAL_ERROR)
@@ -285,9 +287,9 @@ class Path(Router):
         loop: cython.bint = device.type == ARPHRD_LOOPBACK
         dst: Dst
         pkt.drop_reason = DROP_MARTIAN
-        if src >> 28 == 14 or src == 0xFFFFFFFF:
+        if src >> 28 == 14 or src == U32_MASK:
             return None
-        if to != 0xFFFFFFFF and not (src == 0 and to == 0):
+        if to != U32_MASK and not (src == 0 and to == 0):
             if src >> 24 == 0 or to >> 24 == 0:
                 return None
             if (src >> 24 == 127 or to >> 24 == 127) and not loop:
@@ -295,7 +297,7 @@ class Path(Router):
         if to >> 28 == 14:
             return self._multicast(pkt, 0, to)
         dst = self.routes.resolve(NFPROTO_IPV4, 0, to, 0, src, pkt.mark, device)
-        if to == 0xFFFFFFFF or (src == 0 and to == 0):
+        if to == U32_MASK or (src == 0 and to == 0):
             dst = self._broadcast(to)
         if dst.type == RTN_UNICAST and not self.settings.forward4:
             pkt.drop_reason = DROP_FORWARDING_OFF
@@ -513,6 +515,18 @@ class Path(Router):
             verdict: cython.int = self.pipeline.run(pkt.nfproto, NF_INET_LOCAL_OUT, pkt)
             if verdict != NF_ACCEPT:
                 return self.verdict(pkt, verdict)
+        return self.after_output(pkt)
+
+    def after_output(self, pkt: Packet) -> cython.int:
+        """Past the output hook: NAT of the destination there changes the way (Linux: nf_nat_ipv4_local_fn)."""
+        conn: Conn | None = pkt.ct
+        dst: Dst
+        if conn is not None and conn.status & IPS_DST_NAT and not self._still_for(pkt, pkt.route):
+            dst = self.route_output(pkt)
+            if dst.oif is None or dst.type in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):
+                return self.drop(pkt, DROP_NO_ROUTE)
+            pkt.route = dst
+            pkt.oif = dst.oif
         return self.after_forward(pkt)
 
     def route_output(self, pkt: Packet) -> Dst:
@@ -628,7 +642,7 @@ class Path(Router):
         self.backlog.append(copy)
         return DROP_NOT_SPECIFIED
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """Receive what was sent on `lo`, at most a backlog's length at once."""
         left: cython.int = BACKLOG_LIMIT
         while self.backlog and left:

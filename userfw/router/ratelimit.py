@@ -1,4 +1,4 @@
-"""Rate limits of ICMP errors: one bucket for the gateway, one for each destination (Linux: icmp_global_allow, inet_peer_xrlim_allow).
+"""Rate limits of ICMP errors: a bucket of the gateway, one of each destination (Linux: icmp_global_allow, inet_peer_xrlim_allow).
 
 Laws: the global bucket gives `msgs_per_sec` with a burst; a destination's bucket fills with time itself, an error costs
 `ratelimit` nanoseconds, at most six are saved up. The table of destinations is bounded; the one seen longest ago goes first.

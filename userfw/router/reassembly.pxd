@@ -40,8 +40,8 @@ cdef class Reassembly:
     cdef _rebuild(self, FragmentQueue queue, Packet pkt, Py_ssize_t head)
     cdef int _gather6(self, Packet pkt, int user) except? -100
     cdef int _problem(self, Packet pkt, Py_ssize_t pointer) except? -100
-    cdef FragmentQueue _find(self, Packet pkt, tuple key, int user, tuple source)
-    cdef _distance(self, FragmentQueue queue, tuple source)
+    cdef FragmentQueue _find(self, Packet pkt, object key, int user, object source)
+    cdef _distance(self, FragmentQueue queue, object source)
     cdef int _insert(self, FragmentQueue queue, Packet pkt, Py_ssize_t begin, int start, int end, bint more) except? -100
     cdef int _place(self, FragmentQueue queue, int start, int end) except? -100
     cdef int _kill(self, FragmentQueue queue, Packet pkt) except? -100

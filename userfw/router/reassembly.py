@@ -8,6 +8,8 @@ completed it. Its `frag_max_size` and `extra` (a `FragmentSizes`) let output cut
 
 from __future__ import annotations
 
+from typing import Any
+
 import cython
 
 if not cython.compiled:
@@ -40,7 +42,6 @@ if not cython.compiled:
         USER_LOCAL,
         USER_OUT,
     )
-    from userfw.wire._raw import copy
     from userfw.wire.checksum import write_ipv4
     from userfw.wire.parse import parse_network_untrusted
 
@@ -211,7 +212,7 @@ class Reassembly:
 
     # -- queues
 
-    def _find(self, pkt: Packet, key: tuple[int, ...], user: cython.int, source: tuple[int, ...]) -> FragmentQueue | None:
+    def _find(self, pkt: Packet, key: Any, user: cython.int, source: Any) -> FragmentQueue | None:
         queues = self._queues(pkt.nfproto)
         queue: FragmentQueue | None = queues.get(key)
         settings = self.router.settings
@@ -230,7 +231,7 @@ class Reassembly:
             self._distance(queue, source)
         return queue
 
-    def _distance(self, queue: FragmentQueue, source: tuple[int, ...]) -> None:
+    def _distance(self, queue: FragmentQueue, source: Any) -> None:
         """Linux: ip_frag_too_far, ip_frag_reinit."""
         count: cython.int = self.sources.get(source, 0) + 1
         if count == 1 and len(self.sources) >= MAX_SOURCES:

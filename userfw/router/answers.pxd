@@ -1,0 +1,36 @@
+from userfw.core.clock cimport Clock
+from userfw.core.const cimport (
+    CT_DIR_ORIGINAL, CT_RELATED, CT_UNTRACKED, IPPROTO_TCP, NF_ACCEPT, NF_DROP, NF_INET_LOCAL_IN, NF_INET_PRE_ROUTING,
+    NF_STOLEN, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, TCP_RST, U32_MASK,
+)
+from userfw.core.drop cimport DROP_NO_ROUTE, DROP_NOT_SPECIFIED
+from userfw.core.packet cimport Device, Packet
+from userfw.engine.services cimport FibResult, RouteInfo
+from userfw.router.const cimport (
+    ICMP_DEST_UNREACH, ICMPV6_DEST_UNREACH, IP_DF, RTN_ANYCAST, RTN_BLACKHOLE, RTN_BROADCAST, RTN_LOCAL,
+    RTN_MULTICAST, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC,
+)
+from userfw.router.interfaces cimport Interfaces
+from userfw.router.local cimport checksum_ok, reset
+from userfw.router.settings cimport Settings
+from userfw.router.types cimport Dst, NextHop, Route
+from userfw.wire.build cimport copy_bytes, ethernet, icmp_checksum, ipv4, ipv6
+from userfw.wire.checksum cimport write_ipv4
+
+cdef class Answers(Interfaces):
+    cdef public object on_log, on_queue
+    cdef RouteInfo route_answer
+    cdef bint duplicating
+    cdef Route _fib_route(
+        self, int family, unsigned long long hi, unsigned long long lo, unsigned long long src_hi, unsigned long long src_lo,
+        unsigned int mark, Packet pkt, Device device)
+    cdef int _type4(self, unsigned long long lo, Device device) except -1
+    cdef int _type6(self, unsigned long long hi, unsigned long long lo, Route route, Device device) except -1
+    cdef bint _intact(self, Packet pkt) except? -1
+    cdef int _reject_reset(self, Packet pkt, bint direct) except -1
+    cdef int _reject_direct(self, Packet pkt, int code) except -1
+    cdef int _send_direct(self, Packet reply, Packet pkt) except -1
+    cdef _duplicate_routed(self, Packet copy, int hook, bytes gateway, Device device)
+    cdef Dst _towards(self, bytes nexthop, Device device)
+
+cdef bint _uses(Route route, Device device) except? -1

@@ -1,0 +1,378 @@
+"""What rules ask of the gateway (engine.services.Services): lookups in the forwarding table, rejects, copies, re-routing.
+
+Laws: a question allocates nothing but on a cache miss; an answer that is a packet (reject, dup) is built in a packet of its
+own, the one judged stays untouched. Sockets, queues and logs belong to the shell, which sets the `on_*` callables.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import cython
+
+if not cython.compiled:
+    from userfw.core.clock import Clock
+    from userfw.core.const import (
+        CT_DIR_ORIGINAL,
+        CT_RELATED,
+        CT_UNTRACKED,
+        IPPROTO_TCP,
+        NF_ACCEPT,
+        NF_DROP,
+        NF_INET_LOCAL_IN,
+        NF_INET_PRE_ROUTING,
+        NF_STOLEN,
+        NFPROTO_IPV4,
+        NFPROTO_IPV6,
+        NFPROTO_NETDEV,
+        TCP_RST,
+        U32_MASK,
+    )
+    from userfw.core.drop import DROP_NO_ROUTE
+    from userfw.core.packet import Device, Packet
+    from userfw.engine.services import FibResult, RouteInfo
+    from userfw.router.const import (
+        ICMP_DEST_UNREACH,
+        ICMPV6_DEST_UNREACH,
+        IP_DF,
+        RTN_ANYCAST,
+        RTN_BLACKHOLE,
+        RTN_BROADCAST,
+        RTN_LOCAL,
+        RTN_MULTICAST,
+        RTN_PROHIBIT,
+        RTN_UNICAST,
+        RTN_UNREACHABLE,
+        RTN_UNSPEC,
+    )
+    from userfw.router.interfaces import Interfaces
+    from userfw.router.local import checksum_ok, reset
+    from userfw.router.settings import Settings
+    from userfw.router.types import Dst, NextHop, Route
+    from userfw.wire.build import copy_bytes, ethernet, icmp_checksum, ipv4, ipv6
+    from userfw.wire.checksum import write_ipv4
+
+TCP_RESET = 1  # engine.const.REJECT_TCP_RST
+
+
+class Answers(Interfaces):
+    """Interfaces that answer rules.
+
+    `on_log`, `on_queue`: called as Services.log and Services.enqueue, None: nobody logs or listens.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        rng: random.Random | None = None,
+        settings: Settings | None = None,
+        fault: Callable[[BaseException, str], None] | None = None,
+    ) -> None:
+        super().__init__(clock, rng, settings, fault)
+        self.on_log: Callable[..., int] | None = None
+        self.on_queue: Callable[..., int] | None = None
+        self.route_answer = RouteInfo()
+        self.duplicating = False
+
+    # -- plain facts
+
+    def random(self) -> cython.uint:
+        bits: cython.uint = self.rng.getrandbits(32)
+        return bits
+
+    def device_by_index(self, index: cython.int) -> Device:
+        found: Any = self.devices.get(index)
+        return found
+
+    def device_by_name(self, ifname: bytes) -> Device:
+        found: Any = self.names.get(ifname.rstrip(b"\0").decode(errors="replace"))
+        return found
+
+    def route_info(self, pkt: Packet) -> RouteInfo:
+        dst: Dst | None = pkt.route
+        nothing: Any = None
+        answer: RouteInfo = self.route_answer
+        if dst is None:
+            return nothing
+        answer.family = dst.via_family
+        answer.oif = dst.oif
+        answer.mtu = dst.mtu
+        if dst.via_family == NFPROTO_IPV4:
+            answer.nexthop = int(dst.via_lo).to_bytes(4, "big")
+        else:
+            answer.nexthop = int(dst.via_hi).to_bytes(8, "big") + int(dst.via_lo).to_bytes(8, "big")
+        return answer
+
+    # -- fib
+
+    def fib(
+        self,
+        pkt: Packet,
+        family: cython.int,
+        address: cython.Py_ssize_t,
+        source: cython.Py_ssize_t,
+        device: Device,
+        mark: cython.uint,
+        result: FibResult,
+    ) -> cython.bint:
+        hi: cython.ulonglong = 0
+        lo: cython.ulonglong
+        src_hi: cython.ulonglong = 0
+        src_lo: cython.ulonglong = 0
+        if family == NFPROTO_IPV4:
+            lo = pkt.get32(address)
+            if source >= 0:
+                src_lo = pkt.get32(source)
+        else:
+            hi = pkt.get64(address)
+            lo = pkt.get64(address + 8)
+            if source >= 0:
+                src_hi = pkt.get64(source)
+                src_lo = pkt.get64(source + 8)
+        result.oif = None
+        route: Route | None = self._fib_route(family, hi, lo, src_hi, src_lo, mark, pkt, device)
+        if family == NFPROTO_IPV4:
+            result.type = self._type4(lo, device)
+        else:
+            result.type = self._type6(hi, lo, route, device)
+        if route is not None and route.type == RTN_UNICAST and route.nexthops:
+            result.oif = device if device is not None and _uses(route, device) else None
+            if device is None:
+                hop: NextHop = route.nexthops[0]
+                result.oif = hop.device
+        elif route is not None and route.type == RTN_LOCAL and route.nexthops:
+            hop = route.nexthops[0]
+            result.oif = hop.device
+        return route is not None
+
+    def _fib_route(
+        self,
+        family: cython.int,
+        hi: cython.ulonglong,
+        lo: cython.ulonglong,
+        src_hi: cython.ulonglong,
+        src_lo: cython.ulonglong,
+        mark: cython.uint,
+        pkt: Packet,
+        device: Device | None,
+    ) -> Route | None:
+        """IPv4 searches all routes and compares the device afterwards; IPv6 asks for a route by that device."""
+        dst: Dst
+        if family == NFPROTO_IPV6 and device is not None:
+            return self.routes.lookup(family, hi, lo, src_hi, src_lo, mark, 0, device, 0)
+        dst = self.routes.resolve(family, hi, lo, src_hi, src_lo, mark, pkt.iif)
+        return dst.source
+
+    def _type4(self, lo: cython.ulonglong, device: Device | None) -> cython.int:
+        """Linux: __inet_dev_addr_type, which knows the local table only."""
+        if lo >> 24 == 0 or lo == U32_MASK:
+            return RTN_BROADCAST
+        if lo >> 28 == 14:
+            return RTN_MULTICAST
+        route: Route | None = self.routes.local4.lookup(0, lo, None, 0)
+        if route is None or (device is not None and not _uses(route, device)):
+            return RTN_UNICAST
+        return route.type
+
+    def _type6(self, hi: cython.ulonglong, lo: cython.ulonglong, route: Route | None, device: Device | None) -> cython.int:
+        """Linux: __nft_fib6_eval_type."""
+        if hi >> 56 == 0xFF:
+            return RTN_MULTICAST
+        if route is None:
+            return RTN_UNREACHABLE
+        if route.type in (RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNREACHABLE, RTN_LOCAL, RTN_ANYCAST):
+            return route.type
+        return RTN_UNICAST if hi or lo else RTN_UNSPEC
+
+    # -- answers that are packets
+
+    def send_reject(self, pkt: Packet, hook: cython.int, family: cython.int, type: cython.int, code: cython.int) -> cython.int:
+        """Linux: nf_send_reset, nf_send_unreach, and their IPv6 and netdev relatives."""
+        direct: cython.bint = family == NFPROTO_NETDEV
+        if pkt.nfproto not in (NFPROTO_IPV4, NFPROTO_IPV6) or pkt.fragoff:
+            return 0
+        if type == TCP_RESET:
+            return self._reject_reset(pkt, direct)
+        if pkt.has_l4 and not pkt.is_fragment and not self._intact(pkt):
+            return 0
+        if direct:
+            return self._reject_direct(pkt, code)
+        return self.send_error(pkt, ICMP_DEST_UNREACH if pkt.nfproto == NFPROTO_IPV4 else ICMPV6_DEST_UNREACH, code, 0)
+
+    def _intact(self, pkt: Packet) -> cython.bint:
+        """The transport checksum of what is to be quoted is right (Linux: nf_reject_verify_csum)."""
+        room: cython.Py_ssize_t = pkt.end - pkt.l4
+        if pkt.l4proto == IPPROTO_TCP:
+            return room >= 20 and checksum_ok(pkt, IPPROTO_TCP)
+        if pkt.l4proto == 17:
+            return room >= 8 and checksum_ok(pkt, 17)
+        return True
+
+    def _reject_reset(self, pkt: Packet, direct: cython.bint) -> cython.int:
+        if pkt.l4proto != IPPROTO_TCP or pkt.is_fragment or pkt.end - pkt.l4 < 20:
+            return 0
+        if pkt.get8(pkt.l4 + 13) & TCP_RST or not checksum_ok(pkt, IPPROTO_TCP):
+            return 0
+        if pkt.nfproto == NFPROTO_IPV6 and (pkt.get8(pkt.l3 + 8) == 0xFF or pkt.get8(pkt.l3 + 24) == 0xFF):
+            return 0
+        reply: Packet = self.take()
+        reset(reply, pkt, self.settings.ttl, 0)
+        if direct:
+            return self._send_direct(reply, pkt)
+        if pkt.ct is not None:
+            reply.ct = pkt.ct
+            reply.ctinfo = CT_RELATED
+            reply.ctdir = 1 if pkt.ctdir == CT_DIR_ORIGINAL else 0
+        self.local_out(reply)
+        self.give(reply)
+        return 1
+
+    def _reject_direct(self, pkt: Packet, code: cython.int) -> cython.int:
+        """An unreachable that leaves by the device the packet came from, unrouted (Linux: nf_reject_skb_v4_unreach)."""
+        l3: cython.Py_ssize_t = pkt.l3
+        quoted: cython.Py_ssize_t
+        reply: Packet = self.take()
+        if pkt.nfproto == NFPROTO_IPV4:
+            quoted = min(pkt.end - l3, 536)
+            ipv4(reply, 1, 8 + quoted, pkt.get32(l3 + 16), pkt.get32(l3 + 12), self.settings.ttl, 0, 0, True)
+            reply.put16(reply.l4, (ICMP_DEST_UNREACH << 8) | code)
+        else:
+            quoted = min(pkt.end - l3, 1220)
+            ipv6(
+                reply,
+                58,
+                8 + quoted,
+                pkt.get64(l3 + 24),
+                pkt.get64(l3 + 32),
+                pkt.get64(l3 + 8),
+                pkt.get64(l3 + 16),
+                self.settings.ttl,
+                0,
+            )
+            reply.put16(reply.l4, (ICMPV6_DEST_UNREACH << 8) | code)
+        reply.put32(reply.l4 + 4, 0)
+        copy_bytes(reply, reply.l4 + 8, pkt, l3, quoted)
+        icmp_checksum(reply)
+        return self._send_direct(reply, pkt)
+
+    def _send_direct(self, reply: Packet, pkt: Packet) -> cython.int:
+        device: Device | None = pkt.iif
+        start: cython.Py_ssize_t = pkt.start
+        if device is None:
+            self.give(reply)
+            return 0
+        if pkt.l3 - start >= 14:
+            ethernet(reply, pkt.get32(start + 6), pkt.get16(start + 10), pkt.get32(start), pkt.get16(start + 4))
+        reply.oif = device
+        self.transmit(reply, device)
+        self.give(reply)
+        return 1
+
+    def send_duplicate(
+        self, pkt: Packet, hook: cython.int, family: cython.int, gateway: bytes, device: Device
+    ) -> cython.int:
+        """Linux: nf_dup_ipv4, nf_dup_ipv6, nf_dup_netdev_egress. A copy is not copied again."""
+        copy: Packet
+        if self.duplicating:
+            return 0
+        copy = self.take()
+        copy.copy_meta(pkt)
+        copy_bytes(copy, pkt.start, pkt, pkt.start, pkt.end - pkt.start)
+        copy.ct = None
+        copy.ctinfo = CT_UNTRACKED
+        copy.extra = None
+        copy.stolen = False
+        if family == NFPROTO_NETDEV or gateway is None:
+            if device is not None:
+                self.transmit(copy, device)
+            self.give(copy)
+            return 1
+        self.duplicating = True
+        try:
+            self._duplicate_routed(copy, hook, gateway, device)
+        finally:
+            self.duplicating = False
+        self.give(copy)
+        return 1
+
+    def _duplicate_routed(self, copy: Packet, hook: cython.int, gateway: bytes, device: Device | None) -> None:
+        l3: cython.Py_ssize_t = copy.l3
+        less: cython.int = 1 if hook in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN) else 0
+        if copy.nfproto == NFPROTO_IPV4:
+            copy.put16(l3 + 6, copy.get16(l3 + 6) | IP_DF)
+            copy.put8(l3 + 8, (copy.get8(l3 + 8) - less) & 0xFF)
+            write_ipv4(copy)
+        else:
+            copy.put8(l3 + 7, (copy.get8(l3 + 7) - less) & 0xFF)
+        dst: Dst = self._towards(gateway, device)
+        if dst.type not in (RTN_UNICAST, RTN_LOCAL):
+            return
+        copy.route = self.looping(dst)
+        self.local_out(copy)
+
+    def _towards(self, nexthop: bytes, device: Device | None) -> Dst:
+        """The decision for packets that go to `nexthop` whatever their destination is."""
+        family: cython.int = NFPROTO_IPV4 if len(nexthop) == 4 else NFPROTO_IPV6
+        value = int.from_bytes(nexthop, "big")
+        hi: cython.ulonglong = value >> 64
+        lo: cython.ulonglong = value & ((1 << 64) - 1)
+        dst: Dst = self.routes.decide(self.routes.lookup(family, hi, lo, 0, 0, 0, 0, device, 0), family, hi, lo)
+        dst.gateway = True
+        return dst
+
+    def forward_device(self, pkt: Packet, device: Device) -> cython.int:
+        """Linux: nf_fwd_netdev_egress."""
+        self.transmit(pkt, device)
+        return NF_STOLEN
+
+    def forward_neighbour(self, pkt: Packet, device: Device, family: cython.int, nexthop: bytes) -> cython.int:
+        """Linux: nft_fwd_neigh_eval."""
+        dst: Dst = Dst(self.routes.generation)
+        value = int.from_bytes(nexthop, "big")
+        dst.family = dst.via_family = family
+        dst.via_hi = value >> 64
+        dst.via_lo = value & ((1 << 64) - 1)
+        dst.type = RTN_UNICAST
+        dst.gateway = True
+        dst.oif = device
+        dst.mtu = device.mtu
+        pkt.route = dst
+        self.emit(pkt)
+        return NF_STOLEN
+
+    def reroute(self, pkt: Packet, hook: cython.int) -> cython.int:
+        """Linux: ip_route_me_harder, ip6_route_me_harder."""
+        dst: Dst = self.route_output(pkt)
+        if dst.type in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT) or dst.oif is None:
+            pkt.drop_reason = DROP_NO_ROUTE
+            return NF_DROP
+        pkt.route = dst
+        pkt.oif = dst.oif
+        return NF_ACCEPT
+
+    # -- the shell's business
+
+    def log(self, pkt: Packet, hook: cython.int, family: cython.int, request: Any) -> cython.int:
+        if self.on_log is None:
+            return 0
+        return self.on_log(pkt, hook, family, request)
+
+    def enqueue(
+        self, pkt: Packet, hook: cython.int, family: cython.int, number: cython.int, bypass: cython.bint
+    ) -> cython.int:
+        if self.on_queue is None:
+            return NF_ACCEPT if bypass else NF_DROP
+        return self.on_queue(pkt, hook, family, number, bypass)
+
+
+def _uses(route: Route, device: Device) -> cython.bint:
+    """One of the route's ways is the device (Linux: fib_info_nh_uses_dev)."""
+    i: cython.Py_ssize_t
+    hop: NextHop
+    for i in range(len(route.nexthops)):
+        hop = route.nexthops[i]
+        if hop.device is device:
+            return True
+    return False
