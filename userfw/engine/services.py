@@ -79,11 +79,11 @@ class Services(Sender):
         """A random 32-bit number (numgen random, meta random)."""
         raise NotImplementedError
 
-    def device_by_index(self, index: cython.int) -> Device:
+    def device_by_index(self, index: cython.int) -> Device | None:
         """The device with this ifindex, or None."""
         raise NotImplementedError
 
-    def device_by_name(self, ifname: bytes) -> Device:
+    def device_by_name(self, ifname: bytes) -> Device | None:
         """The device with this name (16 padded bytes), or None."""
         raise NotImplementedError
 
@@ -104,11 +104,11 @@ class Services(Sender):
         """
         raise NotImplementedError
 
-    def route_info(self, pkt: Packet) -> RouteInfo:
+    def route_info(self, pkt: Packet) -> RouteInfo | None:
         """The route the packet has (forward, output, postrouting), or None. The object is reused by the next call."""
         raise NotImplementedError
 
-    def socket(self, pkt: Packet) -> SocketInfo:
+    def socket(self, pkt: Packet) -> SocketInfo | None:
         """The local socket of the packet's flow (established first, then listening), or None (Linux: nf_sk_lookup_slow_v4)."""
         return None
 

@@ -82,20 +82,17 @@ class Answers(Interfaces):
         bits: cython.uint = self.rng.getrandbits(32)
         return bits
 
-    def device_by_index(self, index: cython.int) -> Device:
-        found: Any = self.devices.get(index)
-        return found
+    def device_by_index(self, index: cython.int) -> Device | None:
+        return self.devices.get(index)
 
-    def device_by_name(self, ifname: bytes) -> Device:
-        found: Any = self.names.get(ifname.rstrip(b"\0").decode(errors="replace"))
-        return found
+    def device_by_name(self, ifname: bytes) -> Device | None:
+        return self.names.get(ifname.rstrip(b"\0").decode(errors="replace"))
 
-    def route_info(self, pkt: Packet) -> RouteInfo:
+    def route_info(self, pkt: Packet) -> RouteInfo | None:
         dst: Dst | None = pkt.route
-        nothing: Any = None
         answer: RouteInfo = self.route_answer
         if dst is None:
-            return nothing
+            return None
         answer.family = dst.via_family
         answer.oif = dst.oif
         answer.mtu = dst.mtu
