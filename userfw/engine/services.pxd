@@ -42,3 +42,4 @@ cdef class Services(Sender):
     cpdef int synproxy(self, Packet pkt, int hook, int mss, int wscale, int flags) except -1
     cpdef int reroute(self, Packet pkt, int hook) except -1
     cpdef int broute(self, Packet pkt, bint on) except -1
+    cpdef int quota_depleted(self, object quota) except -1

@@ -160,3 +160,7 @@ class Services(Sender):
     def broute(self, pkt: Packet, on: cython.bint) -> cython.int:
         """`meta broute set`: the bridge shall route this packet instead of bridging it."""
         raise NotImplementedError
+
+    def quota_depleted(self, quota: Any) -> cython.int:
+        """A quota (expressions.quota.Quota) has just been used up; told once, for the monitor."""
+        return 0

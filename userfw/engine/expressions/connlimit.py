@@ -2,8 +2,46 @@
 
 from __future__ import annotations
 
+import cython
+
+from collections import deque
+
 from userfw.engine.expr import Expr
 from userfw.engine.registry import Row, register
+
+if not cython.compiled:
+    from userfw.conntrack.conn import Conn
+    from userfw.conntrack.const import TCP_CLOSE, TCP_TIME_WAIT
+    from userfw.core.const import (
+        IPPROTO_TCP,
+        IPS_CONFIRMED,
+        IPS_DYING,
+        IPS_OFFLOAD,
+        IPS_TEMPLATE,
+        NFT_BREAK,
+        NFT_CONTINUE,
+        NF_DROP,
+    )
+    from userfw.core.drop import DROP_RULE
+    from userfw.core.packet import Packet
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
+
+
+_NODES = 8
+_MORE_NODES = 64
+_GRACE = 8_000_000
+
+
+def _over(conn: Conn, since: cython.ulonglong, now: cython.ulonglong) -> cython.bint:
+    """Whether a counted connection is gone: destroyed, expired, closed, or never confirmed within two ticks (Linux: find_or_evict)."""
+    if conn.status & IPS_DYING:
+        return True
+    if not conn.status & IPS_CONFIRMED:
+        return now - since > _GRACE
+    if conn.timeout <= now and not conn.status & IPS_OFFLOAD:
+        return True
+    return conn.orig.l4proto == IPPROTO_TCP and (conn.state == TCP_TIME_WAIT or conn.state == TCP_CLOSE)
 
 
 class Connlimit(Expr):
@@ -16,6 +54,43 @@ class Connlimit(Expr):
             raise ValueError("count is 32 bits")
         self.count = count
         self.over = over
+        self.members: dict[Conn, int] = {}
+        self.queue: deque[Conn] = deque()
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        conn: Conn | None = pkt.ct
+        now: cython.ulonglong = ctx.clock.now
+        untracked: cython.int = 0
+        if conn is None or conn.status & IPS_TEMPLATE:
+            if not ctx.l4:
+                pkt.drop_reason = DROP_RULE
+                return NF_DROP
+            untracked = 1
+        elif conn not in self.members:
+            self.collect(now, _NODES)
+            self.members[conn] = now
+            self.queue.append(conn)
+            if len(self.members) > self.count:
+                self.collect(now, _MORE_NODES)
+        count: cython.Py_ssize_t = len(self.members) + untracked
+        return NFT_CONTINUE if (count > self.count) == self.over else NFT_BREAK
+
+    def collect(self, now: cython.ulonglong, budget: cython.int) -> cython.int:
+        """Forget up to `budget` connections that are over (Linux: CONNCOUNT_GC_MAX_NODES for each packet)."""
+        conn: Conn
+        if budget > len(self.queue):
+            budget = len(self.queue)
+        while budget > 0:
+            budget -= 1
+            conn = self.queue.popleft()
+            if _over(conn, self.members[conn], now):
+                del self.members[conn]
+            else:
+                self.queue.append(conn)
+        return 0
+
+    def clone(self) -> Connlimit:
+        return Connlimit(self.count, self.over)
 
     def operands(self) -> str:
         return f"count {self.count} flags {int(self.over)}"

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import cython
+
 from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import HOOKS, Row, register
+
+if not cython.compiled:
+    from userfw.core.const import NFPROTO_IPV4, NFPROTO_IPV6, NFT_BREAK, NFT_CONTINUE, NF_DROP
+    from userfw.core.drop import (
+        DROP_DEVICE_DOWN,
+        DROP_NEIGH_FAILED,
+        DROP_NOT_SPECIFIED,
+        DROP_TTL_EXPIRED,
+        DROP_TX_FAILED,
+    )
+    from userfw.core.packet import Device, Packet
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
+    from userfw.wire.checksum import replace16
 
 _FAMILIES = {None: 0, "ip": 2, "ip6": 10}
 
@@ -23,6 +39,18 @@ class Dup(Expr):
         self.size = size
         self.addr_reg = -1 if addr is None else addr
         self.dev_reg = -1 if dev is None else dev
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        device: Device | None = None
+        gateway: bytes | None = None
+        if self.dev >= 0:
+            device = ctx.services.device_by_index(ctx.read32(self.dev))
+            if device is None:
+                return NFT_CONTINUE
+        if self.addr >= 0:
+            gateway = bytes(ctx.regs[self.addr : self.addr + (16 if pkt.nfproto == NFPROTO_IPV6 else 4)])
+        ctx.services.send_duplicate(pkt, ctx.hook, ctx.family, gateway, device)
+        return NFT_CONTINUE
 
     def operands(self) -> str:
         parts = [f"sreg_addr {self.addr_reg}"] if self.addr_reg >= 0 else []
@@ -44,6 +72,45 @@ class Fwd(Expr):
         self.addr = -1 if addr is None else register_offset(addr, 16 if family == "ip6" else 4)
         self.dev_reg = dev
         self.addr_reg = -1 if addr is None else addr
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        device: Device | None
+        verdict: cython.int
+        if self.addr >= 0:
+            return self._to_neighbour(ctx, pkt)
+        device = ctx.services.device_by_index(ctx.read32(self.dev))
+        if device is None:
+            pkt.drop_reason = DROP_DEVICE_DOWN
+            return NF_DROP
+        verdict = ctx.services.forward_device(pkt, device)
+        if verdict == NF_DROP and pkt.drop_reason == DROP_NOT_SPECIFIED:
+            pkt.drop_reason = DROP_TX_FAILED
+        return verdict
+
+    def _to_neighbour(self, ctx: Context, pkt: Packet) -> cython.int:
+        """TTL, device, neighbour, in Linux's order (nft_fwd_neigh_eval)."""
+        device: Device | None
+        verdict: cython.int
+        at: cython.Py_ssize_t = pkt.l3 + (8 if self.family == NFPROTO_IPV4 else 7)
+        ttl: cython.int
+        if pkt.nfproto != self.family:
+            return NFT_BREAK
+        ttl = pkt.get8(at)
+        if ttl <= 1:
+            pkt.drop_reason = DROP_TTL_EXPIRED
+            return NF_DROP
+        pkt.put8(at, ttl - 1)
+        if self.family == NFPROTO_IPV4:
+            replace16(pkt, pkt.l3 + 10, (ttl << 8) | pkt.get8(at + 1), ((ttl - 1) << 8) | pkt.get8(at + 1))
+        device = ctx.services.device_by_index(ctx.read32(self.dev))
+        if device is None:
+            pkt.drop_reason = DROP_DEVICE_DOWN
+            return NF_DROP
+        nexthop: bytes = bytes(ctx.regs[self.addr : self.addr + (4 if self.family == NFPROTO_IPV4 else 16)])
+        verdict = ctx.services.forward_neighbour(pkt, device, self.family, nexthop)
+        if verdict == NF_DROP and pkt.drop_reason == DROP_NOT_SPECIFIED:
+            pkt.drop_reason = DROP_NEIGH_FAILED
+        return verdict
 
     def operands(self) -> str:
         address = f" sreg_addr {self.addr_reg} nfproto {self.family}" if self.addr_reg >= 0 else ""

@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+import cython
+
 from userfw.engine.expr import Expr, register_offset
-from userfw.engine.registry import Row, register
+from userfw.engine.registry import FWD, IN, INET_ONLY, OUT, POST, PRE, Row, register
+
+if not cython.compiled:
+    from userfw.core.const import (
+        ARPHRD_LOOPBACK,
+        NFPROTO_IPV4,
+        NFT_BREAK,
+        NFT_CONTINUE,
+        NF_INET_PRE_ROUTING,
+        PACKET_LOOPBACK,
+    )
+    from userfw.core.packet import Device, Packet
+    from userfw.engine.const import (
+        FIB_ADDRTYPE,
+        FIB_F_DADDR,
+        FIB_F_IIF,
+        FIB_F_MARK,
+        FIB_F_OIF,
+        FIB_OIF,
+        RTN_LOCAL,
+    )
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
+    from userfw.engine.expressions.meta import store_name
+    from userfw.engine.services import FibResult
 
 _RESULTS = {"oif": (1, 4), "oifname": (2, 16), "type": (3, 4)}
 _RESULT_NAMES = {number: name for name, (number, _) in _RESULTS.items()}
@@ -38,6 +64,64 @@ class Fib(Expr):
         self.dreg = dreg
         self.flags = bits
         self.present = present
+        self.answer = FibResult()
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        device: Device | None = None
+        own: cython.int = 12 if pkt.nfproto == NFPROTO_IPV4 else 8
+        other: cython.int = 16 if pkt.nfproto == NFPROTO_IPV4 else 24
+        answer: FibResult = self.answer
+        if not ctx.l4:
+            return NFT_BREAK
+        if self.flags & FIB_F_IIF:
+            device = pkt.iif
+        elif self.flags & FIB_F_OIF:
+            device = pkt.oif
+        if self.flags & FIB_F_DADDR:
+            own, other = other, own
+        if self.result == FIB_ADDRTYPE:
+            ctx.services.fib(pkt, pkt.nfproto, pkt.l3 + own, -1, device, 0, answer)
+            ctx.write32(self.dst, answer.type)
+            return NFT_CONTINUE
+        if self._goes_back(ctx, pkt):
+            return self._store(ctx, pkt.iif)
+        mark: cython.uint = pkt.mark if self.flags & FIB_F_MARK else 0
+        if not ctx.services.fib(pkt, pkt.nfproto, pkt.l3 + own, pkt.l3 + other, device, mark, answer):
+            return self._store(ctx, None)
+        if answer.type == RTN_LOCAL:
+            return self._store(ctx, None)
+        return self._store(ctx, answer.oif)
+
+    def _goes_back(self, ctx: Context, pkt: Packet) -> cython.bint:
+        """Loopback at prerouting, and senders without an address, belong to the device they came in by (Linux: nft_fib4_eval)."""
+        at: cython.Py_ssize_t = pkt.l3
+        if pkt.iif is None:
+            return False
+        if ctx.hook == NF_INET_PRE_ROUTING and (pkt.iif.type == ARPHRD_LOOPBACK or pkt.pkttype == PACKET_LOOPBACK):
+            return True
+        if pkt.nfproto == NFPROTO_IPV4 and pkt.get8(at + 12) == 0:
+            return pkt.get32(at + 16) == 0xFFFFFFFF or pkt.get32(at + 16) >> 8 == 0xE00000
+        return False
+
+    def _store(self, ctx: Context, device: Device) -> cython.int:
+        if self.present:
+            ctx.write32(self.dst, 1 if device is not None else 0)
+        elif self.result == FIB_OIF:
+            ctx.write32(self.dst, device.index if device is not None else 0)
+        else:
+            return store_name(ctx, self.dst, device)
+        return NFT_CONTINUE
+
+    def refusal(self, family: int, hook: int, chain_type: int) -> str | None:
+        """Linux: nft_fib_validate."""
+        legal: tuple[int, ...] = (PRE, IN, FWD, OUT, POST)
+        if family == 5:
+            legal = (0, 1)
+        elif self.result != 3 or self.flags & 8:
+            legal = (PRE, IN, FWD)
+        elif self.flags & 16:
+            legal = (OUT, POST, FWD)
+        return None if hook in legal else "fib: not supported at this hook (EOPNOTSUPP)"
 
     def operands(self) -> str:
         flags = " . ".join(name for name, bit in _FLAGS.items() if self.flags & bit)
@@ -45,4 +129,4 @@ class Fib(Expr):
         return f"{flags} {_RESULT_NAMES[self.result]}{present} => reg {self.dreg}"
 
 
-register(Row("fib", Fib))
+register(Row("fib", Fib, hooks={**INET_ONLY, 5: frozenset((0, 1))}))

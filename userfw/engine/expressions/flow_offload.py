@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import cython
+
 from typing import Any
 
 from userfw.engine.expr import Expr
 from userfw.engine.registry import FWD, Row, hooks, register
+
+if not cython.compiled:
+    from userfw.core.const import NFT_BREAK, NFT_CONTINUE
+    from userfw.core.packet import Packet
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
 
 
 class FlowOffload(Expr):
@@ -16,6 +24,9 @@ class FlowOffload(Expr):
     def __init__(self, flowtable: str) -> None:
         self.flowtable = flowtable
         self.table: Any = None
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        return NFT_CONTINUE if self.table.add(pkt, ctx.hook) else NFT_BREAK
 
     def operands(self) -> str:
         return f"flowtable {self.flowtable}"

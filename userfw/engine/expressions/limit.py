@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import cython
+
 from userfw.engine.expr import Expr
 from userfw.engine.registry import Row, register
 
+if not cython.compiled:
+    from userfw.core.const import NFT_BREAK, NFT_CONTINUE
+    from userfw.core.packet import Packet
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
+    from userfw.engine.expressions.counter import packet_length
+
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 _UNIT_NAMES = {seconds: name for name, seconds in _UNITS.items()}
+
+
+_MOST = (1 << 63) - 1
 
 
 class Limit(Expr):
@@ -31,6 +43,33 @@ class Limit(Expr):
         self.burst = burst
         self.by_bytes = by_bytes
         self.invert = invert
+        self.nsecs = self.unit * 1_000_000_000
+        if by_bytes:
+            self.tokens_max = self.nsecs * (rate + burst) // rate
+        else:
+            self.tokens_max = self.nsecs // rate * (burst or 5)
+        if self.tokens_max > _MOST:
+            raise ValueError("rate and burst are too large (EOVERFLOW)")
+        self.cost = self.nsecs // rate
+        self.tokens = self.tokens_max
+        self.last = 0
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        now: cython.ulonglong = ctx.clock.now
+        cost: cython.ulonglong = self.cost
+        tokens: cython.ulonglong = self.tokens_max
+        if self.by_bytes:
+            cost = packet_length(ctx, pkt)
+            cost = self.nsecs * cost // self.rate
+        # a gap longer than the bucket fills it; this also keeps the sum from wrapping
+        if now - self.last < self.tokens_max - self.tokens:
+            tokens = self.tokens + (now - self.last)
+        self.last = now
+        if tokens >= cost:
+            self.tokens = tokens - cost
+            return NFT_BREAK if self.invert else NFT_CONTINUE
+        self.tokens = tokens
+        return NFT_CONTINUE if self.invert else NFT_BREAK
 
     def operands(self) -> str:
         kind = "bytes" if self.by_bytes else "packets"
@@ -38,6 +77,12 @@ class Limit(Expr):
 
     def clone(self) -> Limit:
         return Limit(self.rate, _UNIT_NAMES[self.unit], self.burst, self.by_bytes, self.invert)
+
+    def state(self) -> tuple[int, ...]:
+        return (self.tokens, self.last)
+
+    def restore(self, state: tuple[int, ...]) -> None:
+        self.tokens, self.last = state
 
 
 register(Row("limit", Limit))

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import cython
+
 from userfw.engine.expr import Expr
 from userfw.engine.registry import Row, register
+
+if not cython.compiled:
+    from userfw.core.const import NFT_CONTINUE
+    from userfw.core.packet import Packet
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
 
 _FLAG_TEXT = ((1, "tcpseq"), (2, "tcpopt"), (4, "ipopt"), (8, "uid"), (32, "macdecode"))
 
@@ -43,6 +51,10 @@ class Log(Expr):
         self.group = -1 if group is None else group
         self.snaplen = snaplen
         self.qthreshold = qthreshold
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        ctx.services.log(pkt, ctx.hook, ctx.family, self)
+        return NFT_CONTINUE
 
     def operands(self) -> str:
         parts = [f"prefix {self.prefix}"] if self.prefix else []

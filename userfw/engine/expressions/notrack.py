@@ -11,6 +11,8 @@ if not cython.compiled:
     from userfw.core.const import CT_UNTRACKED, NFT_CONTINUE
     from userfw.core.packet import Packet
     from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
+
 
 
 class Notrack(Expr):

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import cython
+
 from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import Row, register
+
+if not cython.compiled:
+    from userfw.core.const import NFT_CONTINUE
+    from userfw.core.packet import Packet
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
 
 
 class Numgen(Expr):
@@ -24,6 +32,18 @@ class Numgen(Expr):
         self.modulus = modulus
         self.offset = offset
         self.counter = modulus - 1
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        value: cython.ulonglong
+        if self.random:
+            # reciprocal_scale: the high word of a 32 by 32 bit product
+            value = ctx.services.random()
+            value = (value * self.modulus) >> 32
+        else:
+            self.counter = self.counter + 1 if self.counter + 1 < self.modulus else 0
+            value = self.counter
+        ctx.write32(self.dst, (value + self.offset) & 0xFFFFFFFF)
+        return NFT_CONTINUE
 
     def operands(self) -> str:
         mode = "random" if self.random else "inc"

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import cython
+
 from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import HOOKS, Row, register
+
+if not cython.compiled:
+    from userfw.core.const import NF_QUEUE
+    from userfw.core.packet import Packet
+    from userfw.engine.const import QUEUE_BYPASS
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
+    from userfw.engine.expressions.hash import symmetric_hash
 
 
 class Queue(Expr):
@@ -27,6 +37,25 @@ class Queue(Expr):
         self.fanout = fanout
         self.src = -1 if sreg is None else register_offset(sreg, 2)
         self.sreg = -1 if sreg is None else sreg
+        self.secret = 0
+        self.words = bytearray(40)
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        hashed: cython.ulonglong
+        number: cython.int = self.num
+        if self.src >= 0:
+            number = ctx.regs[self.src] | (ctx.regs[self.src + 1] << 8)
+        elif self.total > 1:
+            if self.fanout:
+                number += ctx.services.cpu % self.total
+            else:
+                if self.secret == 0:
+                    self.secret = ctx.services.random() | 1
+                hashed = symmetric_hash(ctx, pkt, self.words, self.secret)
+                number += (hashed * self.total) >> 32
+        ctx.queue = number
+        ctx.queue_flags = QUEUE_BYPASS if self.bypass else 0
+        return NF_QUEUE
 
     def operands(self) -> str:
         if self.sreg >= 0:

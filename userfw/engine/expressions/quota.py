@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import cython
+
 from userfw.engine.expr import Expr
 from userfw.engine.registry import Row, register
+
+if not cython.compiled:
+    from userfw.core.const import NFT_BREAK, NFT_CONTINUE
+    from userfw.core.packet import Packet
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
+    from userfw.engine.expressions.counter import packet_length
 
 
 class Quota(Expr):
@@ -19,12 +28,33 @@ class Quota(Expr):
         self.over = over
         self.depleted = False
 
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        self.used += packet_length(ctx, pkt)
+        if self.used >= self.quota and not self.depleted:
+            self.depleted = True
+            ctx.services.quota_depleted(self)
+        return NFT_CONTINUE if (self.used > self.quota) == self.over else NFT_BREAK
+
     def operands(self) -> str:
         return f"bytes {self.quota} consumed {self.consumed()} flags {int(self.over)}"
 
     def consumed(self) -> int:
         """Bytes used, at most the quota (as listed)."""
         return min(self.used, self.quota)
+
+    def clone(self) -> Quota:
+        return Quota(self.quota, 0, self.over)
+
+    def reset(self) -> None:
+        self.used = 0
+        self.depleted = False
+
+    def state(self) -> tuple[int, ...]:
+        return (self.used,)
+
+    def restore(self, state: tuple[int, ...]) -> None:
+        (self.used,) = state
+        self.depleted = self.used >= self.quota
 
 
 register(Row("quota", Quota))

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import cython
+
 from userfw.engine.expr import Expr
 from userfw.engine.registry import FWD, IN, INGRESS, OUT, PRE, Row, register
 
+if not cython.compiled:
+    from userfw.core.const import NFPROTO_IPV4, NF_DROP
+    from userfw.core.drop import DROP_REJECT
+    from userfw.core.packet import Packet
+    from userfw.engine.const import REJECT_ICMPX_UNREACH, REJECT_ICMP_UNREACH
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
+
 _TYPES = {"icmp": 0, "tcp reset": 1, "icmpx": 2}
+
+
+# icmpx: no route, port unreachable, host unreachable, administratively prohibited (Linux: nft_reject_icmp_code, _icmpv6_code)
+ICMPX_TO_ICMP = bytes((0, 3, 1, 13))
+ICMPX_TO_ICMPV6 = bytes((0, 4, 3, 1))
 
 
 class Reject(Expr):
@@ -21,6 +36,18 @@ class Reject(Expr):
             raise ValueError(f"no reject code {code}")
         self.type = number
         self.code = code
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        code: cython.int = self.code
+        type: cython.int = self.type
+        family: cython.int = pkt.nfproto
+        if type == REJECT_ICMPX_UNREACH:
+            code = ICMPX_TO_ICMP[code] if family == NFPROTO_IPV4 else ICMPX_TO_ICMPV6[code]
+            type = REJECT_ICMP_UNREACH
+        if ctx.l4:
+            ctx.services.send_reject(pkt, ctx.hook, ctx.family, type, code)
+        pkt.drop_reason = DROP_REJECT
+        return NF_DROP
 
     def operands(self) -> str:
         return f"type {self.type} code {self.code}"

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import cython
+
 from userfw.engine.expr import Expr
 from userfw.engine.registry import FWD, IN, Row, hooks, register
+
+if not cython.compiled:
+    from userfw.core.const import IPPROTO_TCP, NFT_BREAK, NFT_CONTINUE, NF_ACCEPT, NF_DROP
+    from userfw.core.drop import DROP_SYNPROXY
+    from userfw.core.packet import Packet
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
 
 
 class Synproxy(Expr):
@@ -21,6 +30,20 @@ class Synproxy(Expr):
         self.mss = mss or 0
         self.wscale = wscale or 0
         self.flags = (mss is not None) | (wscale is not None) << 1 | sack_perm << 2 | timestamp << 3
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        verdict: cython.int
+        if not ctx.l4 or pkt.l4proto != IPPROTO_TCP or pkt.fragoff != 0:
+            return NFT_BREAK
+        if pkt.l4 + 20 > pkt.end:
+            pkt.drop_reason = DROP_SYNPROXY
+            return NF_DROP
+        verdict = ctx.services.synproxy(pkt, ctx.hook, self.mss, self.wscale, self.flags)
+        if verdict == NF_ACCEPT:
+            return NFT_CONTINUE
+        if verdict == NF_DROP:
+            pkt.drop_reason = DROP_SYNPROXY
+        return verdict
 
     def operands(self) -> str:
         return f"mss {self.mss} wscale {self.wscale}"

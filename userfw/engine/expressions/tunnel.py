@@ -14,6 +14,8 @@ if not cython.compiled:
     from userfw.core.const import NFT_BREAK, NFT_CONTINUE
     from userfw.core.packet import Packet
     from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
+
 
 _MODES = {"": 0, "rx": 1, "tx": 2}
 

@@ -14,6 +14,8 @@ if not cython.compiled:
     from userfw.core.const import NFT_BREAK
     from userfw.core.packet import Packet
     from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
+
 
 _KEYS = {"daddr4": (1, 4), "daddr6": (2, 16), "saddr4": (3, 4), "saddr6": (4, 16), "reqid": (5, 4), "spi": (6, 4)}
 

@@ -1,0 +1,19 @@
+from userfw.conntrack.conn cimport Conn
+from userfw.conntrack.const cimport TCP_CLOSE, TCP_TIME_WAIT
+from userfw.core.const cimport (
+    IPPROTO_TCP, IPS_CONFIRMED, IPS_DYING, IPS_OFFLOAD, IPS_TEMPLATE, NF_DROP, NFT_BREAK, NFT_CONTINUE,
+)
+from userfw.core.drop cimport DROP_RULE
+from userfw.core.packet cimport Packet
+from userfw.engine.context cimport Context
+from userfw.engine.expr cimport Expr
+
+cdef bint _over(Conn conn, unsigned long long since, unsigned long long now) except -1
+
+cdef class Connlimit(Expr):
+    cdef readonly unsigned int count
+    cdef readonly bint over
+    cdef readonly dict members
+    cdef object queue
+    cpdef int evaluate(self, Context ctx, Packet pkt) except? -100
+    cpdef int collect(self, unsigned long long now, int budget) except -1

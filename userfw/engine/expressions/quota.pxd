@@ -1,0 +1,12 @@
+from userfw.core.const cimport NFT_BREAK, NFT_CONTINUE
+from userfw.core.packet cimport Packet
+from userfw.engine.context cimport Context
+from userfw.engine.expr cimport Expr
+from userfw.engine.expressions.counter cimport packet_length
+
+cdef class Quota(Expr):
+    cdef readonly unsigned long long quota
+    cdef readonly bint over
+    cdef public unsigned long long used
+    cdef public bint depleted
+    cpdef int evaluate(self, Context ctx, Packet pkt) except? -100
