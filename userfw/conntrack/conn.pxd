@@ -40,8 +40,9 @@ cdef class Conn:
     cdef public unsigned int td_maxwin[2]
     cdef public unsigned int td_maxack[2]
     cdef public unsigned int last_seq, last_ack, last_end
-    cdef public unsigned char td_scale[2]
-    cdef public unsigned char td_flags[2]
+    # (arrays of unsigned char would read as C strings)
+    cdef public unsigned short td_scale[2]
+    cdef public unsigned short td_flags[2]
     cdef public unsigned short last_win, zone, events, wheel_slot
     cdef public unsigned char state, last_index, last_dir, last_flags, last_wscale, retrans, zone_dir
     cdef public unsigned int wheel_tick, wheel_pos
