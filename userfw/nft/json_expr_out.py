@@ -51,8 +51,10 @@ def _constant(expr: s.ConstantExpr, style: Style) -> Json:
     if dtype is not None:
         if dtype.name == "boolean":
             return bool(expr.value)
-        if dtype.name == "time" and isinstance(expr.value, int):
-            return expr.value // 1000
+        if dtype.name == "time" and dtype.width == 32 and isinstance(expr.value, int):
+            return expr.value // 1000  # a duration; a date of 64 bits is its text
+        if dtype.name == "iface_index":
+            return format_expr(expr, style).strip('"')  # an index without a name is a string too
     return value_json(format_expr(expr, style))
 
 
@@ -141,6 +143,8 @@ def _relational(expr: s.RelationalExpr, style: Style) -> Json:
 def _tests_bits(expr: s.RelationalExpr) -> bool:
     if isinstance(expr.right, s.ListExpr):
         return True
+    if isinstance(expr.right, s.RangeExpr):
+        return isinstance(expr.left, s.MetaExpr) and expr.left.key == "hour"
     dtype = expr.right.dtype
     return dtype is not None and bool(dtype.is_bitmask) and isinstance(expr.right, s.ConstantExpr | s.BinopExpr)
 
@@ -222,7 +226,8 @@ def _rt(expr: s.RtExpr, style: Style) -> Json:
 
 
 def _fib(expr: s.FibExpr, style: Style) -> Json:
-    return {"fib": {"result": expr.result, "flags": _flags(expr.flags)}}
+    result = "oif" if expr.result == "check" else expr.result
+    return {"fib": {"result": result, "flags": _flags(expr.flags)}}
 
 
 def _socket(expr: s.SocketExpr, style: Style) -> Json:
@@ -310,8 +315,8 @@ _EXPRS: Final[dict[type[s.Expr], Callable[[Any, Style], Json]]] = {
 
 
 def _flags(flags: tuple[str, ...]) -> Json:
-    """One flag is a string, several are a list."""
-    return flags[0] if len(flags) == 1 else list(flags)
+    """Flags are a list, one alone too (since nft 1.1.6)."""
+    return list(flags)
 
 
 def _or_null(kind: str, body: dict[str, Json]) -> Json:
@@ -400,7 +405,7 @@ def _log(stmt: s.LogStmt, style: Style) -> Json:
         body["level"] = stmt.level
     if stmt.flags:
         words = tuple(flag.replace("-", " ", 1) for flag in stmt.flags)
-        body["flags"] = "all" if frozenset(stmt.flags) == LOG_FLAGS_ALL else _flags(words)
+        body["flags"] = ["all"] if frozenset(stmt.flags) == LOG_FLAGS_ALL else _flags(words)
     return _or_null("log", body)
 
 
@@ -415,7 +420,7 @@ def _reject(stmt: s.RejectStmt, style: Style) -> Json:
 
 def _nat(stmt: s.NatStmt, style: Style) -> Json:
     body: dict[str, Json] = {}
-    if stmt.family is not None:
+    if stmt.family is not None and stmt.kind in ("snat", "dnat"):
         body["family"] = stmt.family
     if stmt.addr is not None:
         body["addr"] = expr_json(stmt.addr, style)

@@ -178,7 +178,7 @@ def _address_port(addr: s.Expr | None, port: s.Expr | None, style: Style, bracke
 def _nat(stmt: s.NatStmt, style: Style) -> str:
     text = stmt.kind
     if stmt.addr is not None or stmt.port is not None:
-        if stmt.family is not None:
+        if stmt.family is not None and stmt.kind in ("snat", "dnat"):
             text += f" {stmt.family}"
         if stmt.form == "prefix":
             text += " prefix"
