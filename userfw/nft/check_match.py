@@ -86,8 +86,12 @@ class MatchChecker(SetChecker):
         if isinstance(value, ConstantExpr) and isinstance(right, PrefixExpr) and _part_of_byte(left):
             mask = ConstantExpr((1 << left.width) - 1, loc=right.loc, dtype=left.dtype)
             left = BinopExpr("&", left, mask, loc=left.loc, dtype=left.dtype, width=left.width)
+        return self._settled(node, op, left, value, isinstance(right, ListExpr))
+
+    def _settled(self, node: RelationalExpr, op: str, left: Expr, value: Expr, listed: bool) -> RelationalExpr:
+        """The operator's final meaning, and what the match teaches."""
         left, value = self._transfer(node, left, value)
-        op = self._operator(node, op, left, value, isinstance(right, ListExpr))
+        op = self._operator(node, op, left, value, listed)
         if op == "==":
             self.learn(left, value)
         return RelationalExpr(op, left, value, loc=node.loc)
@@ -185,6 +189,10 @@ class MatchChecker(SetChecker):
         if isinstance(left, ConcatExpr):
             assert isinstance(dtype, ConcatType)
         choices = self.anonymous_set(right, dtype)
+        if len(right.elements) == 1 and len(choices.elements) == 1:
+            only = choices.elements[0].key
+            if isinstance(only, ConstantExpr | RangeExpr | PrefixExpr):
+                return self._settled(node, node.op, left, only, False)
         if op == "==":
             for elem in choices.elements:
                 self.learn(left, elem.key)
