@@ -68,7 +68,8 @@ class _Questions:
 
     def __init__(self, context: ProtoContext) -> None:
         self.context = context
-        self.asked: dict[str, MatchStmt] = {}
+        self.asked: dict[str, tuple[MatchStmt, RelationalExpr]] = {}
+        """Base to the statement in the listing, and the match as it runs."""
 
 
 class _Canonical:
@@ -88,7 +89,8 @@ class _Canonical:
             elif isinstance(stmt, MatchStmt):
                 self.match(stmt)
             else:
-                self.out.append(self.other(stmt))
+                listed = self.other(stmt)
+                self.out.append(listed)
                 self.packet.asked.clear()
                 for tunnel in self.tunnels.values():
                     tunnel.asked.clear()
@@ -108,7 +110,7 @@ class _Canonical:
         return found
 
     def drop(self, questions: _Questions, base: str) -> None:
-        stmt = questions.asked.pop(base)
+        stmt = questions.asked.pop(base)[0]
         self.out = [item for item in self.out if item is not stmt]
 
     def implied(self, expr: Expr) -> None:
@@ -143,12 +145,11 @@ class _Canonical:
         questions = self.questions(expr.inner)
         base = expr.base
         question = questions.asked.get(base)
-        if question is not None and self._may_drop(question, expr):
+        if question is not None and self._may_drop(question[1], expr):
             self.drop(questions, base)
 
-    def _may_drop(self, question: MatchStmt, expr: PayloadExpr) -> bool:
-        asked = question.expr
-        assert isinstance(asked, RelationalExpr) and isinstance(asked.right, ConstantExpr)
+    def _may_drop(self, asked: RelationalExpr, expr: PayloadExpr) -> bool:
+        assert isinstance(asked.right, ConstantExpr)
         left = asked.left
         if not isinstance(left, PayloadExpr):
             return True
@@ -169,13 +170,12 @@ class _Canonical:
             return
         questions = self.questions(left.inner)
         question = questions.asked.get(base)
-        if question is not None and (left.key != "l4proto" or self._l4_implies(question, expr.right.value)):
+        if question is not None and (left.key != "l4proto" or self._l4_implies(question[1], expr.right.value)):
             self.drop(questions, base)
 
-    def _l4_implies(self, question: MatchStmt, number: int | bytes) -> bool:
+    def _l4_implies(self, asked: RelationalExpr, number: int | bytes) -> bool:
         """``meta l4proto icmp`` makes ``meta nfproto ipv4`` needless: icmp will ask for it."""
-        asked = question.expr
-        assert isinstance(asked, RelationalExpr) and isinstance(asked.right, ConstantExpr)
+        assert isinstance(asked.right, ConstantExpr)
         value = asked.right.value
         left = asked.left
         if isinstance(left, MetaExpr) and left.key == "nfproto":
@@ -210,14 +210,13 @@ class _Canonical:
     def _learn(self, expr: RelationalExpr, left: Expr, listed: MatchStmt) -> None:
         assert isinstance(expr.right, ConstantExpr) and isinstance(expr.right.value, int)
         number = expr.right.value
-        stored = MatchStmt(expr, loc=listed.loc)
         if isinstance(left, MetaExpr):
             base = _META_BASE.get(left.key)
             if base is None:
                 return
             questions = self.questions(left.inner)
             meta_update(questions.context, left.key, number)
-            self._store(questions, _NEXT[base], stored, listed)
+            questions.asked[_NEXT[base]] = listed, expr
         elif isinstance(left, CtExpr):
             if left.key == "protocol":
                 meta_update(self.packet.context, "l4proto", number)
@@ -229,15 +228,7 @@ class _Canonical:
             upper = proto.PROTOCOLS[left.protocol].uppers.get(number)
             payload_update(questions.context, row, number)
             stacked = left.base == "th" or (upper is not None and upper.base == left.base)
-            self._store(questions, left.base if stacked else _NEXT[left.base], stored, listed)
-
-    def _store(self, questions: _Questions, base: str, stored: MatchStmt, listed: MatchStmt) -> None:
-        listed_expr = stored.expr
-        assert isinstance(listed_expr, RelationalExpr)
-        if listed.expr is not listed_expr:
-            self.out[-1] = stored
-            listed.expr = listed_expr
-        questions.asked[base] = self.out[-1]  # type: ignore[assignment]
+            questions.asked[left.base if stacked else _NEXT[left.base]] = listed, expr
 
     # --- other statements
 
@@ -324,6 +315,8 @@ class _Canonical:
         if kind in ("icmp", "icmpv6") and self.family in _WIDE:
             self._by_base("nh")
             return stmt
+        if kind == "tcp reset" and self.family in ("ip", "ip6"):
+            self._by_base("th")
         number = code.value if isinstance(code, ConstantExpr) else None
         if (kind, number) in (("icmp", 3), ("icmpv6", 4), ("icmpx", 1)):
             return RejectStmt(loc=stmt.loc)

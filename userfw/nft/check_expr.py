@@ -282,7 +282,8 @@ class ExprChecker(LoadChecker):
         if count.value >= bits:
             name = "Left" if node.op == "<<" else "Right"
             fail(node.right, f"{name} shift of {count.value} bits is undefined for type of {bits} bits width")
-        return BinopExpr(node.op, base, count, loc=node.loc, dtype=kind, width=bits)
+        result = integer(bits, kind.byteorder, hexadecimal=True)
+        return BinopExpr(node.op, base, count, loc=node.loc, dtype=result, width=bits)
 
     def concat(self, node: ConcatExpr, dtype: Datatype | None) -> ConcatExpr:
         """``a . b``: loads; with ``dtype`` a concatenation type, its parts may be constants."""

@@ -162,11 +162,11 @@ class MatchChecker(SetChecker):
                     fail(value, "Comparison is always false")
                 number <<= amount
                 mask = ((1 << width) - 1) & ~((1 << amount) - 1)
-                value = ConstantExpr(number, loc=value.loc, dtype=value.dtype)
+                value = ConstantExpr(number, loc=value.loc, dtype=left.left.dtype)
                 cut = ConstantExpr(mask, loc=left.right.loc, dtype=left.left.dtype)
-                return BinopExpr("&", left.left, cut, loc=left.loc, dtype=left.dtype, width=width), value
-            value = ConstantExpr(number, loc=value.loc, dtype=value.dtype)
+                return BinopExpr("&", left.left, cut, loc=left.loc, dtype=left.left.dtype, width=width), value
             left = left.left
+            value = ConstantExpr(number, loc=value.loc, dtype=left.dtype)
         return left, value
 
     # --- sets

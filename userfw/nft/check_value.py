@@ -40,9 +40,7 @@ def bits_of(value: ConstantExpr) -> list[ConstantExpr] | None:
     number = value.value
     if not dtype.is_bitmask or not isinstance(number, int) or number & (number - 1) == 0:
         return None
-    return [
-        ConstantExpr(1 << bit, loc=value.loc, dtype=dtype) for bit in range(number.bit_length()) if number >> bit & 1
-    ]
+    return [ConstantExpr(1 << bit, loc=value.loc, dtype=dtype) for bit in range(number.bit_length()) if number >> bit & 1]
 
 
 def joined(value: Expr) -> Expr:
@@ -96,6 +94,8 @@ def _ct(expr: CtExpr) -> CtExpr:
     """Addresses of a connection list with their family."""
     if expr.key in ("saddr", "daddr") and expr.family is None:
         return CtExpr(expr.key, expr.direction, "ip6" if expr.dtype.width == 128 else "ip", loc=expr.loc, dtype=expr.dtype)
+    if expr.key in ("protocol", "l3proto") and expr.direction is not None:
+        return CtExpr(expr.key, None, None, loc=expr.loc, dtype=expr.dtype)
     return expr
 
 
@@ -145,6 +145,9 @@ def listed_relational(expr: RelationalExpr) -> RelationalExpr:
         return RelationalExpr(op, _left(left), SetExpr(elements, loc=right.loc, dtype=right.dtype), loc=expr.loc)
     if isinstance(left, BinopExpr) and left.op == "&" and isinstance(left.right, ConstantExpr):
         return _masked(expr, left, left.right)
+    if op == "!=" and isinstance(right, RangeExpr) and isinstance(left, MetaExpr) and left.key == "hour":
+        around = RangeExpr(right.right, right.left, loc=right.loc, dtype=right.dtype)
+        return RelationalExpr("==", left, around, loc=expr.loc)
     if isinstance(right, PrefixExpr):
         return _prefix(expr, right)
     if isinstance(right, ConstantExpr):
@@ -250,9 +253,7 @@ def _split(expr: RelationalExpr, left: RawPayloadExpr, known: proto.Protocol, va
 
 
 def _named(expr: RelationalExpr, left: RawPayloadExpr, known: proto.Protocol, row: proto.Field, right: Expr) -> RelationalExpr:
-    load = PayloadExpr(
-        known.name, row.name, left.inner, left.base, row.offset, loc=left.loc, dtype=row.dtype, width=row.width
-    )
+    load = PayloadExpr(known.name, row.name, left.inner, left.base, row.offset, loc=left.loc, dtype=row.dtype, width=row.width)
     return RelationalExpr(expr.op, load, retyped(right, row.dtype), loc=expr.loc)
 
 

@@ -179,6 +179,8 @@ class Datatype:
         return self.format_number(value)
 
     def format_number(self, value: int) -> str:
+        if self.hexadecimal and self.is_bitmask:
+            return f"0x{value:x}"
         if self.hexadecimal:
             return f"0x{value:0{(self.width + 3) >> 2}x}"
         return str(value)
