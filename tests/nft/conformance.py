@@ -129,7 +129,8 @@ def normal_text(text: str) -> str:
     """A listing with members of sets in one order and no optional spaces."""
 
     def members(match: re.Match[str]) -> str:
-        return "{" + ",".join(sorted(part.strip() for part in match[1].split(",") if part.strip())) + "}"
+        parts = (part.strip().replace(" - ", "-") for part in match[1].split(","))
+        return "{" + ",".join(sorted(part for part in parts if part)) + "}"
 
     text = re.sub(r"\{([^{}]*)\}", members, text)
     return re.sub(r"\s*([.:{},])\s*", r"\1", text)

@@ -7,6 +7,7 @@ Laws:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -16,6 +17,9 @@ from userfw.nft.printer_stmt import LOG_FLAGS_ALL, in_units
 
 Json = Any
 
+_HEX: Final = re.compile(r"0x[0-9a-f]+\Z")
+_LIMIT_U64: Final = 1 << 64
+_REJECTS: Final = {"ip": "icmp", "ip6": "icmpv6"}
 _TUNNELED: Final = frozenset(("vxlan", "geneve", "gretap"))
 
 
@@ -37,13 +41,12 @@ def value_json(text: str) -> Json:
     if text[:1] == '"':
         return text[1:-1]
     if text.isdecimal():
-        return int(text)
-    if text[:2] == "0x":
-        try:
-            return int(text, 16)
-        except ValueError:
-            return text
-    return text
+        value = int(text)
+    elif text[:2] == "0x" and _HEX.match(text):
+        value = int(text, 16)
+    else:
+        return text
+    return value if value < _LIMIT_U64 else f"0x{value:x}"
 
 
 def _constant(expr: s.ConstantExpr, style: Style) -> Json:
@@ -136,17 +139,31 @@ def _unary(expr: s.UnaryExpr, style: Style) -> Json:
 
 
 def _relational(expr: s.RelationalExpr, style: Style) -> Json:
-    op = expr.op or ("in" if _tests_bits(expr) else "==")
-    return {"op": op, "left": expr_json(expr.left, style), "right": expr_json(expr.right, style)}
+    left: s.Expr = expr.left
+    op = expr.op
+    if isinstance(left, s.FibExpr) and left.result == "check":
+        left = s.FibExpr(left.flags, "oif")  # nft's word for the existence of a route in a match
+    if (op == "" and _tests_bits(expr)) or (op != "!=" and _over_midnight(expr.right)):
+        op = "in"
+    return {"op": op or "==", "left": expr_json(left, style), "right": expr_json(expr.right, style)}
 
 
 def _tests_bits(expr: s.RelationalExpr) -> bool:
     if isinstance(expr.right, s.ListExpr):
         return True
-    if isinstance(expr.right, s.RangeExpr):
-        return isinstance(expr.left, s.MetaExpr) and expr.left.key == "hour"
     dtype = expr.right.dtype
     return dtype is not None and bool(dtype.is_bitmask) and isinstance(expr.right, s.ConstantExpr | s.BinopExpr)
+
+
+def _over_midnight(expr: s.Expr) -> bool:
+    """Whether a range of hours ends before it begins, in UTC."""
+    if not isinstance(expr, s.RangeExpr):
+        return False
+    left, right = expr.left, expr.right
+    if not isinstance(left, s.ConstantExpr) or not isinstance(right, s.ConstantExpr):
+        return False
+    low, high = left.value, right.value
+    return isinstance(low, int) and isinstance(high, int) and low > high
 
 
 def _alternatives(expr: s.Expr, style: Style) -> Json:
@@ -226,8 +243,7 @@ def _rt(expr: s.RtExpr, style: Style) -> Json:
 
 
 def _fib(expr: s.FibExpr, style: Style) -> Json:
-    result = "oif" if expr.result == "check" else expr.result
-    return {"fib": {"result": result, "flags": _flags(expr.flags)}}
+    return {"fib": {"result": expr.result, "flags": _flags(expr.flags)}}
 
 
 def _socket(expr: s.SocketExpr, style: Style) -> Json:
@@ -413,6 +429,8 @@ def _reject(stmt: s.RejectStmt, style: Style) -> Json:
     body: dict[str, Json] = {}
     if stmt.kind is not None:
         body["type"] = stmt.kind
+    elif style.family is not None:
+        body |= {"type": _REJECTS.get(style.family, "icmpx"), "expr": "port-unreachable"}
     if stmt.code is not None:
         body["expr"] = expr_json(stmt.code, style)
     return _or_null("reject", body)
@@ -429,7 +447,7 @@ def _nat(stmt: s.NatStmt, style: Style) -> Json:
     flags = (*stmt.flags, "netmap") if stmt.form == "prefix" else stmt.flags
     if flags:
         body["flags"] = _flags(flags)
-    forms = {"prefix": ("interval", "prefix"), "interval": ("interval",), "concat": ("concat",)}.get(stmt.form)
+    forms = {"prefix": ("prefix",), "interval": ("interval",), "concat": ("concat",)}.get(stmt.form)
     if forms:
         body["type_flags"] = _flags(forms)
     return _or_null(stmt.kind, body)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from userfw.nft import priority
@@ -84,7 +85,8 @@ def rule_object(family: str, table: str, chain: str, rule: s.RuleBlock, style: S
     """A rule."""
     body: dict[str, Json] = {"family": family, "table": table, "chain": chain, **_handle(rule.handle)}
     body |= _comment(rule.comment)
-    body["expr"] = [stmt_json(stmt, style) for stmt in rule.stmts]
+    of_family = replace(style, family=family)
+    body["expr"] = [stmt_json(stmt, of_family) for stmt in rule.stmts]
     return {"rule": body}
 
 
@@ -115,7 +117,7 @@ def set_object(family: str, table: str, block: s.SetBlock, style: Style = PLAIN,
     if elements and block.elements and not style.terse:
         body["elem"] = [element_json(element, style) for element in block.elements]
     if block.stmts:
-        stateless = Style(style.out, True)
+        stateless = replace(style, stateless=True)
         body["stmt"] = [stmt_json(stmt, stateless) for stmt in block.stmts]
     return {"map" if block.is_map else "meter" if block.meter else "set": body}
 

@@ -9,7 +9,7 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from userfw.nft import priority
@@ -157,7 +157,7 @@ def _set_lines(block: s.SetBlock, style: Style) -> list[str]:
     if block.gc_interval:
         lines.append(f"gc-interval {format_time(block.gc_interval)}")
     if block.stmts:
-        stateless = Style(style.out, True, style.handles, style.terse)
+        stateless = replace(style, stateless=True)
         lines.append(" ".join(format_stmt(stmt, stateless) for stmt in block.stmts))
     if block.comment is not None:
         lines.append(f"comment {quote(block.comment)}")

@@ -9,7 +9,7 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from userfw.nft import syntax as s
@@ -20,15 +20,17 @@ NEVER: Final = -1
 
 @dataclass(frozen=True)
 class Style:
-    """How a listing is made: ``nft -a`` (handles), ``-s`` (stateless), ``-t`` (terse), and the numeric options in ``out``."""
+    """How a listing is made: ``nft -a`` (handles), ``-s`` (stateless), ``-t`` (terse), and the numeric options in ``out``.
+    ``family`` is set by those who know it: JSON spells out what text leaves to the table."""
 
     out: Output = field(default_factory=Output)
     stateless: bool = False
     handles: bool = False
     terse: bool = False
+    family: str | None = None
 
     def for_range(self) -> Style:
-        return Style(self.out.for_range(), self.stateless, self.handles, self.terse)
+        return replace(self, out=self.out.for_range())
 
 
 PLAIN: Final = Style()
