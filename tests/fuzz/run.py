@@ -1,4 +1,4 @@
-"""Fuzz the whole packet path: `python tests/fuzz/run.py --frames 10000000` (minutes) prints what became of every frame.
+"""Fuzz the whole packet path: `make fuzz` (ten million frames, minutes) prints what became of every frame.
 
 Exit status 1 if an exception escaped or was counted, a drop has no reason, or memory kept growing.
 """
@@ -15,8 +15,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from random import Random
 from typing import Any
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
 from frames import GATEWAY, HOST, mutations, seeds
 

@@ -1,0 +1,150 @@
+"""bpf(2) through ctypes: maps, programs, test runs (Linux: union bpf_attr). Errors are OSError; a refused program's text is the verifier's log."""
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+MAP_CREATE: Final = 0
+MAP_LOOKUP_ELEM: Final = 1
+MAP_UPDATE_ELEM: Final = 2
+MAP_DELETE_ELEM: Final = 3
+MAP_GET_NEXT_KEY: Final = 4
+PROG_LOAD: Final = 5
+PROG_TEST_RUN: Final = 10
+MAP_TYPE_HASH: Final = 1
+MAP_TYPE_ARRAY: Final = 2
+PROG_TYPE_SCHED_CLS: Final = 3
+PROG_TYPE_XDP: Final = 6
+F_NO_PREALLOC: Final = 1
+
+_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "armv7l": 386, "ppc64le": 361, "s390x": 351}
+_ATTR_SIZE = 144
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class VerifierError(OSError):
+    """The kernel refused a program; `log` is what the verifier said."""
+
+    def __init__(self, code: int, name: str, log: str) -> None:
+        super().__init__(code, f"the kernel refused the program {name}: {os.strerror(code)}")
+        self.log = log
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    number = _NUMBERS.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, f"the number of bpf(2) on {platform.machine()} is not known here")
+    buffer = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
+    result: int = _libc.syscall(number, command, buffer, _ATTR_SIZE)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def _pointer(buffer: ctypes.Array[ctypes.c_char]) -> int:
+    return ctypes.addressof(buffer)
+
+
+class Map:
+    """A hash or array map; owns its file descriptor."""
+
+    def __init__(self, kind: int, key_size: int, value_size: int, entries: int, name: str, flags: int = 0) -> None:
+        self.key_size = key_size
+        self.value_size = value_size
+        self.entries = entries
+        label = name.encode()[:15].ljust(16, b"\0")
+        self.fd = _bpf(MAP_CREATE, struct.pack("<IIIIIII16s", kind, key_size, value_size, entries, flags, 0, 0, label))
+
+    def close(self) -> None:
+        """Give the descriptor back; programs that use the map keep it alive."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        """Add or replace. OSError E2BIG: the map is full."""
+        if len(key) != self.key_size or len(value) != self.value_size:
+            raise ValueError(f"key of {len(key)} and value of {len(value)} bytes; the map holds {self.key_size} and {self.value_size}")
+        k, v = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
+        _bpf(MAP_UPDATE_ELEM, struct.pack("<IxxxxQQQ", self.fd, _pointer(k), _pointer(v), 0))
+
+    def get(self, key: bytes) -> bytes | None:
+        """A copy of the value, or None."""
+        k, v = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(self.value_size)
+        try:
+            _bpf(MAP_LOOKUP_ELEM, struct.pack("<IxxxxQQQ", self.fd, _pointer(k), _pointer(v), 0))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return v.raw
+
+    def pop(self, key: bytes) -> bool:
+        """Remove; whether it was there."""
+        k = ctypes.create_string_buffer(key, len(key))
+        try:
+            _bpf(MAP_DELETE_ELEM, struct.pack("<IxxxxQ", self.fd, _pointer(k)))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    def keys(self) -> Iterator[bytes]:
+        """All keys; entries that come or go meanwhile may be missed or seen."""
+        key = ctypes.create_string_buffer(self.key_size)
+        first = True
+        while True:
+            following = ctypes.create_string_buffer(self.key_size)
+            at = 0 if first else _pointer(key)
+            try:
+                _bpf(MAP_GET_NEXT_KEY, struct.pack("<IxxxxQQ", self.fd, at, _pointer(following)))
+            except OSError as error:
+                if error.errno == errno.ENOENT:
+                    return
+                raise
+            yield following.raw
+            key, first = following, False
+
+
+def load(kind: int, code: bytes, name: str) -> int:
+    """Load a program and return its descriptor. VerifierError carries the verifier's log, asked for only when it refuses."""
+    instructions = ctypes.create_string_buffer(code, len(code))
+    license = ctypes.create_string_buffer(b"Dual BSD/GPL")
+    label = name.encode()[:15].ljust(16, b"\0")
+
+    def attempt(level: int, log: ctypes.Array[ctypes.c_char] | None) -> int:
+        at, size = (_pointer(log), len(log)) if log is not None else (0, 0)
+        attributes = struct.pack(
+            "<IIQQIIQII16s", kind, len(code) // 8, _pointer(instructions), _pointer(license), level, size, at, 0, 0, label
+        )
+        return _bpf(PROG_LOAD, attributes)
+
+    try:
+        return attempt(0, None)
+    except OSError as refused:
+        log = ctypes.create_string_buffer(1 << 20)
+        try:
+            return attempt(1, log)
+        except OSError:
+            raise VerifierError(refused.errno or 0, name, log.value.decode(errors="replace")) from refused
+
+
+def test_run(program: int, frame: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
+    """Run a program on `frame` without a device: (its verdict, the frame afterwards, nanoseconds a run)."""
+    data_in, data_out = ctypes.create_string_buffer(frame, len(frame)), ctypes.create_string_buffer(len(frame) + 256)
+    attributes = struct.pack(
+        "<IIIIQQII", program, 0, len(frame), len(data_out), _pointer(data_in), _pointer(data_out), repeat, 0
+    )
+    buffer = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
+    result = _libc.syscall(_NUMBERS[platform.machine()], PROG_TEST_RUN, buffer, _ATTR_SIZE)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    _, verdict, _, size, _, _, _, duration = struct.unpack_from("<IIIIQQII", buffer.raw)
+    return verdict, data_out.raw[:size], duration
