@@ -56,13 +56,13 @@ def command() -> st.SearchStrategy[str]:
     return st.one_of(
         st.builds(lambda v, t, f: f"{v} table ip {t} {f}", verb, t, flags),
         st.one_of(
-            st.builds(lambda v, t: f"{v} table ip {t}", gone, t),
-            st.just("flush ruleset"),
-            st.builds(lambda t: f"flush table ip {t}", t),
+            st.builds(lambda v: f"{v} table ip u", gone),
+            st.just("flush table ip t"),
+            st.sampled_from(["add counter ip t k"] * 9 + ["flush ruleset"]),
         ),
         st.builds(lambda v, t, c, body: f"{v} chain ip {t} {c} {body}", verb, t, c, chain_body()),
         st.builds(lambda v, t, c: f"{v} chain ip {t} {c}", gone, t, c),
-        st.builds(lambda t, c: f"flush chain ip {t} {c}", t, c),
+        st.builds(lambda c: f"flush chain ip t {c}", c),
         st.builds(lambda t, c, d: f"rename chain ip {t} {c} {d}", t, c, c),
         *[st.builds(lambda v, t, c, p, r: f"{v} rule ip {t} {c} {p} {r}", rule_verb, t, c, place, rule())] * 8,
         st.builds(lambda t, c, n, r: f"replace rule ip {t} {c} handle {n} {r}", t, c, NUMBERS, rule()),

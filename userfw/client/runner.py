@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from userfw.client.control import ControlClient, ControlError, socket_path
 
 if TYPE_CHECKING:
+    from userfw.core.clock import Clock
     from userfw.ruleset.manager import RulesetManager
     from userfw.ruleset.options import Options
 
@@ -72,10 +74,15 @@ class PrivateRunner:
     """A ruleset of this process: no daemon, no privileges, no packets (unless the manager has a gateway)."""
 
     def __init__(self, manager: RulesetManager | None = None) -> None:
+        self._clock: Clock | None = None
         if manager is None:
+            from userfw.ruleset.language import LanguageBackend
             from userfw.ruleset.manager import RulesetManager
+            from userfw.ruleset.platform import PrivatePlatform
 
-            manager = RulesetManager()
+            platform = PrivatePlatform()
+            self._clock = platform.clock
+            manager = RulesetManager(backend=LanguageBackend(platform))
         self.manager = manager
 
     def __enter__(self) -> PrivateRunner:
@@ -85,6 +92,9 @@ class PrivateRunner:
         pass
 
     def run(self, text: str, options: Options) -> Answer:
+        if self._clock is not None:
+            self._clock.now = time.monotonic_ns()
+            self._clock.wall_offset = time.time() - time.monotonic()
         result = self.manager.execute(text, options)
         return Answer(result.output, result.errors, result.status, result.generation)
 

@@ -21,6 +21,8 @@ def add_set(draft: Draft, command: Command) -> None:
     assert isinstance(node, SetBlock)
     table = find_table(draft, command)
     old = table.sets.get(node.name)
+    if node.key is None:
+        raise NftError(f"{'map' if node.is_map else 'set'} definition does not specify key", name_place(command))
     if old is None:
         table = draft.edit(table)
         entry = draft.new_set(table, node)

@@ -6,7 +6,6 @@ gateway and connection table; `PrivatePlatform` is that of a ruleset which no pa
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,10 +38,10 @@ class Platform(Protocol):
 
 
 class PrivatePlatform:
-    """No packets, no devices; time is the process's."""
+    """No packets, no devices; time stands until somebody sets the clock."""
 
     def __init__(self, names: Names = DEFAULT_NAMES) -> None:
-        self.clock = Clock(time.monotonic_ns(), time.time() - time.monotonic())
+        self.clock = Clock()
         self.services = Services(self.clock)
         self.names = names
         self.conns: Any = None
