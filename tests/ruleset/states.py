@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from userfw.ruleset.model import Ruleset, Table
@@ -24,12 +25,17 @@ def _table(table: Table) -> Any:
     )  # fmt: skip
 
 
+def plain(node: object) -> str:
+    """A tree without the handles of its anonymous chains and their rules."""
+    return re.sub(r"handle=\d+", "handle=None", repr(node))
+
+
 def content(rules: Ruleset) -> Any:
     """What a ruleset says: without handles and history, whatever order its elements came in."""
     return {
         table.key: (
             sorted(table.flags), table.comment, sorted(table.uses.items()),
-            {c.name: (repr(c.node), [repr(r.node) for r in c.rules]) for c in table.chains.values()},
+            {c.name: (repr(c.node), [plain(r.node) for r in c.rules]) for c in table.chains.values() if not c.binding},
             {s.name: (repr(s.node), sorted(repr(e.node) for e in s.elements)) for s in table.sets.values()},
             {ref: repr(entry.node) for ref, entry in table.objects.items()},
             {entry.name: repr(entry.node) for entry in table.flowtables.values()},

@@ -89,9 +89,12 @@ class JsonParser(JsonStmtParser):
             if version is not None and version > _SCHEMA:
                 raise fail(f"JSON schema version {version} is not supported, maximum is {_SCHEMA}")
             return None
-        if op not in _OPS:
+        listed = op not in _OPS
+        if listed:
             op, body = "add", item
         kind, value = single(body, op)
+        if listed and isinstance(value, dict):
+            value = {name: part for name, part in value.items() if name != "handle"}  # a listing's handles place nothing
         command = s.Command(op, kind, loc=JSON_LOC, table_loc=JSON_LOC, name_loc=JSON_LOC, handle_loc=JSON_LOC)
         if kind == "ruleset" or kind in _PLURALS:
             self._whole(command, value)

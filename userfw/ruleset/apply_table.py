@@ -124,7 +124,7 @@ def add_chain(draft: Draft, command: Command) -> None:
     if chain is None:
         if node.hook is not None:
             _check_hook(table, node, command)
-        elif node.policy is not None:
+        elif node.policy is not None or node.devices or node.flags:
             raise refused(errno.EOPNOTSUPP, command.loc)
         table = draft.edit(table)
         if node.hook is not None and node.policy is None:

@@ -93,6 +93,8 @@ class LanguageBackend:
             program.bind(TableScope(table, sets, chains))
         except LookupError as problem:
             raise NftError(f"Could not process rule: No such file or directory ({problem})", rule.loc) from None
+        except ValueError as problem:
+            raise NftError(f"Could not process rule: Invalid argument ({problem})", rule.loc) from None
         rule.program = program
 
     def refusal(self, table: Table, chain: Chain, rule: Rule, base: Chain) -> int:

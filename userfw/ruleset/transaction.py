@@ -5,7 +5,8 @@ Laws:
   command that fails is reported, with its place.
 - A block (`table t { … }`) acts as nft expands it: the table, its chains, objects, sets, flowtables, then elements, then
   rules. So rules may jump to chains that stand below them (Linux and nft: nft_cmd_expand).
-- A command that only reads (`list`, `get`, `reset`) is answered from the draft at its place among the others.
+- Commands that only read (`list`, `get`, `reset`) are answered from what the others together lead to, wherever they stand:
+  nft, too, has evaluated every command of an input before it prints (so `list table t; delete table t` fails).
 """
 
 from __future__ import annotations
@@ -77,17 +78,14 @@ def plan_steps(
     """`plan` in slices: yields None after each command, and the Plan last. Raises NftErrors with every problem."""
     draft = Draft(base, backend, client)
     errors: list[NftError] = []
-    answers: list[Answer] = []
     for command in commands:
+        if is_reading(command):
+            continue
         for step in expand(command):
             try:
                 _find(draft, step)
                 step = backend.check(draft, step)
-                if is_reading(step):
-                    if reader is not None and not errors:
-                        answers.append(Answer(step, reader(draft, step)))
-                else:
-                    APPLY[step.op, kind_of(step.obj)](draft, step)
+                APPLY[step.op, kind_of(step.obj)](draft, step)
             except NftErrors as problem:
                 errors.extend(problem.errors)
             except NftError as problem:
@@ -97,11 +95,29 @@ def plan_steps(
             yield None
     if not errors:
         errors.extend(validate(draft))
+    answers: list[Answer] = [] if errors or reader is None else _answers(draft, commands, reader, errors)
     if errors:
         raise NftErrors(errors)
     if draft.changed:
         draft.rules.generation = base.generation + 1
     yield Plan(base, draft.rules, draft, ordered(draft.events), answers)
+
+
+def _answers(draft: Draft, commands: list[Command], reader: Reader, errors: list[NftError]) -> list[Answer]:
+    """What the reading commands find; their problems go to `errors`."""
+    answers: list[Answer] = []
+    for command in commands:
+        if not is_reading(command):
+            continue
+        try:
+            _find(draft, command)
+            checked = draft.backend.check(draft, command)
+            answers.append(Answer(checked, reader(draft, checked)))
+        except NftErrors as problem:
+            errors.extend(problem.errors)
+        except NftError as problem:
+            errors.append(problem)
+    return answers
 
 
 def _find(draft: Draft, command: Command) -> None:

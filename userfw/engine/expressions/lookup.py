@@ -67,7 +67,7 @@ class Lookup(Expr):
     def bind(self, scope: Any) -> None:
         """The set must have data of the kind that is wanted; a verdict map's jumps are bound when elements are added."""
         table = scope.set(self.set_name)
-        if self.verdict != (table.data_type == 2) or (self.dst >= 0) != (table.data_type == 1):
+        if (self.verdict and table.data_type != 2) or (self.dst >= 0 and table.data_type != 1):
             raise ValueError(f"{self.set_name} is no such map (EINVAL)")
         register_offset(self.sreg, table.klen)
         if self.dst >= 0:
