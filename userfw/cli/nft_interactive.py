@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,19 +109,18 @@ def _plain() -> str:
 
 
 def _prompt_toolkit(completer: Completer) -> Callable[[], str]:
-    from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import Completer as Base
-    from prompt_toolkit.completion import Completion
-    from prompt_toolkit.history import FileHistory
+    completion: Any = import_module("prompt_toolkit.completion")
+    history: Any = import_module("prompt_toolkit.history").FileHistory(os.path.expanduser(HISTORY))
 
-    class Words(Base):  # type: ignore[misc,unused-ignore]
-        def get_completions(self, document: Any, event: Any) -> Iterable[Any]:
-            start = document.get_word_before_cursor(WORD=True)
-            for word in completer.words(document.text_before_cursor):
-                if word.startswith(start):
-                    yield Completion(word, -len(start))
+    def get_completions(self: Any, document: Any, event: Any) -> Iterable[Any]:
+        start = document.get_word_before_cursor(WORD=True)
+        for word in completer.words(document.text_before_cursor):
+            if word.startswith(start):
+                yield completion.Completion(word, -len(start))
 
-    session: Any = PromptSession(history=FileHistory(os.path.expanduser(HISTORY)), completer=Words(), complete_while_typing=False)
+    words = type("Words", (completion.Completer,), {"get_completions": get_completions})()
+    toolkit: Any = import_module("prompt_toolkit")
+    session = toolkit.PromptSession(history=history, completer=words, complete_while_typing=False)
     return lambda: str(session.prompt(PROMPT))
 
 

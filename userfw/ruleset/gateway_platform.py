@@ -28,6 +28,7 @@ from userfw.core.const import (
 )
 from userfw.core.hook import HookEntry, HookList
 from userfw.core.packet import Device
+from userfw.engine.services import Services
 from userfw.flowtable.table import FlowEntry
 from userfw.nat.entry import NatEntry
 from userfw.nat.mapping import Nat
@@ -64,7 +65,7 @@ class GatewayPlatform:
     ) -> None:
         self.gateway = gateway
         self.clock = gateway.clock
-        self.services = gateway
+        self.services: Services = gateway
         self.conns = conns
         self.sender = gateway.sender
         self.names = names or GatewayNames(gateway)

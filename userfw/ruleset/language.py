@@ -37,7 +37,7 @@ from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Set, Table
 from userfw.ruleset.platform import Platform, PrivatePlatform
 from userfw.ruleset.references import NEED_CONNTRACK, NEED_DEFRAG
 from userfw.ruleset.scope import DraftResolver, TableScope
-from userfw.ruleset.stateful import stateful_exprs
+from userfw.ruleset.stateful import stateful_exprs, statement_of
 
 if TYPE_CHECKING:
     from userfw.ruleset.draft import Draft
@@ -177,7 +177,8 @@ class LanguageBackend:
             data = keys.decode_data(found.data, block.data_dtype, block.data_interval)
         own = found.timeout // NSEC_PER_MSEC
         timeout = own if own and own != block.timeout else None
-        node = SetElemExpr(key, data, list(block.stmts), timeout, None, found.comment, dtype=block.key_dtype)
+        stmts = [statement_of(expr, self.now()) for expr in found.exprs]
+        node = SetElemExpr(key, data, stmts, timeout, None, found.comment, dtype=block.key_dtype)
         return Element(key_of(key, entry.elements.interval), node, found)
 
     def element_block(self, entry: Set, element: Element, now: int) -> SetElemExpr:

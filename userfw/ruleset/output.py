@@ -63,7 +63,8 @@ def event_text(event: Event | NewGeneration, style: Style, now: int = 0) -> str:
     """The line that a monitor prints for an event, with its newline."""
     if isinstance(event, NewGeneration):
         return f"# new generation {event.generation} by process {event.pid} ({event.process})\n"
-    return _PRINTERS.get(event.obj, _object)(event, style, now) + "\n"
+    text: str = _PRINTERS.get(event.obj, _object)(event, style, now)
+    return text + "\n"
 
 
 def _head(event: Event) -> str:

@@ -13,9 +13,11 @@ from userfw.engine.expressions.limit import Limit
 from userfw.engine.expressions.quota import Quota
 from userfw.engine.expressions.synproxy import Synproxy
 from userfw.nft.location import NftError
-from userfw.nft.syntax import ConnlimitStmt, CounterStmt, LastStmt, LimitStmt, Node, QuotaStmt, SynproxyStmt
+from userfw.nft.syntax import ConnlimitStmt, CounterStmt, LastStmt, LimitStmt, Node, QuotaStmt, Stmt, SynproxyStmt
 
 DEFAULT_BURST = 5
+NSEC_PER_MSEC = 1_000_000
+UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 
 
 def stateful_expr(stmt: Node, now: int = 0) -> Expr:
@@ -47,3 +49,18 @@ _MAKERS: dict[type[Any], Callable[[Any, int], Expr]] = {
     ConnlimitStmt: lambda stmt, now: Connlimit(stmt.count, stmt.over),
     SynproxyStmt: lambda stmt, now: Synproxy(stmt.mss, stmt.wscale, stmt.timestamp, stmt.sack_perm),
 }
+
+
+def statement_of(expr: Expr, now: int = 0) -> Stmt:
+    """The statement that an expression was made from, with the state of now: for elements that packets added."""
+    if isinstance(expr, Counter):
+        return CounterStmt(expr.packets, expr.bytes)
+    if isinstance(expr, Quota):
+        return QuotaStmt(expr.quota, expr.consumed(), bool(expr.over))
+    if isinstance(expr, Limit):
+        unit = next(name for name, seconds in UNITS.items() if seconds == expr.unit)
+        return LimitStmt(expr.rate, unit, bool(expr.by_bytes), expr.burst, bool(expr.invert))
+    if isinstance(expr, Last):
+        return LastStmt((now - expr.when) // NSEC_PER_MSEC if expr.seen else None)
+    assert isinstance(expr, Connlimit)
+    return ConnlimitStmt(expr.count, bool(expr.over))
