@@ -106,7 +106,8 @@ def test_an_empty_file_is_a_configuration() -> None:
         ("[[route]]\nvia = '10.0.0.1'", "route[0]: key 'to' is missing"),
         ("[[route]]\nto = '10.0.0.1/8'\nvia = '10.0.0.1'", "route[0].to: 10.0.0.1/8 has host bits set"),
         ("[[route]]\nto = '10.0.0.0/8'", "route[0]: 'via' or 'dev' is missing"),
-        ("[[route]]\nto = '10.0.0.0/8'\ntype = 'blackhole'\nvia = '10.0.0.1'", "route[0]: a blackhole route has neither 'via' nor 'dev'"),
+        ("[[route]]\nto = '10.0.0.0/8'\ntype = 'blackhole'\nvia = '10.0.0.1'",
+         "route[0]: a blackhole route has neither 'via' nor 'dev'"),
         ("[[route]]\nto = '10.0.0.0/8'\nvia = 'fd00::1'", "route[0]: IPv4 and IPv6 are mixed"),
         ("[sysctl]\nnf_conntrack_tcp_timeout_clse = 1", "sysctl.nf_conntrack_tcp_timeout_clse: no such setting; "
          "did you mean 'nf_conntrack_tcp_timeout_close'?"),

@@ -134,7 +134,9 @@ def _status(args: argparse.Namespace) -> int:
         print(f"drops        {answer['drops']}")
         if "connections" in answer:
             print(f"connections  {answer['connections']} of {answer['connections_max']}")
-        print(f"neighbours   {answer['neighbours']}")
+        print(f"rungs        pipeline {answer['rungs']['pipeline']}, flowtable {answer['rungs']['flowtable']}")
+        print(f"ruleset      generation {answer['generation']}")
+        print(f"neighbours   {answer['neighbours']['entries']}")
         print(f"routes       {answer['routes']}")
         print(f"memory       {answer['memory_kb'] // 1024} MB")
         for what, count in answer["faults"].items():

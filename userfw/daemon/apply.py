@@ -74,6 +74,7 @@ def apply(server: Server, old: schema.Config, new: schema.Config) -> None:
         _restore_routes(server, old)
         raise
     step.commit()
+    server.sync_local()
 
 
 # -- sysctl and limits
@@ -148,9 +149,11 @@ def _open(step: Step, config: schema.Port) -> None:
 def _close(step: Step, opened: OpenPort) -> None:
     """Take the device out now, close the descriptors only when nothing can fail any more."""
     server = step.server
+    up = opened.device.up
     server.detach(opened, close=False)
 
     def again() -> None:
+        opened.device.up = up
         server.attach(opened)
         for address in opened.config.addresses:
             server.gateway.add_address(opened.device, parse_address(str(address)))
@@ -279,5 +282,5 @@ def _ruleset(step: Step, new: schema.Config) -> None:
         raise ValueError(f"daemon.ruleset: {path}: {error.strerror}") from None
     if (path, text) == server.loaded_ruleset:
         return
-    server.load_ruleset(path, text, restored=server.loaded_ruleset is None)
+    server.assembly.load_ruleset(path, text)
     server.loaded_ruleset = (path, text)

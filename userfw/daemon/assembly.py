@@ -1,4 +1,4 @@
-"""The engine put together: gateway, conntrack, rules; and what the shell asks of them.
+"""The engine put together: gateway, conntrack, NAT, rules; and what the shell asks of them.
 
 This is the one place that knows how the rooms fit. It touches no socket and no event loop, so tests use it as it is.
 """
@@ -7,25 +7,43 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any, cast
 
+from userfw.conntrack.conn import Conn
 from userfw.conntrack.settings import Settings as ConntrackSettings
 from userfw.conntrack.table import ConnTable
 from userfw.core.clock import Clock
+from userfw.core.const import IPS_DST_NAT, IPS_SRC_NAT, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC
 from userfw.core.drop import DESCRIPTIONS, DropReason
-from userfw.core.packet import Device, Port
-from userfw.daemon import schema
+from userfw.core.packet import Address, Device, Port
+from userfw.daemon import schema, snapshot
+from userfw.nft.location import NftErrors
 from userfw.router.const import RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE
 from userfw.router.gateway import Gateway
+from userfw.router.ra import AdvertisedPrefix, Advertisement
 from userfw.router.types import Route
+from userfw.ruleset.gateway_platform import GatewayPlatform
+from userfw.ruleset.inputs import parse_input
+from userfw.ruleset.manager import RulesetManager, render
+from userfw.ruleset.options import Options
+from userfw.ruleset.service import NftService
 
 NEVER = (1 << 63) - 1
 REAP_BUDGET = 1024  # connections looked at in one go; the rest follows at once, after waiting packets
+SWEEP_BUDGET = 4096  # flowtable buckets and set elements looked at each time
+SAVE_SLICE = 512  # connections saved in one step
+RULES_FILE = "ruleset.nft"
+CONNECTIONS_FILE = "connections.msgpack"
+ROUTE_TYPES = {"unicast": RTN_UNICAST, "blackhole": RTN_BLACKHOLE, "unreachable": RTN_UNREACHABLE, "prohibit": RTN_PROHIBIT}
+
+# Linux: NUD_*
+NUD_NAMES = {1: "INCOMPLETE", 2: "REACHABLE", 4: "STALE", 8: "DELAY", 16: "PROBE", 32: "FAILED", 64: "NOARP", 128: "PERMANENT"}
 
 log = logging.getLogger("userfw")
-
-ROUTE_TYPES = {"unicast": RTN_UNICAST, "blackhole": RTN_BLACKHOLE, "unreachable": RTN_UNREACHABLE, "prohibit": RTN_PROHIBIT}
 
 
 class Assembly:
@@ -36,8 +54,12 @@ class Assembly:
         self.gateway = Gateway(clock, rng, None, fault)
         self.conntrack_settings = ConntrackSettings()
         self.conntrack = ConnTable(clock, self.conntrack_settings, rng)
+        self.rules = RulesetManager(self.gateway, self.conntrack)
+        self.platform: GatewayPlatform = cast(Any, self.rules.backend).platform
+        self.nft = NftService(self.rules)
         self.routes: dict[tuple[Any, ...], Route] = {}
         self.on_event: Callable[[], None] = _nothing
+        self.gateway.listeners.append(self._device_changed)
 
     # -- time
 
@@ -55,18 +77,52 @@ class Assembly:
         self.gateway.end_batch()
         self.conntrack.reap(REAP_BUDGET)
 
+    def sweep(self) -> None:
+        """Age flowtables and sets with timeouts, a part of each; several times a second."""
+        for entry in self.platform.hooks.flowtables:
+            if entry.engine is not None:
+                entry.engine.sweep(SWEEP_BUDGET)
+        for table in self.rules.rules.tables.values():
+            for item in table.sets.values():
+                if item.engine is not None:
+                    item.engine.sweep(SWEEP_BUDGET)
+
     # -- ports and routes
 
     def add_port(self, device: Device, kind: str, port: Port | None) -> None:
         """Take a device in. ValueError if its name or index is taken."""
         self.gateway.add_device(device, port)
+        if kind == "tun":
+            self.gateway.set_local_port(device)
 
     def remove_port(self, device: Device) -> None:
-        """Forget a device, its addresses and routes."""
+        """Forget a device, its addresses and routes; flows over it end."""
+        for entry in self.platform.hooks.flowtables:
+            if entry.engine is not None:
+                entry.engine.flush(device.index)
         self.gateway.remove_device(device)
 
+    def _device_changed(self, event: str, device: Device, address: Address | None) -> None:
+        """Masquerade forgets mappings to an address that is gone (Linux: masq_device_event, masq_inet_event)."""
+        if event in ("device-down", "address-remove", "device-remove") and self.platform.nat is not None:
+            self.platform.nat.forget_device(device.index)
+
     def set_advertisement(self, device: Device, ra: schema.Advertisement | None) -> None:
-        """Router advertisements of a device."""
+        """Router advertisements of a device; the prefixes of its addresses if none are given."""
+        if ra is None or not ra.enabled:
+            self.gateway.advertise(device, None)
+            return
+        prefixes = [(int(p.network_address), p.prefixlen) for p in ra.prefixes if p.version == 6]
+        if not prefixes:
+            for address in device.addresses:
+                if address.family == NFPROTO_IPV6 and address.hi >> 54 != 0x3FA:
+                    shift = 128 - address.prefixlen
+                    prefixes.append((((address.hi << 64 | address.lo) >> shift) << shift, address.prefixlen))
+        item = Advertisement([AdvertisedPrefix(n >> 64, n & ((1 << 64) - 1), length) for n, length in prefixes])
+        item.lifetime = int(ra.lifetime)
+        item.managed, item.other = ra.managed, ra.other
+        item.min_interval, item.max_interval = int(ra.min_interval), int(ra.max_interval)
+        self.gateway.advertise(device, item)
 
     def _key(self, route: schema.Route) -> tuple[Any, ...]:
         return (route.to, route.via, route.dev, route.type, route.metric, route.table, route.src, route.mtu)
@@ -99,18 +155,109 @@ class Assembly:
         if known is not None and any(known is other for other in self.gateway.routes.all()):
             self.gateway.routes.remove(known)
 
-    # -- rules and state
+    # -- rules
 
-    def load_ruleset(self, path: str, text: str, config: schema.Config, first: bool) -> None:
-        """Replace the ruleset. ValueError with every problem."""
+    def load_ruleset(self, path: str, text: str) -> None:
+        """Replace the whole ruleset by `text`; `path` is what errors call it. ValueError with every problem."""
+        options = Options(filename=path, include_path=(str(Path(path).parent),), process="userfw")
+        try:
+            commands = parse_input("flush ruleset", Options()) + parse_input(text, options)
+        except NftErrors as problem:
+            raise ValueError("\n".join(render(error) for error in problem.errors)) from None
+        result = self.rules.execute_commands(commands, options)
+        if result.status:
+            raise ValueError(result.errors.rstrip())
+
+    def ruleset_text(self) -> str:
+        """The rules as they are now, with counters and elements that packets added, as one text that loads."""
+        result = self.rules.execute("list ruleset", Options(numeric_priority=False))
+        return result.output
+
+    # -- state
 
     def restore(self, config: schema.Config) -> None:
-        """Bring back what was saved, as configured."""
+        """Bring back what was saved, as configured. A file that cannot be read is told and left alone."""
+        if config.daemon.state_dir is None:
+            return
+        state = Path(config.daemon.state_dir)
+        if config.daemon.restore_ruleset and (state / RULES_FILE).exists():
+            try:
+                self.load_ruleset(str(state / RULES_FILE), (state / RULES_FILE).read_text())
+                log.info("rules restored from %s", state / RULES_FILE)
+            except (OSError, ValueError) as error:
+                log.error("rules not restored: %s", error)
+        if config.daemon.restore_connections and (state / CONNECTIONS_FILE).exists():
+            restored = left = 0
+            try:
+                for block in snapshot.decode_untrusted((state / CONNECTIONS_FILE).read_bytes()):
+                    good, bad = snapshot.restore(block, self.conntrack, time.time_ns(), self._index_of, self._restored)
+                    restored, left = restored + good, left + bad
+            except (OSError, snapshot.SnapshotError) as error:
+                log.error("connections not restored beyond %d: %s: %s", restored, state / CONNECTIONS_FILE, error)
+                return
+            log.info("%d connections restored, %d left out", restored, left)
 
-    def save(self, config: schema.Config) -> None:
-        """Save the ruleset and the connections into the state directory, if there is one."""
+    def _index_of(self, name: str) -> int:
+        device = self.gateway.names.get(name)
+        return device.index if device is not None else 0
+
+    def _restored(self, conn: Conn) -> None:
+        """A connection with a mapping is found by its source again (endpoint-independent mapping)."""
+        if conn.status & (IPS_SRC_NAT | IPS_DST_NAT) and self.platform.nat is not None:
+            self.platform.nat.sources.add(conn)
+
+    def save(self, config: schema.Config) -> Iterator[Callable[[], None] | None]:
+        """Save the ruleset and the connections into the state directory, if there is one, in steps that are short.
+
+        What a step yields, if anything, may be run in another thread before the next one. Failures are logged.
+        """
+        if config.daemon.state_dir is None:
+            return
+        state = Path(config.daemon.state_dir)
+        try:
+            rules = self.ruleset_text().encode()
+            yield lambda: snapshot.write(state / RULES_FILE, rules)
+            writer = snapshot.Writer(state / CONNECTIONS_FILE)
+        except OSError as error:
+            log.error("state not saved: %s", error)
+            return
+        try:
+            slices = 1
+            while slices * SAVE_SLICE < self.conntrack.count:
+                slices *= 2
+            for base in range(slices):
+                conns = self.conntrack.members(base, slices - 1)
+                writer.write(snapshot.encode(conns, self.clock.now, time.time_ns(), self._name_of))
+                yield None
+            yield writer.commit
+        except OSError as error:
+            writer.abandon()
+            log.error("state not saved: %s", error)
+        except GeneratorExit:
+            writer.abandon()
+            raise
+
+    def _name_of(self, index: int) -> str:
+        device = self.gateway.devices.get(index)
+        return device.name if device is not None else ""
 
     # -- facts
+
+    def neighbours(self) -> list[dict[str, Any]]:
+        """Every neighbour as it goes over the control socket; ages in seconds."""
+        now = self.clock.now
+        return [
+            {
+                "device": n["device"],
+                "address": str(IPv4Address(n["lo"]) if n["family"] == NFPROTO_IPV4 else IPv6Address((n["hi"] << 64) | n["lo"])),
+                "mac": n["mac"].hex(":"),
+                "state": NUD_NAMES.get(n["state"], str(n["state"])),
+                "router": n["router"],
+                "queued": n["queued"],
+                "used": max(0, now - n["used"]) // NSEC_PER_SEC,
+            }
+            for n in self.gateway.list_neighbours()
+        ]
 
     def drop_report(self, everything: bool = False, ports: bool = False) -> dict[str, Any]:
         """Packets dropped, by reason with its sentence; with `ports`, also for each device."""
@@ -131,15 +278,22 @@ class Assembly:
             if reason != DropReason.NOT_SPECIFIED and (everything or counts[reason])
         ]
 
+    def rungs(self) -> dict[str, int]:
+        """Frames that each rung of the ladder forwarded: the flowtable, and the pipeline for all others."""
+        fast = sum(int(e.engine.forwarded) for e in self.platform.hooks.flowtables if e.engine is not None)
+        received = sum(device.rx_packets for device in self.gateway.devices.values())
+        return {"pipeline": max(0, received - fast), "flowtable": fast}
+
     def status(self) -> dict[str, Any]:
         """What `userfw status` shows of the engine."""
         return {
             "connections": self.conntrack.count,
             "connections_max": self.conntrack_settings.max,
+            "generation": self.rules.rules.generation,
+            "rungs": self.rungs(),
             "drops": sum(self.gateway.drop_counts()),
-            "neighbours": len(self.gateway.neighbours.entries),
             "routes": sum(1 for _ in self.gateway.routes.all()),
-            "faults": dict(self.gateway.faults),
+            **self.gateway.statistics(),
         }
 
 

@@ -123,3 +123,47 @@ def _reload(server: Server, args: NoArgs, stream: Stream) -> Any:
 async def _stop(server: Server, args: NoArgs, stream: Stream) -> Any:
     asyncio.get_running_loop().call_later(0.05, server.stopping.set)
     return {"stopping": True}
+
+
+class NftArgs(msgspec.Struct, forbid_unknown_fields=True):
+    """What `ruleset.service.NftService` takes: the text, nft's options, the files that the text includes."""
+
+    text: str = ""
+    options: dict[str, Any] = {}
+    files: dict[str, Any] | None = None
+
+
+@command("nft", NftArgs)
+async def _nft(server: Server, args: NftArgs, stream: Stream) -> Any:
+    message: dict[str, Any] = {"text": args.text, "options": args.options}
+    if args.files is not None:
+        message["files"] = args.files
+    return server.nft(message, stream.client)
+
+
+class MonitorArgs(msgspec.Struct, forbid_unknown_fields=True):
+    """`nft monitor`: which events, of which objects, printed how."""
+
+    event: str | None = None
+    objects: str | None = None
+    options: dict[str, Any] = {}
+
+
+@command("nft.monitor", MonitorArgs)
+async def _nft_monitor(server: Server, args: MonitorArgs, stream: Stream) -> Any:
+    from userfw.ruleset.service import UsageError
+
+    message = {"event": args.event, "objects": args.objects, "options": args.options}
+    try:
+        end = server.assembly.nft.monitor(message, stream.send)
+    except UsageError as error:
+        raise CommandError(str(error), "usage") from None
+    try:
+        await asyncio.Future()
+    finally:
+        end()
+
+
+@command("neighbours")
+def _neighbours(server: Server, args: NoArgs, stream: Stream) -> Any:
+    return server.assembly.neighbours()

@@ -150,10 +150,11 @@ class Client:
 
 
 class ControlServer:
-    """Listens on a path (or on a socket that systemd passed) and runs clients."""
+    """Listens on a path and runs clients; `gone` is told of each client that left."""
 
-    def __init__(self, dispatch: Dispatch) -> None:
+    def __init__(self, dispatch: Dispatch, gone: Callable[[Client], None] | None = None) -> None:
         self.dispatch = dispatch
+        self.gone = gone
         self.clients: set[Client] = set()
         self.server: asyncio.Server | None = None
         self.path: str | None = None
@@ -191,6 +192,8 @@ class ControlServer:
             await client.serve()
         finally:
             self.clients.discard(client)
+            if self.gone is not None:
+                self.gone(client)
 
     async def close(self) -> None:
         """Stop listening, end all clients, remove the socket."""

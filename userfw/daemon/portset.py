@@ -30,6 +30,11 @@ class PortError(Exception):
     """A port that could not be opened, and why."""
 
 
+def addresses_of(addresses: Iterable[schema.Interface]) -> set[tuple[bytes, int]]:
+    """As host addresses (/32, /128), packed: the services' side has no networks of its own."""
+    return {(address.ip.packed, address.max_prefixlen) for address in addresses}
+
+
 class OpenPort:
     """One configured port while it is open.
 
@@ -41,11 +46,26 @@ class OpenPort:
         self.device = device
         self.queues = queues
         self.link = link
+        self.carried: set[tuple[bytes, int]] = set()
 
     @property
     def name(self) -> str:
         """The port's name, which is its device's."""
         return self.config.name
+
+    def carry(self, addresses: set[tuple[bytes, int]]) -> None:
+        """Let the kernel's side have exactly these addresses (packed, prefix length) besides its own. OSError."""
+        if self.link is None or addresses == self.carried:
+            return
+        netlink = Netlink(self.config.netns)
+        try:
+            for address, length in self.carried - addresses:
+                netlink.remove_address(self.link.index, address, length)
+            for address, length in addresses - self.carried:
+                netlink.add_address(self.link.index, address, length)
+        finally:
+            netlink.close()
+        self.carried = addresses
 
     def close(self) -> None:
         """Close every descriptor and undo what was done for it."""
@@ -118,7 +138,8 @@ def _open_tuntap(config: schema.Port, index: int, stored: dict[str, int]) -> Ope
         link = _dress(config)
         mac = (config.mac or stable_mac(config.name)) if config.type == "tap" else b""
         kind = ARPHRD_ETHER if config.type == "tap" else ARPHRD_NONE
-        device = Device(config.name, index, mac, config.mtu or link.mtu, kind)
+        name = config.device if config.name == "lo" else config.name  # `lo` is the gateway's own
+        device = Device(name, index, mac, config.mtu or link.mtu, kind)
         device.kind = config.type
         _attach(device, queues)
         return OpenPort(config, device, queues, link)
@@ -143,8 +164,13 @@ def _dress(config: schema.Port) -> Link:
         if config.device_mac:
             netlink.set_link(link.index, up=False)
             netlink.set_link(link.index, mac=config.device_mac)
+        if config.type == "tun":
+            netlink.no_link_local(link.index)
         netlink.set_link(link.index, up=True, mtu=config.mtu or 0)
-        dress_host(netlink, link.index, config.device_addresses or [], config.device_routes or [])
+        routes = config.device_routes
+        if routes is None:
+            routes = [None] if config.type == "tun" and config.netns else []
+        dress_host(netlink, link.index, config.device_addresses or [], routes)
         return netlink.link(config.device)
     finally:
         netlink.close()

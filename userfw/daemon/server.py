@@ -39,10 +39,11 @@ from userfw.daemon.control import CommandError, ControlServer
 from userfw.daemon.links import NetlinkThread
 from userfw.daemon.mirror import RouteMirror
 from userfw.daemon.poller import Poller
-from userfw.daemon.portset import FIRST_INDEX, OpenPort, store_name
+from userfw.daemon.portset import FIRST_INDEX, OpenPort, addresses_of, store_name
 from userfw.daemon.systemd import Notifier, passed_descriptors
 from userfw.ports._io import monotonic_ns
 from userfw.ports.netlink import Link, Netlink
+from userfw.ruleset.service import UsageError
 
 log = logging.getLogger("userfw")
 
@@ -75,7 +76,7 @@ class Server:
         self.loaded_ruleset: tuple[str, str] | None = None
         self.stored = passed_descriptors()
         self.notifier = Notifier()
-        self.control = ControlServer(self._dispatch)
+        self.control = ControlServer(self._dispatch, self._client_gone)
         self.links = NetlinkThread(self._from_netlink)
         self.watched: dict[str, Netlink] = {}
         self.mirror: RouteMirror | None = None
@@ -85,7 +86,9 @@ class Server:
         self.timer_at = 0
         self.loop: asyncio.AbstractEventLoop | None = None
         self.lock_fd = -1
+        self.running = False
         self.housekeeping: list[Callable[[], None]] = []
+        self.saving: asyncio.Future[None] | None = None
 
     # -- life
 
@@ -124,6 +127,7 @@ class Server:
             await self.stop()
             raise
         self.assembly.on_event = self._arm
+        self.running = True
         for name in self.stored:
             self.notifier.forget(name)
             os.close(self.stored[name])
@@ -134,6 +138,7 @@ class Server:
             self.loop.add_signal_handler(number, self.stopping.set)
         self.loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         self._housekeep_later(0, 0.0)
+        self._sweep()
         self._arm()
 
     async def stop(self) -> None:
@@ -143,8 +148,13 @@ class Server:
             self.loop.remove_reader(self.poller.readiness.fd)
         if self.timer is not None:
             self.timer.cancel()
-        if self.lock_fd >= 0:
-            self.assembly.save(self.config)
+        if self.saving is not None:
+            self.saving.cancel()
+        if self.running:
+            for step in self.assembly.save(self.config):
+                if step is not None:
+                    with contextlib.suppress(OSError):
+                        step()
         await self.control.close()
         if self.links.thread is not None:
             self.links.stop()
@@ -241,10 +251,33 @@ class Server:
             job()
         now = time.monotonic()
         if self.config.daemon.save_interval and now - saved >= self.config.daemon.save_interval:
-            if saved:
-                self.assembly.save(self.config)
+            if saved and (self.saving is None or self.saving.done()):
+                self.saving = asyncio.ensure_future(self._save())
             saved = now
         self._housekeep_later(self.poller.packets, saved)
+
+    async def _save(self) -> None:
+        """Save the state while packets flow: a short step at a time, the disk in another thread."""
+        assert self.loop is not None
+        for step in self.assembly.save(self.config):
+            if step is None:
+                await asyncio.sleep(0)
+                continue
+            try:
+                await self.loop.run_in_executor(None, step)
+            except OSError as error:
+                log.error("state not saved: %s", error)
+
+    def _sweep(self) -> None:
+        """Four times a second: flowtables and sets with timeouts."""
+        if self.stopping.is_set() or self.loop is None:
+            return
+        self.clock.now = monotonic_ns()
+        try:
+            self.assembly.sweep()
+        except Exception as error:
+            self._fault(error, "sweep")
+        self.loop.call_later(0.25, self._sweep)
 
     # -- what `apply` calls
 
@@ -318,9 +351,22 @@ class Server:
         """Remove a configured route; nothing if it is gone with its device."""
         self.assembly.remove_route(route)
 
-    def load_ruleset(self, path: str, text: str, restored: bool) -> None:
-        """Replace the ruleset by a file's content. ValueError with the problems, and the old rules stay."""
-        self.assembly.load_ruleset(path, text, self.wanted if restored else self.config, first=restored)
+    def sync_local(self) -> None:
+        """Give the kernel's side of TUN ports the gateway's addresses, so that services there answer to them."""
+        for opened in self.ports.values():
+            if opened.config.type == "tun" and opened.config.device_addresses is None:
+                try:
+                    opened.carry(addresses_of(self.config_addresses()))
+                except OSError as error:
+                    log.error("port %s: addresses of %s: %s", opened.name, opened.config.device, error.strerror)
+
+    def config_addresses(self) -> list[schema.Interface]:
+        """Every address of the gateway."""
+        found = []
+        for opened in self.ports.values():
+            found += opened.config.addresses
+            found += [address for vlan in opened.config.vlan for address in vlan.addresses]
+        return found
 
     # -- reload
 
@@ -408,6 +454,17 @@ class Server:
             log.info("port %s: bound to the new %s", opened.name, link.name)
         except OSError as error:
             log.error("port %s: cannot bind to the new %s: %s", opened.name, link.name, error.strerror)
+
+    def nft(self, message: dict[str, Any], client: Any) -> dict[str, Any]:
+        """Run nft commands. CommandError for a message that is none; wrong rules are in the answer."""
+        try:
+            return self.assembly.nft.execute(message, client)
+        except UsageError as error:
+            raise CommandError(str(error), "usage") from None
+
+    def _client_gone(self, client: Any) -> None:
+        """Tables that the client owned go with it."""
+        self.assembly.rules.release(client)
 
     # -- facts
 

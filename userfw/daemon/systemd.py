@@ -1,7 +1,7 @@
 """What systemd asks of a service (sd_notify(3), sd_listen_fds(3)), in plain sockets; without systemd every call does nothing.
 
-Type=notify-reload: READY=1 when forwarding, RELOADING=1 with a monotonic time before a reload and READY=1 after it, STOPPING=1 at
-the end, WATCHDOG=1 at half the watchdog's interval. TAP descriptors go into the descriptor store (FDSTORE=1) and come
+READY=1 when forwarding; RELOADING=1 with a monotonic time before a reload and READY=1 after it (Type=notify-reload wants that);
+STOPPING=1 at the end; WATCHDOG=1 every second. TAP descriptors go into the descriptor store (FDSTORE=1) and come
 back at the next start, so a restart loses no link.
 """
 

@@ -28,6 +28,7 @@ RTM_NEWLINK = 16
 RTM_DELLINK = 17
 RTM_GETLINK = 18
 RTM_NEWADDR = 20
+RTM_DELADDR = 21
 RTM_NEWROUTE = 24
 RTM_DELROUTE = 25
 RTM_GETROUTE = 26
@@ -168,6 +169,25 @@ class Netlink:
         payload = struct.pack("=BBBBi", family, prefixlen, flags, 0, index)
         payload += attribute(1, address) + attribute(2, address)  # IFA_ADDRESS, IFA_LOCAL
         self.request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, payload)
+
+    def remove_address(self, index: int, address: bytes, prefixlen: int) -> None:
+        """Take an address away; one that is not there is fine."""
+        family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+        payload = struct.pack("=BBBBi", family, prefixlen, 0, 0, index) + attribute(2, address) + attribute(1, address)
+        try:
+            self.request(RTM_DELADDR, 0, payload)
+        except OSError as error:
+            if error.errno != 99:  # EADDRNOTAVAIL
+                raise
+
+    def no_link_local(self, index: int) -> None:
+        """Let the kernel make no IPv6 link-local address by itself (IFLA_INET6_ADDR_GEN_MODE none); no IPv6 is fine."""
+        mode = attribute(10, attribute(8, b"\x01"))  # AF_INET6: IFLA_INET6_ADDR_GEN_MODE
+        try:
+            self.request(RTM_NEWLINK, 0, struct.pack("=BxHiII", 0, 0, index, 0, 0) + attribute(26, mode))
+        except OSError as error:
+            if error.errno not in (95, 97):  # EOPNOTSUPP, EAFNOSUPPORT
+                raise
 
     def add_route(
         self, index: int, to: bytes, prefixlen: int, via: bytes = b"", metric: int = 0, source: bytes = b""
