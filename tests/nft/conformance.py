@@ -28,15 +28,11 @@ from userfw.nft.check import check_commands
 from userfw.nft.datatype import Names, Output
 from userfw.nft.json_in import is_json, parse_json
 from userfw.nft.json_out import rule_object
-from userfw.nft.location import NftErrors
+from userfw.nft.location import NftError, NftErrors
+from userfw.nft.lower import dump_set, lower_rule
 from userfw.nft.parser import parse
 from userfw.nft.printer import format_rule
 from userfw.nft.printer_expr import Style
-
-try:
-    from userfw.nft.netlink_text import rule_text as bytecode_text
-except ImportError:
-    bytecode_text = None
 
 NAMES: Final = Names()
 NAMES.utc_offset = 7200  # the corpus is listed with TZ=UTC-2
@@ -216,6 +212,7 @@ def run_rule(test: corpus.TestFile, line: corpus.Line, places: dict[str, World],
     block = test.json.get(line.text) if line.ok else None
     want_json = test.json_output.get(line.text, test.json_output.get(line.canon, block)) if block is not None else None
     problems: dict[str, list[str]] = {"json in": [], "json out": []}
+    bytecode: dict[int, list[str]] = {}
     for table in line.tables:
         for chain in table.chains:
             place = f"{where(test, line, table, chain.name)} {line.text}"
@@ -226,8 +223,10 @@ def run_rule(test: corpus.TestFile, line: corpus.Line, places: dict[str, World],
                 continue
             listed = listing(checked) if checked else failure
             row["listed"].count(listed == normal_text(line.canon), f"{place}\n    got  {listed}\n    want {line.canon}")
-            if checked is not None:
-                check_bytecode(test, line, table, chain.name, checked, world, row)
+            payload = corpus.payload_block(test, table.family, line.text)
+            if payload is not None:
+                failure = bytecode_problem(payload, table, checked, world, place) if checked else f"{place}: {failure}"
+                bytecode.setdefault(id(payload), []).append(failure)
             if block is None:
                 continue
             problems["json in"] += json_in_problem(world, table, chain.name, block, line, place)
@@ -235,6 +234,9 @@ def run_rule(test: corpus.TestFile, line: corpus.Line, places: dict[str, World],
                 problems["json out"] += json_out_problem(table, chain.name, checked, want_json, place)
             else:
                 problems["json out"].append(f"{place}: {failure}")
+    for found in bytecode.values():
+        bad = [failure for failure in found if failure]
+        row["bytecode"].count(not bad, bad[0] if bad else "")
     if block is not None:
         for column, found in problems.items():
             row[column].count(not found, found[0] if found else "")
@@ -290,24 +292,37 @@ def json_out_problem(
         yield f"{place}\n    got  {json.dumps(got)}\n    want {json.dumps(normal_json(want))}"
 
 
-def check_bytecode(
-    test: corpus.TestFile,
-    line: corpus.Line,
-    table: corpus.Table,
-    chain: str,
-    checked: s.RuleBlock,
-    world: World,
-    row: Row,
-) -> None:
-    """Expressions of a rule against its payload block, once the lowering can print them."""
-    if bytecode_text is None:
-        return
-    blocks = [block for block in corpus.payload_file(test, table.family) if block.rule == line.text]
-    if not blocks:
-        return
-    want = blocks[0].lines
-    got = bytecode_text(checked, table.family, table.name, chain, world)
-    row["bytecode"].count(got == want, f"{where(test, line, table, chain)} {line.text}\n  got  {got}\n  want {want}")
+def bytecode_problem(
+    block: corpus.PayloadBlock, table: corpus.Table, checked: s.RuleBlock, world: World, place: str
+) -> str:
+    """Expressions and anonymous sets of a rule against its payload block."""
+    try:
+        lowered = lower_rule(checked, table.family, world)
+        lines = [normal_line(line) for line in lowered.render()]
+        sets = [line for entry in lowered.anonymous_sets for line in dump_set(entry, table.name)]
+    except (NftError, NftErrors) as error:
+        return f"{place}: {str(error).splitlines()[0]}"
+    except Exception as error:
+        return f"{place}: crash: {type(error).__name__}: {error}"
+    want = [normal_line(line) for line in block.lines]
+    if lines != want:
+        return f"{place}\n    got  {lines}\n    want {want}"
+    got_elements, want_elements = elements_of(sets), elements_of(block.header)
+    if want_elements and got_elements != want_elements:
+        return f"{place}\n    got  {got_elements}\n    want {want_elements}"
+    return ""
+
+
+def normal_line(line: str) -> str:
+    text = re.sub(r"__(set|map|objmap)\d+", r"__\1%d", line)
+    return " ".join(text.strip().strip("[]").split())
+
+
+def elements_of(lines: list[str]) -> list[str]:
+    """The elements of set dumps, in one order."""
+    text = " ".join(line for line in lines if line.lstrip().startswith("element"))
+    parts = (" ".join(part.split()) for part in text.split("[end]"))
+    return sorted(part for part in parts if part.startswith("element"))
 
 
 # --- whole files

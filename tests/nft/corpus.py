@@ -65,6 +65,7 @@ class TestFile:
     lines: list[Line] = field(default_factory=list)
     json: dict[str, Any] = field(default_factory=dict)
     json_output: dict[str, Any] = field(default_factory=dict)
+    payloads: dict[str, dict[str, PayloadBlock]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -162,13 +163,14 @@ def read_payload(path: Path) -> list[PayloadBlock]:
     return blocks
 
 
-def payload_file(test: TestFile, family: str) -> list[PayloadBlock]:
-    """The payload blocks for a family: the file that names it wins."""
+def payload_block(test: TestFile, family: str, rule: str) -> PayloadBlock | None:
+    """The payload block of a rule for a family: the file that names the family wins."""
     for name in (f"{test.path}.payload.{family}", f"{test.path}.payload"):
-        blocks = read_payload(Path(name))
-        if blocks:
-            return blocks
-    return []
+        if name not in test.payloads:
+            test.payloads[name] = {block.rule: block for block in reversed(read_payload(Path(name)))}
+        if test.payloads[name]:
+            return test.payloads[name].get(rule)
+    return None
 
 
 def bogons() -> list[Path]:

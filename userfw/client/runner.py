@@ -76,11 +76,12 @@ class PrivateRunner:
     def __init__(self, manager: RulesetManager | None = None) -> None:
         self._clock: Clock | None = None
         if manager is None:
+            from userfw.client.names import SystemNames
             from userfw.ruleset.language import LanguageBackend
             from userfw.ruleset.manager import RulesetManager
             from userfw.ruleset.platform import PrivatePlatform
 
-            platform = PrivatePlatform()
+            platform = PrivatePlatform(SystemNames())
             self._clock = platform.clock
             manager = RulesetManager(backend=LanguageBackend(platform))
         self.manager = manager

@@ -23,7 +23,7 @@ cdef class SocketInfo:
 
 cdef class Services(Sender):
     cdef public Clock clock
-    cdef public object trace, conntrack, nat, drop_chain, drop_rule
+    cdef public object trace, conntrack, nat, fingerprints, drop_chain, drop_rule
     cdef public unsigned int cpu, cgroup
 
     cpdef unsigned int random(self) except? 0xFFFFFFFF

@@ -60,7 +60,8 @@ class Services(Sender):
     """The surroundings of the machine; every method below is to be overridden but for those with a harmless answer.
 
     - `clock`: the engine's time. `trace`: an engine.trace.TraceSink or None. `cpu`, `cgroup`: what `meta cpu` and `meta cgroup` give.
-    - `conntrack`: the conntrack.table.ConnTable, or None; `nat`: what nat.setup needs besides it.
+    - `conntrack`: the conntrack.table.ConnTable, or None; `nat`: the nat.mapping.Nat, or None.
+    - `fingerprints`: engine.fingerprint.Fingerprints for osf, or None: every system is then unknown.
     - `drop_chain`, `drop_rule`: where the machine last dropped a packet: the engine.chain.Chain and the engine.rule.Rule (None: its policy).
       Valid right after a HookList returned NF_DROP with `pkt.drop_reason` RULE, POLICY or REJECT.
     """
@@ -72,6 +73,7 @@ class Services(Sender):
         self.cgroup = 0
         self.conntrack: Any = None
         self.nat: Any = None
+        self.fingerprints: Any = None
         self.drop_chain: Any = None
         self.drop_rule: Any = None
 

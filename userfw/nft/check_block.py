@@ -84,6 +84,9 @@ class BlockChecker:
     def chain(self, node: ChainBlock) -> ChainBlock:
         """A chain without its rules."""
         if node.hook is None:
+            known = self.resolver.chain_of(self.family, self.table, node.name)
+            if (node.policy is not None or node.devices) and (known is None or known.hook is None):
+                fail(node.loc, "No such file or directory: a policy or devices need a hook, or a base chain that is there already")
             return replace(node, rules=[])
         family, hook = self.family, node.hook
         if hook not in HOOKS[family]:
@@ -133,6 +136,8 @@ class BlockChecker:
     def flowtable(self, node: FlowtableBlock) -> FlowtableBlock:
         """A flowtable with its priority as a number."""
         if node.hook is None:
+            if self.resolver.flowtable_of(self.family, self.table, node.name) is None:
+                fail(node.loc, "missing hook and priority in flowtable declaration")
             return node
         if self.family not in ("ip", "ip6", "inet"):
             fail(node.loc, f"flowtables are not supported in family {self.family}")

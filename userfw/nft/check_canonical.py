@@ -319,7 +319,7 @@ class _Canonical:
             self._by_base("th")
         number = code.value if isinstance(code, ConstantExpr) else None
         if (kind, number) in (("icmp", 3), ("icmpv6", 4), ("icmpx", 1)):
-            return RejectStmt(loc=stmt.loc)
+            return RejectStmt(None, code, loc=stmt.loc)
         return stmt
 
     def _nat(self, stmt: NatStmt) -> NatStmt:

@@ -175,7 +175,7 @@ class LoadChecker:
                 return
         number = known.number_of(protocol) if protocol.base == known.base else None
         above = {"ll": ctx.nh if ctx.nh_asked else None, "nh": ctx.th, "th": None}[protocol.base]
-        if number is None or above is not None or known.key is None:
+        if number is None or above is not None or known.key is None or protocol.base != "ll":
             fail(node, f"conflicting protocols specified: {known.name} vs. {protocol.name}")
         key = known.fields[known.key]
         self._ask_payload(node, known, key, number)

@@ -189,6 +189,8 @@ class RuleChecker(NatChecker):
         if isinstance(checked, PayloadExpr | RawPayloadExpr):
             if checked.inner is not None:
                 fail(target, "payload statement for this expression is not supported")
+            if checked.offset % 8 + checked.width > 128:
+                fail(target, "a field that touches more than 16 bytes cannot be set")
         elif isinstance(checked, MetaExpr):
             self._meta_target(checked)
         elif isinstance(checked, CtExpr):
@@ -204,6 +206,7 @@ class RuleChecker(NatChecker):
         else:
             fail(target, "this expression cannot be set")
         value = self.argument(node.value, checked.dtype, node)
+        self._no_range(value)
         return MangleStmt(checked, value, loc=node.loc)
 
     def _meta_target(self, node: MetaExpr) -> None:

@@ -93,7 +93,8 @@ def _chain(left: Expr, right: BinopExpr, expr: BinopExpr) -> Expr:
 def _ct(expr: CtExpr) -> CtExpr:
     """Addresses of a connection list with their family."""
     if expr.key in ("saddr", "daddr") and expr.family is None:
-        return CtExpr(expr.key, expr.direction, "ip6" if expr.dtype.width == 128 else "ip", loc=expr.loc, dtype=expr.dtype)
+        family = "ip6" if expr.dtype.width == 128 else "ip"
+        return CtExpr(expr.key, expr.direction, family, True, loc=expr.loc, dtype=expr.dtype)
     if expr.key in ("protocol", "l3proto") and expr.direction is not None:
         return CtExpr(expr.key, None, None, loc=expr.loc, dtype=expr.dtype)
     return expr

@@ -37,8 +37,16 @@ class Names:
     device_groups: ClassVar[dict[str, int]] = {"default": 0}
     marks: ClassVar[dict[str, int]] = {}
     labels: ClassVar[dict[str, int]] = {}
+    cgroups: ClassVar[dict[str, int]] = {"system.slice": 1, "user.slice": 2}
     utc_offset: int = 0
     """Seconds east of UTC, used by ``meta time`` and ``meta hour``."""
+
+    def cgroup(self, path: str) -> int | None:
+        """The number (inode) of a cgroup below the root."""
+        return self.cgroups.get(path)
+
+    def cgroup_path(self, number: int) -> str | None:
+        return next((path for path, found in self.cgroups.items() if found == number), None)
 
     def ifindex(self, name: str) -> int | None:
         return self.interfaces.get(name)

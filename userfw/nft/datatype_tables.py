@@ -58,25 +58,24 @@ class HexInteger(Datatype):
         return f"0x{value:x}"
 
 
-class MacSubtype(Datatype):
-    """A number with words for some values only, listed in decimal else."""
-
-    __slots__ = ()
-
-
 class CgroupType(Datatype):
     """``cgroupsv2``: a path below the cgroup root, or its number."""
 
     __slots__ = ()
 
     def parse(self, text: str, names: Names = DEFAULT_NAMES) -> int:
+        number = names.cgroup(text)
+        if number is not None:
+            return number
         try:
             return super().parse_number(text)
         except ValueError:
             raise ValueError("cgroupv2 path fails: No such file or directory") from None
 
     def format(self, value: int | bytes, out: Output = DEFAULT_OUTPUT) -> str:
-        return str(value)
+        assert isinstance(value, int)
+        path = out.names.cgroup_path(value)
+        return str(value) if path is None else f'"{path}"'
 
 
 def _flags(*words: str) -> dict[str, int]:

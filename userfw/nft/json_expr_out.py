@@ -232,7 +232,7 @@ def _meta(expr: s.MetaExpr, style: Style) -> Json:
 
 
 def _ct(expr: s.CtExpr, style: Style) -> Json:
-    body: dict[str, Json] = {"key": expr.key if expr.family is None else f"{expr.family} {expr.key}"}
+    body: dict[str, Json] = {"key": expr.key if expr.family is None or expr.implied else f"{expr.family} {expr.key}"}
     if expr.direction is not None:
         body["dir"] = expr.direction
     return {"ct": body}

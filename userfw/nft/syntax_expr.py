@@ -248,6 +248,8 @@ class CtExpr(Expr):
     key: str
     direction: str | None = None
     family: str | None = None
+    implied: bool = field(default=False, compare=False)
+    """The family was not written but follows from the rule: text shows it, JSON does not."""
 
 
 @dataclass(slots=True)

@@ -93,6 +93,9 @@ class RulesetManager:
 
     def prepare_steps(self, text: str, options: Options, files: Files | None = None) -> Iterator[Prepared | None]:
         """`prepare` in slices: None after each command, the result last."""
+        if options.optimize:
+            yield Prepared([], options, problems=[NftError("-o/--optimize is not supported by userfw")])
+            return
         try:
             commands = parse_input(text, options, files)
         except NftErrors as problem:
@@ -174,7 +177,8 @@ class RulesetManager:
 
             return answers_json(plan, options, self.names, self._now())
         style = options.style(self.names)
-        parts = [self._answer_text(answer, options) for answer in plan.answers]
+        parts = [bytecode(plan)] if "netlink" in options.debug or "all" in options.debug else []
+        parts += [self._answer_text(answer, options) for answer in plan.answers]
         if options.echo and plan.events:
             parts.append(events_text(plan.events, style, self._now()))
             parts.append(event_text(NewGeneration(plan.rules.generation, options.pid, options.process), style))
@@ -232,6 +236,19 @@ def _language(gateway: Gateway | None, conns: ConnTable | None, names: Names | N
     from userfw.ruleset.gateway_platform import GatewayPlatform
 
     return LanguageBackend(GatewayPlatform(gateway, conns or gateway.conntrack or ConnTable(gateway.clock), names=names))
+
+
+def bytecode(plan: Plan) -> str:
+    """What `--debug=netlink` shows: the expressions of new rules, or of all rules if none is new."""
+    new = {id(event.node) for event in plan.events if event.obj == "rule" and event.op != "delete"}
+    lines: list[str] = []
+    for table in plan.rules.tables.values():
+        for chain in table.chains.values():
+            for rule in chain.rules:
+                if rule.program is not None and (id(rule) in new or not plan.events):
+                    where = f"{table.family} {table.name} {chain.name}" + ("" if new else f" {rule.handle}")
+                    lines += [where, *(f"  {expr.render()}" for expr in rule.program.exprs), ""]
+    return "".join(line + "\n" for line in lines)
 
 
 def _no_time() -> int:

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import cython
+
 from userfw.engine.const import CHAIN_NAT
 from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import IN, OUT, POST, PRE, Row, hooks, register
+
+if not cython.compiled:
+    from userfw.conntrack.conn import Conn
+    from userfw.core.const import (
+        NAT_MANIP_DST,
+        NAT_MANIP_SRC,
+        NAT_RANGE_MAP_IPS,
+        NAT_RANGE_PROTO_SPECIFIED,
+        NFPROTO_INET,
+        NFPROTO_IPV4,
+        NFT_BREAK,
+    )
+    from userfw.core.packet import Packet
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
+    from userfw.nat.mapping import Nat as NatCore
+    from userfw.nat.mapping import NatRange
 
 _FAMILIES = {"ip": 2, "ip6": 10, "inet": 1}
 _FAMILY_NAMES = {number: name for name, number in _FAMILIES.items()}
@@ -21,6 +40,35 @@ def _text(**registers: int) -> str:
 
 def _flag_text(flags: int) -> str:
     return f" flags 0x{flags:x}" if flags else ""
+
+
+def _ports(ctx: Context, within: NatRange, least: cython.int, most: cython.int) -> cython.int:
+    """Ports of the range from registers (network order there)."""
+    if least >= 0:
+        within.min_port = (ctx.regs[least] << 8) | ctx.regs[least + 1]
+        if most < 0:
+            most = least
+        within.max_port = (ctx.regs[most] << 8) | ctx.regs[most + 1]
+    return 0
+
+
+def _addresses(
+    ctx: Context, within: NatRange, four: cython.bint, least: cython.int, most: cython.int
+) -> cython.int:
+    """Addresses of the range from registers."""
+    if least < 0:
+        return 0
+    if most < 0:
+        most = least
+    if four:
+        within.min_lo = ctx.read_be32(least)
+        within.max_lo = ctx.read_be32(most)
+        return 0
+    within.min_hi = ctx.read_be64(least)
+    within.min_lo = ctx.read_be64(least + 8)
+    within.max_hi = ctx.read_be64(most)
+    within.max_lo = ctx.read_be64(most + 8)
+    return 0
 
 
 class Nat(Expr):
@@ -60,6 +108,18 @@ class Nat(Expr):
         self.proto_max = _source(proto_max, 2)
         self.flags = flags
         self.regs = tuple(-1 if reg is None else reg for reg in (addr_min, addr_max, proto_min, proto_max))
+        self.within = NatRange(
+            flags | (NAT_RANGE_MAP_IPS if addr_min is not None else 0) | (NAT_RANGE_PROTO_SPECIFIED if proto_min is not None else 0)
+        )
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        conn: Conn | None = pkt.ct
+        nat: NatCore = ctx.services.nat
+        if conn is None or (self.family != NFPROTO_INET and self.family != pkt.nfproto):
+            return NFT_BREAK
+        _addresses(ctx, self.within, self.family == NFPROTO_IPV4, self.addr_min, self.addr_max)
+        _ports(ctx, self.within, self.proto_min, self.proto_max)
+        return nat.setup(pkt, conn, self.within, NAT_MANIP_SRC if self.source_nat else NAT_MANIP_DST)
 
     def operands(self) -> str:
         a, b, c, d = self.regs
@@ -87,6 +147,15 @@ class Masq(Expr):
         self.proto_max = _source(proto_max, 2)
         self.flags = flags
         self.regs = tuple(-1 if reg is None else reg for reg in (proto_min, proto_max))
+        self.within = NatRange(flags | (NAT_RANGE_PROTO_SPECIFIED if proto_min is not None else 0))
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        conn: Conn | None = pkt.ct
+        nat: NatCore = ctx.services.nat
+        if conn is None:
+            return NFT_BREAK
+        _ports(ctx, self.within, self.proto_min, self.proto_max)
+        return nat.masquerade(pkt, conn, self.within)
 
     def operands(self) -> str:
         a, b = self.regs
@@ -107,6 +176,15 @@ class Redir(Expr):
         self.proto_max = _source(proto_max, 2)
         self.flags = flags
         self.regs = tuple(-1 if reg is None else reg for reg in (proto_min, proto_max))
+        self.within = NatRange(flags | (NAT_RANGE_PROTO_SPECIFIED if proto_min is not None else 0))
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        conn: Conn | None = pkt.ct
+        nat: NatCore = ctx.services.nat
+        if conn is None:
+            return NFT_BREAK
+        _ports(ctx, self.within, self.proto_min, self.proto_max)
+        return nat.redirect(pkt, conn, self.within, ctx.hook)
 
     def operands(self) -> str:
         a, b = self.regs

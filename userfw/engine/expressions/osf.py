@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import cython
+
 from userfw.engine.expr import Expr, register_offset
+from userfw.engine.fingerprint import identify
 from userfw.engine.registry import FWD, IN, PRE, Row, hooks, register
+
+if not cython.compiled:
+    from userfw.core.const import IPPROTO_TCP, NFPROTO_IPV4, NFT_BREAK, NFT_CONTINUE, TCP_SYN
+    from userfw.core.packet import Packet
+    from userfw.engine.context import Context
+    from userfw.engine.expr import Expr
 
 _TTL = {"": 0, "loose": 1, "skip": 2}
 
@@ -20,6 +29,14 @@ class Osf(Expr):
         self.dreg = dreg
         self.ttl = _TTL[ttl]
         self.version = version
+
+    def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
+        if pkt.nfproto != NFPROTO_IPV4 or not ctx.l4 or pkt.l4proto != IPPROTO_TCP or pkt.fragoff != 0:
+            return NFT_BREAK
+        if pkt.l4 + 20 > pkt.end or not pkt.get8(pkt.l4 + 13) & TCP_SYN:
+            return NFT_BREAK
+        ctx.write_bytes(self.dst, identify(ctx.services.fingerprints, pkt, self.ttl, self.version), 16)
+        return NFT_CONTINUE
 
     def operands(self) -> str:
         return f"dreg {self.dreg}"
