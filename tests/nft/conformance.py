@@ -14,7 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,76 +24,56 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import corpus
 
 from userfw.nft import syntax as s
-from userfw.nft.check import check_commands
-from userfw.nft.datatype import Names, Output
-from userfw.nft.json_in import is_json, parse_json
-from userfw.nft.json_out import rule_object
+from userfw.nft.datatype import Names
+from userfw.nft.json_in import is_json
 from userfw.nft.location import NftError, NftErrors
 from userfw.nft.lower import dump_set, lower_rule
 from userfw.nft.parser import parse
-from userfw.nft.printer import format_rule
-from userfw.nft.printer_expr import Style
+from userfw.ruleset.draft import Draft
+from userfw.ruleset.events import NewGeneration
+from userfw.ruleset.manager import RulesetManager
+from userfw.ruleset.options import Options
+from userfw.ruleset.output import event_text
+from userfw.ruleset.output_json import event_line
 
 NAMES: Final = Names()
 NAMES.utc_offset = 7200  # the corpus is listed with TZ=UTC-2
-STYLE: Final = Style(Output(numeric_proto=True, names=NAMES), stateless=True)
+OPTIONS: Final = Options(numeric_protocol=True, stateless=True)
+JSON: Final = replace(OPTIONS, json=True)
+JSON_IN: Final = replace(OPTIONS, json_input=True)
 COLUMNS: Final = ("judged", "listed", "json in", "json out", "bytecode")
 
 
 class World:
-    """The ruleset of a test: what the checker asks about."""
+    """The ruleset of a test file, run by the manager as the daemon runs it; ``checked`` gives the tree of a rule."""
 
     def __init__(self) -> None:
-        self.names = NAMES
-        self.tables: set[tuple[str, str]] = set()
-        self.chains: dict[tuple[str, str, str], s.ChainBlock] = {}
-        self.sets: dict[tuple[str, str, str], s.SetBlock] = {}
-        self.objects: dict[tuple[str, str, str, str], s.ObjectBlock] = {}
-        self.flowtables: dict[tuple[str, str, str], s.FlowtableBlock] = {}
+        self.manager = RulesetManager(names=NAMES)
 
-    def has_table(self, family: str, table: str) -> bool:
-        return (family, table) in self.tables
+    def run(self, text: str, options: Options = OPTIONS) -> str:
+        """Run commands; the first line of the errors, empty when there are none."""
+        try:
+            result = self.manager.execute(text, options)
+        except Exception as error:
+            return f"crash: {type(error).__name__}: {error}"
+        return result.errors.split("\n")[0] or ("status 1" if result.status else "")
 
-    def set_of(self, family: str, table: str, name: str) -> s.SetBlock | None:
-        return self.sets.get((family, table, name))
+    def listed(self, family: str, table: str, chain: str) -> str:
+        """The rules of a chain as text, without its frame."""
+        lines = self.manager.execute(f"list chain {family} {table} {chain}", OPTIONS).output.splitlines()[2:-2]
+        lines = [line.strip() for line in lines]
+        return " ".join(line for line in lines if not re.match(r"type \w+ hook ", line))
 
-    def chain_of(self, family: str, table: str, name: str) -> s.ChainBlock | None:
-        return self.chains.get((family, table, name))
+    def listed_json(self, family: str, table: str, chain: str) -> Any:
+        """The expressions of the one rule of a chain."""
+        output = self.manager.execute(f"list chain {family} {table} {chain}", JSON).output
+        return next(item["rule"]["expr"] for item in json.loads(output)["nftables"] if "rule" in item)
 
-    def object_of(self, family: str, table: str, kind: str, name: str) -> s.ObjectBlock | None:
-        return self.objects.get((family, table, kind, name))
-
-    def flowtable_of(self, family: str, table: str, name: str) -> s.FlowtableBlock | None:
-        return self.flowtables.get((family, table, name))
-
-    def run(self, text: str) -> list[s.Command]:
-        """Check commands and remember what they declare."""
-        return self.accept(parse(text, filename="<test>"))
-
-    def run_json(self, document: Any) -> list[s.Command]:
-        return self.accept(parse_json(json.dumps(document)))
-
-    def accept(self, commands: list[s.Command]) -> list[s.Command]:
-        checked = check_commands(commands, self)
-        for command in checked:
-            self._remember(command)
-        return checked
-
-    def _remember(self, command: s.Command) -> None:
-        node = command.node
-        family, table = command.family or "ip", command.table or ""
-        if command.op not in ("add", "create"):
-            return
-        if isinstance(node, s.TableBlock):
-            self.tables.add((family, table))
-        elif isinstance(node, s.ChainBlock):
-            self.chains[family, table, node.name] = node
-        elif isinstance(node, s.SetBlock):
-            self.sets[family, table, node.name] = node
-        elif isinstance(node, s.ObjectBlock):
-            self.objects[family, table, node.kind, node.name] = node
-        elif isinstance(node, s.FlowtableBlock):
-            self.flowtables[family, table, node.name] = node
+    def checked(self, text: str) -> s.RuleBlock | None:
+        """The tree of the rule that a command adds, with names resolved in this ruleset."""
+        commands = parse(text)
+        node = self.manager.backend.check(Draft(self.manager.rules, self.manager.backend, None), commands[0]).node
+        return node if isinstance(node, s.RuleBlock) else None
 
 
 @dataclass
@@ -164,50 +144,43 @@ def declare(line: corpus.Line, family: str, table: str) -> str:
     return f"add {match[1]} {family} {table} {name} {match[2]}"
 
 
-def worlds(test: corpus.TestFile) -> dict[str, World]:
-    """A world for each table, made before the first line."""
-    result: dict[str, World] = {}
+def world_of(test: corpus.TestFile) -> World:
+    """The tables and chains of a file, made before the first line."""
+    world = World()
+    made: set[tuple[str, str]] = set()
     for line in test.lines:
         for table in line.tables:
-            if table.name in result:
+            if (table.family, table.name) in made:
                 continue
-            world = result[table.name] = World()
-            world.run(f"add table {table.family} {table.name}")
+            made.add((table.family, table.name))
+            text = f"add table {table.family} {table.name}\n"
             for chain in table.chains:
                 spec = f" {{ {chain.spec}; }}" if chain.spec else ""
-                world.run(f"add chain {table.family} {table.name} {chain.name}{spec}")
-    return result
+                text += f"add chain {table.family} {table.name} {chain.name}{spec}\n"
+            failure = world.run(text)
+            assert not failure, failure
+    return world
 
 
 def run_file(test: corpus.TestFile) -> Row:
     """All lines of a file."""
     row = new_row()
-    places = worlds(test)
+    world = world_of(test)
     for line in test.lines:
         if line.kind != "rule":
             for table in line.tables:
-                failure = declaration_problem(places[table.name], declare(line, table.family, table.name))
+                failure = world.run(declare(line, table.family, table.name))
                 row["judged"].count((not failure) == line.ok, f"{where(test, line, table)}: {line.text}: {failure}")
         else:
-            run_rule(test, line, places, row)
+            run_rule(test, line, world, row)
     return row
-
-
-def declaration_problem(world: World, text: str) -> str:
-    try:
-        world.run(text)
-    except NftErrors as error:
-        return first_error(error)
-    except Exception as error:
-        return f"crash: {type(error).__name__}: {error}"
-    return ""
 
 
 def where(test: corpus.TestFile, line: corpus.Line, table: corpus.Table, chain: str = "") -> str:
     return f"{test.name}:{line.number} [{table.family} {chain}]"
 
 
-def run_rule(test: corpus.TestFile, line: corpus.Line, places: dict[str, World], row: Row) -> None:
+def run_rule(test: corpus.TestFile, line: corpus.Line, world: World, row: Row) -> None:
     """One rule in all its tables and chains."""
     block = test.json.get(line.text) if line.ok else None
     want_json = test.json_output.get(line.text, test.json_output.get(line.canon, block)) if block is not None else None
@@ -216,24 +189,23 @@ def run_rule(test: corpus.TestFile, line: corpus.Line, places: dict[str, World],
     for table in line.tables:
         for chain in table.chains:
             place = f"{where(test, line, table, chain.name)} {line.text}"
-            world = places[table.name]
-            checked, failure = attempt(world, f"add rule {table.family} {table.name} {chain.name} {line.text}")
+            add = f"add rule {table.family} {table.name} {chain.name} {line.text}"
+            failure = world.run(f"flush table {table.family} {table.name}\n{add}")
             row["judged"].count((not failure) == line.ok, f"{place}: {failure or 'accepted'}")
             if not line.ok:
                 continue
-            listed = listing(checked) if checked else failure
-            row["listed"].count(listed == normal_text(line.canon), f"{place}\n    got  {listed}\n    want {line.canon}")
+            listed = failure or world.listed(table.family, table.name, chain.name)
+            row["listed"].count(
+                normal_text(listed) == normal_text(line.canon), f"{place}\n    got  {listed}\n    want {line.canon}"
+            )
             payload = corpus.payload_block(test, table.family, line.text)
             if payload is not None:
-                failure = bytecode_problem(payload, table, checked, world, place) if checked else f"{place}: {failure}"
-                bytecode.setdefault(id(payload), []).append(failure)
+                problem = failure and f"{place}: {failure}"
+                bytecode.setdefault(id(payload), []).append(problem or bytecode_problem(payload, table, add, world, place))
             if block is None:
                 continue
+            problems["json out"] += json_out_problem(world, table, chain.name, failure, want_json, place)
             problems["json in"] += json_in_problem(world, table, chain.name, block, line, place)
-            if checked is not None:
-                problems["json out"] += json_out_problem(table, chain.name, checked, want_json, place)
-            else:
-                problems["json out"].append(f"{place}: {failure}")
     for found in bytecode.values():
         bad = [failure for failure in found if failure]
         row["bytecode"].count(not bad, bad[0] if bad else "")
@@ -242,62 +214,31 @@ def run_rule(test: corpus.TestFile, line: corpus.Line, places: dict[str, World],
             row[column].count(not found, found[0] if found else "")
 
 
-def listing(rule: s.RuleBlock) -> str:
-    """The normal text of a rule; a crash of the printer is a text that equals nothing."""
-    try:
-        return normal_text(format_rule(rule, STYLE))
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-
-
-def attempt(world: World, text: str) -> tuple[s.RuleBlock | None, str]:
-    """The checked rule, or why there is none."""
-    try:
-        node = world.run(text)[0].node
-    except NftErrors as error:
-        return None, first_error(error)
-    except Exception as error:
-        return None, f"crash: {type(error).__name__}: {error}"
-    assert isinstance(node, s.RuleBlock)
-    return node, ""
-
-
 def json_in_problem(
     world: World, table: corpus.Table, chain: str, block: Any, line: corpus.Line, place: str
 ) -> Iterator[str]:
-    body = {"family": table.family, "table": table.name, "chain": chain, "expr": block}
-    try:
-        node = world.run_json({"nftables": [{"add": {"rule": body}}]})[0].node
-    except NftErrors as error:
-        yield f"{place}: {first_error(error)}"
-        return
-    except Exception as error:
-        yield f"{place}: crash: {type(error).__name__}: {error}"
-        return
-    assert isinstance(node, s.RuleBlock)
-    listed = listing(node)
-    if listed != normal_text(line.canon):
+    where = {"family": table.family, "table": table.name, "chain": chain}
+    flush = {"flush": {"table": {"family": table.family, "name": table.name}}}
+    document = {"nftables": [flush, {"add": {"rule": {**where, "expr": block}}}]}
+    listed = world.run(json.dumps(document), JSON_IN) or world.listed(table.family, table.name, chain)
+    if normal_text(listed) != normal_text(line.canon):
         yield f"{place}\n    got  {listed}\n    want {line.canon}"
 
 
 def json_out_problem(
-    table: corpus.Table, chain: str, checked: s.RuleBlock, want: Any, place: str
+    world: World, table: corpus.Table, chain: str, failure: str, want: Any, place: str
 ) -> Iterator[str]:
-    try:
-        got = normal_json(rule_object(table.family, table.name, chain, checked, STYLE)["rule"]["expr"])
-    except Exception as error:
-        yield f"{place}: crash: {type(error).__name__}: {error}"
-        return
+    got = failure or normal_json(world.listed_json(table.family, table.name, chain))
     if got != normal_json(want):
         yield f"{place}\n    got  {json.dumps(got)}\n    want {json.dumps(normal_json(want))}"
 
 
-def bytecode_problem(
-    block: corpus.PayloadBlock, table: corpus.Table, checked: s.RuleBlock, world: World, place: str
-) -> str:
+def bytecode_problem(block: corpus.PayloadBlock, table: corpus.Table, add: str, world: World, place: str) -> str:
     """Expressions and anonymous sets of a rule against its payload block."""
     try:
-        lowered = lower_rule(checked, table.family, world)
+        checked = world.checked(add)
+        assert checked is not None
+        lowered = lower_rule(checked, table.family)
         lines = [normal_line(line) for line in lowered.render()]
         sets = [line for entry in lowered.anonymous_sets for line in dump_set(entry, table.name)]
     except (NftError, NftErrors) as error:
@@ -328,22 +269,44 @@ def elements_of(lines: list[str]) -> list[str]:
 # --- whole files
 
 
-def run_texts() -> Row:
-    """nft-features (accepted) and nft-bogons (rejected), as far as language and names decide."""
-    row = new_row()
-    for path, ok in [*((path, True) for path in corpus.features()), *((path, False) for path in corpus.bogons())]:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-        try:
-            commands = parse_json(text) if is_json(text) else parse(text, filename=path.name)
-            check_commands(commands, World())
-            failure = ""
-        except NftErrors as error:
-            failure = first_error(error)
-        except Exception as error:
-            failure = f"crash: {type(error).__name__}: {error}"
-            ok = not ok
-        row["judged"].count((not failure) == ok, f"{path.name}: {failure or 'accepted'}")
-    return row
+def run_texts() -> dict[str, Row]:
+    """nft-features (accepted), nft-bogons (rejected), nft-monitor (events as text and JSON in ``listed`` and ``json out``)."""
+    rows = {"nft-features": new_row(), "nft-bogons": new_row(), "nft-monitor": new_row()}
+    for name, paths, ok in (("nft-features", corpus.features(), True), ("nft-bogons", corpus.bogons(), False)):
+        for path in paths:
+            text = path.read_bytes().decode("utf-8", "surrogateescape")
+            options = replace(OPTIONS, filename=path.name, json_input=is_json(text))
+            failure = World().run(text, options)
+            crashed = failure.startswith("crash")
+            rows[name]["judged"].count((not failure) == ok and not crashed, f"{path.name}: {failure or 'accepted'}")
+    run_monitor(rows["nft-monitor"])
+    return rows
+
+
+def run_monitor(row: Row) -> None:
+    """Each step's transaction and the lines that it must print, with numbers and handles set to 0."""
+    path, world = None, World()
+    for step in corpus.monitor_steps():
+        if step.file != path:
+            path, world = step.file, World()
+        events: list[Any] = []
+        stop = world.manager.subscribe(events.extend)
+        failure = world.run("\n".join(step.commands))
+        stop()
+        place = f"{step.file.name}:{step.number}"
+        row["judged"].count(not failure, f"{place}: {failure}")
+        style = Options(numeric=True).style(NAMES)
+        text = "".join(event_text(event, style) for event in events if not isinstance(event, NewGeneration))
+        same = [tight(line) for line in text.splitlines()] == [tight(line) for line in step.output]
+        row["listed"].count(same, f"{place}\n    got  {text}\n    want {step.output}")
+        lines = "".join(event_line(event, style) for event in events if not isinstance(event, NewGeneration))
+        got = json.loads(re.sub(r'"handle": \d+', '"handle": 0', f"[{','.join(lines.splitlines())}]"))
+        row["json out"].count(got == step.json, f"{place}\n    got  {got}\n    want {step.json}")
+
+
+def tight(line: str) -> str:
+    """nft's own runner of the monitor tests compares with ``diff -w``."""
+    return re.sub(r"\s", "", line)
 
 
 # --- the table
@@ -369,7 +332,7 @@ def run(parts: list[str]) -> dict[str, Row]:
         if not parts or any(part in test.name for part in parts):
             rows[test.name] = run_file(test)
     if not parts:
-        rows["features and bogons"] = run_texts()
+        rows |= run_texts()
     return rows
 
 
