@@ -114,6 +114,7 @@ class Netlink:
 
         self.sock = run_in(netns, make)
         self.sock.bind((0, groups))
+        self.sock.settimeout(10)
         self.sequence = 0
 
     def close(self) -> None:
@@ -124,7 +125,7 @@ class Netlink:
         """Send one request and collect its answers. OSError with the kernel's errno if it is refused."""
         self.sequence += 1
         flags |= NLM_F_REQUEST
-        if not flags & NLM_F_DUMP:
+        if flags & NLM_F_DUMP != NLM_F_DUMP:  # its bits mean other things in requests that are no dump
             flags |= NLM_F_ACK
         self.sock.send(struct.pack("=IHHII", 16 + len(payload), kind, flags, self.sequence, 0) + payload)
         answers: list[tuple[int, bytes]] = []
