@@ -14,7 +14,7 @@ from userfw.nft.syntax import Command, SetElemExpr
 
 if TYPE_CHECKING:
     from userfw.ruleset.draft import Draft
-    from userfw.ruleset.elements import Element
+    from userfw.ruleset.elements import Element, Overlay
     from userfw.ruleset.model import Chain, Flowtable, Object, Rule, Set, Table
 
 
@@ -35,6 +35,9 @@ class Backend(Protocol):
 
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         """What the engine's set will hold for one element."""
+
+    def fill(self, entry: Set, overlay: Overlay) -> None:
+        """Put the elements of a new set into its `engine`."""
 
     def object(self, draft: Draft, table: Table, entry: Object) -> None:
         """Give a new object its `engine`."""
@@ -81,6 +84,9 @@ class ModelBackend:
 
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         return None
+
+    def fill(self, entry: Set, overlay: Overlay) -> None:
+        pass
 
     def object(self, draft: Draft, table: Table, entry: Object) -> None:
         pass

@@ -19,7 +19,7 @@ from userfw.ruleset.elements import Element, Elements, Overlay
 from userfw.ruleset.events import Event
 from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Ruleset, Set, Table
 from userfw.ruleset.problems import refused
-from userfw.ruleset.references import anonymous_count, bound_chains, element_refs, meter_set, refs_of, set_refs, walk
+from userfw.ruleset.references import element_refs, meter_set, set_refs, survey
 from userfw.ruleset.validate import check_refs
 
 
@@ -35,6 +35,9 @@ class Draft:
         self.overlays: dict[int, tuple[Table, Set, Overlay]] = {}
         self.dirty_chains: dict[int, Chain] = {}
         self.dirty_tables: dict[tuple[str, str], Location] = {}
+        self.new_rules: dict[tuple[str, str], dict[str, list[Rule]]] = {}
+        self.new_ways: set[tuple[str, str]] = set()
+        self.new_sets: set[int] = set()
         self.hooks_changed = False
         self.after: list[Any] = []
         self._owned_tables: set[int] = set()
@@ -115,6 +118,7 @@ class Draft:
         chain = Chain(table.new_handle(), node, binding=binding)
         if chain.is_base:
             self.register(chain)
+            self.new_ways.add(table.key)
         table.chains[node.name] = chain
         self._owned_chains.add(id(chain))
         self.backend.chain(self, table, chain)
@@ -173,23 +177,25 @@ class Draft:
     def new_rule(self, table: Table, chain: Chain, node: RuleBlock, index: int, loc: Location) -> Rule:
         """Put a rule into a chain at `index`."""
         chain = self.edit_chain(table, chain)
-        self._meters(table, node)
-        bound = [self._bind(table, verdict) for verdict in bound_chains(node)]
-        table.hgenerator += anonymous_count(node)
-        refs = refs_of(node)
+        found = survey(node)
+        self._meters(table, found.meters)
+        bound = [self._bind(table, verdict) for verdict in found.bound]
+        table.hgenerator += found.anonymous
+        refs = found.uses
         check_refs(self, table, refs, loc)
         rule = Rule(table.new_handle(), node, refs)
         rule.bound = tuple(bound)
         self.backend.rule(self, table, chain, rule)
         table.use(rule.refs)
         chain.rules.insert(index, rule)
+        self.new_rules.setdefault(table.key, {}).setdefault(chain.name, []).append(rule)
         self._touched(table, chain, loc)
         return rule
 
-    def _meters(self, table: Table, node: RuleBlock) -> None:
+    def _meters(self, table: Table, meters: list[MeterStmt]) -> None:
         """The sets that `meter NAME { … }` statements bring along."""
-        for item in walk(node):
-            if isinstance(item, MeterStmt) and item.name not in table.sets:
+        for item in meters:
+            if item.name not in table.sets:
                 entry = self.new_set(table, meter_set(item))
                 self.emit("add", entry.kind, table, entry.name, entry.node, entry.handle)
 
@@ -227,6 +233,7 @@ class Draft:
         self.backend.set(self, table, entry)
         table.sets[node.name] = entry
         table.use(set_refs(node))
+        self.new_sets.add(id(entry.elements))
         return entry
 
     def delete_set(self, table: Table, entry: Set) -> None:
@@ -268,6 +275,7 @@ class Draft:
         if refs:
             table.use(refs)
             self.dirty_tables.setdefault(table.key, node.loc)
+            self.new_ways.add(table.key)
         self.emit("add", "element", table, entry.name, element, 0)
         return element
 

@@ -156,6 +156,9 @@ class LanguageBackend:
             return Verdict(VERDICTS[kind], chain, scope.chain(chain) if chain else None)
         return data
 
+    def fill(self, entry: Set, overlay: Overlay) -> None:
+        apply_elements(entry.engine, overlay)
+
     def live_element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Element | None:
         made = lower_element(entry.node, SetElemExpr(node.key))
         found = entry.engine.get(made.key, made.key_end)

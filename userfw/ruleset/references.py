@@ -9,21 +9,26 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from userfw.nft.syntax import (
     ConnlimitStmt,
     ConstantExpr,
+    CounterStmt,
     CtExpr,
     Expr,
     FlowStmt,
+    LimitStmt,
+    LogStmt,
     MapExpr,
+    MetaExpr,
     MeterStmt,
     NatStmt,
     Node,
     ObjrefStmt,
+    PayloadExpr,
     RuleBlock,
     SetBlock,
     SetElemExpr,
@@ -46,62 +51,132 @@ _FIELDS: dict[type[Any], tuple[str, ...]] = {}
 _SKIP = ("loc", "dtype", "key_dtype", "data_dtype", "target")
 
 
-def children(node: Node) -> Iterator[Node]:
-    """The nodes directly below a node, in the order of its fields."""
-    if isinstance(node, RuleBlock):
-        yield from statements(node)
-        return
-    cls = type(node)
-    names = _FIELDS.get(cls)
-    if names is None:
-        names = _FIELDS[cls] = tuple(entry.name for entry in fields(node) if entry.name not in _SKIP)
-    for name in names:
-        value = getattr(node, name)
-        if isinstance(value, Node):
-            yield value
-        elif isinstance(value, list):
-            for item in value:
-                if isinstance(item, Node):
-                    yield item
-
-
 def statements(rule: RuleBlock) -> list[Stmt]:
     """A rule's statements as they run: the checker's, with what it put in, without making it work out the listing."""
     evaluated: list[Stmt] | None = getattr(rule, "evaluated", None)
     return rule.stmts if evaluated is None else evaluated
 
 
-def walk(node: Node) -> Iterator[Node]:
-    """The node and everything below it, in the order written."""
-    stack = [node]
+@dataclass(slots=True)
+class Survey:
+    """What one walk over a rule finds: its uses, its anonymous sets, its meters, its anonymous chains (not looked into)."""
+
+    refs: list[Ref] = field(default_factory=list)
+    needs: set[Ref] = field(default_factory=set)
+    anonymous: int = 0
+    meters: list[MeterStmt] = field(default_factory=list)
+    bound: list[VerdictExpr] = field(default_factory=list)
+
+    @property
+    def uses(self) -> tuple[Ref, ...]:
+        """Every use, each as often as it is written, and the needs."""
+        return (*self.refs, *sorted(self.needs)) if self.needs else tuple(self.refs)
+
+
+def survey(node: Node) -> Survey:
+    """Look at a rule or a statement once. Uses inside anonymous chains belong to the rules there."""
+    found = Survey()
+    stack: list[Node] = [node]
     while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(reversed(list(children(node))))
+        item = stack.pop()
+        cls = type(item)
+        if cls in _LEAVES:
+            continue
+        visit = _VISITS.get(cls)
+        if visit is not None and not visit(found, item):
+            continue
+        if isinstance(item, RuleBlock):
+            stack.extend(reversed(statements(item)))
+            continue
+        below = [
+            value
+            for name in _FIELDS.get(cls) or _fields_of(item)
+            for value in _nodes(getattr(item, name))
+            if type(value) not in _LEAVES
+        ]
+        below.reverse()
+        stack += below
+    return found
+
+
+def _nodes(value: Any) -> Iterable[Node]:
+    if isinstance(value, list):
+        return [item for item in value if isinstance(item, Node)]
+    return (value,) if isinstance(value, Node) else ()
+
+
+def _fields_of(node: Node) -> tuple[str, ...]:
+    names = _FIELDS[type(node)] = tuple(entry.name for entry in fields(node) if entry.name not in _SKIP)
+    return names
+
+
+def _verdict(found: Survey, item: VerdictExpr) -> bool:
+    if item.block is not None:
+        found.bound.append(item)
+    elif item.chain is not None and item.kind in ("jump", "goto"):
+        found.refs.append(Ref("chain", item.chain))
+    return False
+
+
+def _set_ref(found: Survey, item: SetRefExpr) -> bool:
+    found.refs.append(Ref("set", item.name))
+    return False
+
+
+def _set(found: Survey, item: SetExpr) -> bool:
+    found.anonymous += 1
+    elements = item.elements
+    return not elements or elements[0].data is not None or bool(elements[0].stmts) or type(elements[0].key) is SetExpr
+
+
+def _meter(found: Survey, item: MeterStmt) -> bool:
+    found.refs.append(Ref("set", item.name))
+    found.meters.append(item)
+    return True
+
+
+def _flow(found: Survey, item: FlowStmt) -> bool:
+    found.refs.append(Ref("flowtable", item.name))
+    found.needs.add(NEED_CONNTRACK)
+    return False
+
+
+def _objref(found: Survey, item: ObjrefStmt) -> bool:
+    found.refs.extend(_objects(item.kind, item.expr))
+    if item.kind in _CT_OBJECTS:
+        found.needs.add(NEED_CONNTRACK)
+    return True
+
+
+def _needs_conntrack(found: Survey, item: Node) -> bool:
+    found.needs.add(NEED_CONNTRACK)
+    return True
+
+
+def _tproxy(found: Survey, item: TproxyStmt) -> bool:
+    found.needs.add(NEED_DEFRAG)
+    return True
+
+
+_LEAVES: frozenset[type[Any]] = frozenset((ConstantExpr, SymbolExpr, PayloadExpr, MetaExpr, CounterStmt, LogStmt, LimitStmt))
+_VISITS: dict[type[Any], Callable[[Survey, Any], bool]] = {
+    VerdictExpr: _verdict,
+    SetRefExpr: _set_ref,
+    SetExpr: _set,
+    MeterStmt: _meter,
+    FlowStmt: _flow,
+    ObjrefStmt: _objref,
+    CtExpr: _needs_conntrack,
+    NatStmt: _needs_conntrack,
+    SynproxyStmt: _needs_conntrack,
+    ConnlimitStmt: _needs_conntrack,
+    TproxyStmt: _tproxy,
+}
 
 
 def refs_of(node: Node) -> tuple[Ref, ...]:
-    """Every use that a rule (or an element) makes of named things, and its needs."""
-    refs: list[Ref] = []
-    needs: set[Ref] = set()
-    for item in walk(node):
-        if isinstance(item, VerdictExpr):
-            if item.chain is not None and item.block is None and item.kind in ("jump", "goto"):
-                refs.append(Ref("chain", item.chain))
-        elif isinstance(item, (SetRefExpr, MeterStmt)):
-            refs.append(Ref("set", item.name))
-        elif isinstance(item, FlowStmt):
-            refs.append(Ref("flowtable", item.name))
-            needs.add(NEED_CONNTRACK)
-        elif isinstance(item, ObjrefStmt):
-            refs.extend(_objects(item.kind, item.expr))
-            if item.kind in _CT_OBJECTS:
-                needs.add(NEED_CONNTRACK)
-        elif isinstance(item, (CtExpr, NatStmt, SynproxyStmt, ConnlimitStmt)):
-            needs.add(NEED_CONNTRACK)
-        elif isinstance(item, TproxyStmt):
-            needs.add(NEED_DEFRAG)
-    return (*refs, *sorted(needs))
+    """Every use that a rule (or a statement) makes of named things, and its needs."""
+    return survey(node).uses
 
 
 def element_refs(set_: SetBlock, elem: SetElemExpr) -> tuple[Ref, ...]:
@@ -134,27 +209,9 @@ def _objects(kind: str, expr: Expr) -> list[Ref]:
     return []
 
 
-def anonymous_count(node: Node) -> int:
-    """How many anonymous sets and maps a rule creates, each of which takes a handle of its own."""
-    return sum(isinstance(item, SetExpr) for item in walk(node))
-
-
 def meter_set(stmt: MeterStmt) -> SetBlock:
     """The set that a meter statement declares."""
     dtype = stmt.elem.dtype
     flags = ("dynamic", "timeout") if stmt.elem.timeout else ("dynamic",)
     names = [part.name for part in getattr(dtype, "parts", (dtype,))] if dtype is not None else []
     return SetBlock(stmt.name, key=TypeExpr(names), flags=flags, size=stmt.size, meter=True, key_dtype=dtype, loc=stmt.loc)
-
-
-def bound_chains(node: Node) -> list[VerdictExpr]:
-    """The verdicts of a rule whose target is an anonymous chain (`jump { … }`), not looking into those chains."""
-    found: list[VerdictExpr] = []
-    stack = [node]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, VerdictExpr) and item.block is not None:
-            found.append(item)
-            continue
-        stack.extend(reversed(list(children(item))))
-    return found

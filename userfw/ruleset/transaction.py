@@ -5,6 +5,7 @@ Laws:
   command that fails is reported, with its place.
 - A block (`table t { … }`) acts as nft expands it: the table, its chains, objects, sets, flowtables, then elements, then
   rules. So rules may jump to chains that stand below them (Linux and nft: nft_cmd_expand).
+- Sets that are new are filled while the plan is made: nobody sees them yet, and the commit does not wait for them.
 - Commands that only read (`list`, `get`, `reset`) are answered from what the others together lead to, wherever they stand:
   nft, too, has evaluated every command of an input before it prints (so `list table t; delete table t` fails).
 """
@@ -100,6 +101,11 @@ def plan_steps(
         raise NftErrors(errors)
     if draft.changed:
         draft.rules.generation = base.generation + 1
+    for key in [key for key in draft.overlays if key in draft.new_sets]:
+        _, entry, overlay = draft.overlays.pop(key)
+        backend.fill(entry, overlay)
+        overlay.apply()
+        yield None
     yield Plan(base, draft.rules, draft, ordered(draft.events), answers)
 
 

@@ -3,7 +3,8 @@
 Laws:
 - Only what a base chain reaches is validated, as in Linux (nft_table_validate, nft_chain_validate): a loop among regular
   chains that nobody enters is accepted. A loop that is entered is one that is too deep: EMLINK.
-- Only tables that the transaction touched are validated, each chain once for each (base chain type and hook, depth).
+- Only tables that the transaction touched are validated, each chain once for each base chain and depth; in them only new
+  rules, unless the transaction opened new ways.
 - An error stands at the command that brought the rule.
 """
 
@@ -42,45 +43,56 @@ def validate(draft: Draft) -> list[NftError]:
 
 
 class _Validator:
+    """One table. What every chain jumps to is kept with the chain; rules that are not new were checked when they came, unless
+    the transaction opened a way to them (a new jump or base chain)."""
+
     def __init__(self, draft: Draft, table: Table, loc: Location) -> None:
         self.draft = draft
         self.table = table
         self.loc = loc
         self.depth: dict[tuple[str, int], int] = {}
-        self.targets: dict[str, list[str]] = {}
+        self.maps: dict[str, list[str]] = {}
+        self.new = draft.new_rules.get(table.key, {})
+        self.all = table.key in draft.new_ways or any(_leads(rule) for rules in self.new.values() for rule in rules)
 
-    def chain(self, chain: Chain, base: Chain, level: int, rule: Rule | None = None) -> NftError | None:
+    def chain(self, chain: Chain, base: Chain, level: int, blame: Location | None = None) -> NftError | None:
         """Walk a chain at a depth; a chain that was walked at this depth or deeper below the same base needs no second look."""
         if level == JUMP_STACK:
-            return refused(errno.EMLINK, self._blame(rule))
+            return refused(errno.EMLINK, blame or self.loc)
         key = chain.name, id(base)
         if self.depth.get(key, -1) >= level:
             return None
         first = key not in self.depth
         self.depth[key] = level
-        for one in chain.rules:
-            if first:
-                number = self.draft.backend.refusal(self.table, chain, one, base)
+        if first:
+            for rule in chain.rules if self.all else self.new.get(chain.name, ()):
+                number = self.draft.backend.refusal(self.table, chain, rule, base)
                 if number:
-                    return refused(number, self._blame(one))
-            for target in self._jumps(one):
-                problem = self.chain(target, base, level + 1, one)
-                if problem is not None:
-                    return problem
+                    return refused(number, self._blame(rule))
+        for target, rule in self._jumps(chain):
+            problem = self.chain(target, base, level + 1, self._blame(rule))
+            if problem is not None:
+                return problem
         return None
 
-    def _jumps(self, rule: Rule) -> list[Chain]:
-        names = [ref.name for ref in rule.refs if ref.kind == "chain"]
-        names += [bound.name for bound in rule.bound]
-        for ref in rule.refs:
-            if ref.kind == "set":
-                names += self._map_targets(ref.name)
+    def _jumps(self, chain: Chain) -> list[tuple[Chain, Rule]]:
+        """The chains that a chain's rules lead to, each with the last rule that does."""
+        found: dict[str, Rule] = {}
+        for rule in chain.rules:
+            if rule.refs or rule.bound:
+                for ref in rule.refs:
+                    if ref.kind == "chain":
+                        found[ref.name] = rule
+                    elif ref.kind == "set":
+                        found.update(dict.fromkeys(self._map_targets(ref.name), rule))
+                for bound in rule.bound:
+                    found[bound.name] = rule
         chains = self.table.chains
-        return [chains[name] for name in dict.fromkeys(names) if name in chains]
+        return [(chains[name], rule) for name, rule in found.items() if name in chains]
 
     def _map_targets(self, name: str) -> list[str]:
         """The chains that a verdict map jumps to."""
-        found = self.targets.get(name)
+        found = self.maps.get(name)
         if found is None:
             entry = self.table.sets.get(name)
             found = []
@@ -92,13 +104,17 @@ class _Validator:
                     if data.chain is not None:
                         found.append(data.chain)
                 found = list(dict.fromkeys(found))
-            self.targets[name] = found
+            self.maps[name] = found
         return found
 
-    def _blame(self, rule: Rule | None) -> Location:
-        if rule is not None and rule.loc.known and rule.loc.source is self.loc.source and rule.loc.start >= self.loc.start:
-            return rule.loc
-        return self.loc
+    def _blame(self, rule: Rule) -> Location:
+        """Where a problem is shown: at the rule if this transaction brought it."""
+        return rule.loc if any(rule in rules for rules in self.new.values()) else self.loc
+
+
+def _leads(rule: Rule) -> bool:
+    """Whether a rule may lead into another chain."""
+    return bool(rule.bound) or any(ref.kind in ("chain", "set") for ref in rule.refs)
 
 
 def check_refs(draft: Draft, table: Table, refs: Iterable[Ref], loc: Location) -> None:
