@@ -19,6 +19,8 @@ if not cython.compiled:
     U32_MASK = 0xFFFFFFFF
 
 
+@cython.no_gc
+@cython.cclass
 class Tuple:
     """One direction of a connection, as packets of that direction look before this box rewrites them.
 
@@ -40,6 +42,8 @@ class Tuple:
         )
 
 
+@cython.no_gc
+@cython.cclass
 class TupleNode(Tuple):
     """A tuple as a member of a hash chain: `next` in the chain, `conn` it belongs to (None while not in the table)."""
 
@@ -50,6 +54,8 @@ class TupleNode(Tuple):
             self.conn: Any = None
 
 
+@cython.no_gc
+@cython.cclass
 class Conn:
     """One connection, like Linux's nf_conn.
 
@@ -100,6 +106,8 @@ class Conn:
         self.retrans = self.zone_dir = self.masq_index = 0
 
 
+@cython.no_gc
+@cython.cclass
 class SeqAdj:
     """Per direction: by how much a helper has lengthened the TCP stream (Linux: struct nf_ct_seqadj).
 
