@@ -1,4 +1,4 @@
-# C-level twin of const.py; tests/conntrack/test_const.py compares the two.
+# C-level twin of const.py; tests/conntrack/test_ct_const.py compares the two.
 
 cdef enum:
     TCP_NONE = 0
@@ -72,3 +72,6 @@ cdef enum:
     T_GENERIC = 38
     T_UDPLITE = 40
     T_COUNT = 48
+    EXPECT_PERMANENT = 1
+    EXPECT_INACTIVE = 2
+    EXPECT_USERSPACE = 4

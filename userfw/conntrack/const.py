@@ -1,6 +1,6 @@
 """Numbers of connection tracking: states, events, timeout indexes.
 
-`const.pxd` is the C-level twin of this file; tests/conntrack/test_const.py compares the two.
+`const.pxd` is the C-level twin of this file; tests/conntrack/test_ct_const.py compares the two.
 """
 
 from typing import Final
@@ -97,3 +97,8 @@ T_ICMPV6: Final = 37
 T_GENERIC: Final = 38
 T_UDPLITE: Final = 40
 T_COUNT: Final = 48
+
+# Flags of an expectation (Linux: NF_CT_EXPECT_*)
+EXPECT_PERMANENT: Final = 1
+EXPECT_INACTIVE: Final = 2
+EXPECT_USERSPACE: Final = 4

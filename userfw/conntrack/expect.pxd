@@ -1,14 +1,12 @@
 # Expectations. Explained in expect.py.
 cimport cython
 from userfw.conntrack.conn cimport Conn, Tuple
+from userfw.conntrack.const cimport EXPECT_INACTIVE
 from userfw.conntrack.settings cimport Settings
 from userfw.conntrack.tuples cimport hash_words
 from userfw.conntrack.wheel cimport NEVER
 
 cdef enum:
-    EXPECT_PERMANENT = 1
-    EXPECT_INACTIVE = 2
-    EXPECT_USERSPACE = 4
     EXPECT_BUCKETS = 1024
 
 @cython.final

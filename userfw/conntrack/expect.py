@@ -11,11 +11,12 @@ import cython
 
 if not cython.compiled:
     from userfw.conntrack.conn import Conn, Tuple
+    from userfw.conntrack.const import EXPECT_INACTIVE
     from userfw.conntrack.settings import Settings
     from userfw.conntrack.tuples import hash_words
     from userfw.conntrack.wheel import NEVER
 
-    EXPECT_PERMANENT, EXPECT_INACTIVE, EXPECT_USERSPACE, EXPECT_BUCKETS = 1, 2, 4, 1024
+    EXPECT_BUCKETS = 1024
 
 
 class Expectation:

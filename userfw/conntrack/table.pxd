@@ -11,7 +11,7 @@ from userfw.conntrack.tuples cimport hash_tuple, invert
 from userfw.conntrack.wheel cimport Wheel
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
-    CT_DIR_ORIGINAL, CT_DIR_REPLY, IPPROTO_TCP, IPS_ASSURED, IPS_CONFIRMED, IPS_DYING, IPS_FIXED_TIMEOUT, IPS_HW_OFFLOAD, IPS_OFFLOAD,
+    CT_DIR_ORIGINAL, CT_DIR_REPLY, IPPROTO_TCP, IPS_ASSURED, IPS_CONFIRMED, IPS_DYING, IPS_FIXED_TIMEOUT, IPS_HELPER, IPS_HW_OFFLOAD, IPS_OFFLOAD,
     IPS_SRC_NAT, IPS_TEMPLATE, NF_ACCEPT, NF_DROP,
 )
 from userfw.core.packet cimport Packet

@@ -41,6 +41,7 @@ if not cython.compiled:
         IPS_CONFIRMED,
         IPS_DYING,
         IPS_FIXED_TIMEOUT,
+        IPS_HELPER,
         IPS_HW_OFFLOAD,
         IPS_OFFLOAD,
         IPS_SRC_NAT,
@@ -416,6 +417,7 @@ class ConnTable:
         """`ct helper set`, a helper.Helper; on unconfirmed connections only, as Linux."""
         if not conn.status & IPS_CONFIRMED:
             conn.helper = helper
+            conn.status |= IPS_HELPER
         return 0
 
     # -- listeners

@@ -2,8 +2,8 @@
 cimport cython
 from userfw.conntrack.check cimport checksum_ok
 from userfw.conntrack.conn cimport Conn, Tuple, TupleNode, node_of, same_tuple
-from userfw.conntrack.const cimport CT_EVENT_HELPER, CT_EVENT_REPLY, CT_PKT_ACCEPT, CT_PKT_DROP, CT_PKT_INVALID, CT_PKT_REPEAT
-from userfw.conntrack.expect cimport EXPECT_PERMANENT, Expectation
+from userfw.conntrack.const cimport CT_EVENT_HELPER, CT_EVENT_REPLY, EXPECT_PERMANENT, CT_PKT_ACCEPT, CT_PKT_DROP, CT_PKT_INVALID, CT_PKT_REPEAT
+from userfw.conntrack.expect cimport Expectation
 from userfw.conntrack.proto cimport generic_packet, gre_packet, icmp_packet, udp_packet
 from userfw.conntrack.sctp cimport sctp_packet
 from userfw.conntrack.seqadj cimport seq_adjust

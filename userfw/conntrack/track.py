@@ -20,8 +20,9 @@ if not cython.compiled:
         CT_PKT_ACCEPT,
         CT_PKT_DROP,
         CT_PKT_REPEAT,
+        EXPECT_PERMANENT,
     )
-    from userfw.conntrack.expect import EXPECT_PERMANENT, Expectation
+    from userfw.conntrack.expect import Expectation
     from userfw.conntrack.proto import generic_packet, gre_packet, icmp_packet, udp_packet
     from userfw.conntrack.sctp import sctp_packet
     from userfw.conntrack.seqadj import seq_adjust

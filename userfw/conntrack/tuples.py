@@ -70,8 +70,8 @@ def read_tuple(
         if l4 + 4 > end:
             return False
         # enhanced GRE of PPTP (RFC 2637): version 1, payload protocol PPP; the other side's call id is the only key on the wire
-        if (pkt.get16(l4) & 7) == 1 and pkt.get16(l4 + 2) == 0x880B:
-            if l4 + 8 > end:
+        if (pkt.get16(l4) & 7) == 1:
+            if l4 + 8 > end or pkt.get16(l4 + 2) != 0x880B:
                 return False
             into.dport = pkt.get16(l4 + 6)
     else:

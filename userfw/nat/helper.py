@@ -1,0 +1,122 @@
+"""NAT for helpers: rewriting payloads, and connections that are translated like their master (Linux: nf_nat_helper.c).
+
+Laws: a payload that changes its length moves the TCP sequence numbers of all that follows (conntrack.seqadj); lengths and
+checksums are made
+right; a packet that cannot hold the result is refused. An expected connection goes to where the announcement meant, the way
+its master does.
+"""
+
+from __future__ import annotations
+
+from userfw.conntrack.conn import Conn, node_of
+from userfw.conntrack.expect import Expectation
+from userfw.conntrack.helper import HelperNat
+from userfw.conntrack.seqadj import seq_set
+from userfw.conntrack.table import ConnTable
+from userfw.core.const import (
+    HEADROOM,
+    MAX_FRAME,
+    NAT_MANIP_DST,
+    NAT_MANIP_SRC,
+    NAT_RANGE_MAP_IPS,
+    NAT_RANGE_PROTO_SPECIFIED,
+    NFPROTO_IPV4,
+    VNET_F_NEEDS_CSUM,
+)
+from userfw.core.packet import Packet
+from userfw.nat.mapping import Nat, NatRange
+from userfw.wire.checksum import add_bytes, fold, pseudo_sum, write_ipv4
+
+TCP, UDP = 6, 17
+
+
+class HelperTools(HelperNat):
+    """HelperNat on top of `Nat`."""
+
+    def __init__(self, nat: Nat) -> None:
+        self.nat = nat
+        self.blank = Packet()
+
+    def expect(self, table: ConnTable, expectation: Expectation, direction: int, follow: int | None = None) -> int:
+        """See HelperNat. `follow`: this port and no other. Linux: nf_nat_exp_find_port."""
+        e = expectation
+        if follow is None:
+            e.saved_port = e.tuple.dport
+        e.saved_hi, e.saved_lo = e.tuple.dst_hi, e.tuple.dst_lo
+        e.dir = 1 - direction
+        e.expectfn = self.follow_master
+        wanted = follow if follow is not None else e.saved_port
+        candidates = [wanted]
+        if follow is None:
+            first = wanted if wanted >= 1024 else 1024 + self.nat.rng.randrange(64512)
+            candidates += [1024 + (first + n - 1024) % 64512 for n in range(1, 128)]
+        for port in candidates:
+            e.tuple.dport = port
+            verdict = table.expects.add(e, table.clock.now)
+            if verdict == 0:
+                return port
+            if verdict == -2:
+                break
+        return 0
+
+    def follow_master(self, conn: Conn, expectation: Expectation) -> None:
+        """Translate the expected connection `conn` (Linux: nf_nat_follow_master)."""
+        master = conn.master
+        if master is None:
+            return
+        e = expectation
+        sender = node_of(master, e.dir)
+        other = node_of(master, 1 - e.dir)
+        if (conn.orig.src_hi, conn.orig.src_lo) == (sender.src_hi, sender.src_lo):
+            self._setup(conn, other.dst_hi, other.dst_lo, 0, NAT_MANIP_SRC)
+        self._setup(conn, other.src_hi, other.src_lo, e.saved_port, NAT_MANIP_DST)
+
+    def _setup(self, conn: Conn, hi: int, lo: int, port: int, manip: int) -> None:
+        within = NatRange(NAT_RANGE_MAP_IPS)
+        within.min_hi = within.max_hi = hi
+        within.min_lo = within.max_lo = lo
+        if port:
+            within.flags |= NAT_RANGE_PROTO_SPECIFIED
+            within.min_port = within.max_port = port
+        self.nat.setup(self.blank, conn, within, manip)
+
+    def replace(self, pkt: Packet, conn: Conn, direction: int, off: int, length: int, text: bytes) -> bool:
+        """See HelperNat (Linux: nf_nat_mangle_tcp_packet, nf_nat_mangle_udp_packet)."""
+        tcp = pkt.l4proto == TCP
+        head = (pkt.data[pkt.l4 + 12] >> 4) * 4 if tcp else 8
+        at = pkt.l4 + head + off
+        grown = len(text) - length
+        if at + length > pkt.end or pkt.end + grown > HEADROOM + MAX_FRAME or pkt.end + grown - pkt.l3 > 65535:
+            return False
+        pkt.data[at + len(text) : pkt.end + grown] = pkt.data[at + length : pkt.end]  # equally long: the buffer keeps its size
+        pkt.data[at : at + len(text)] = text
+        if grown and tcp:
+            seq_set(conn, direction, pkt.get32(pkt.l4 + 4), grown)
+        pkt.end += grown
+        self._lengths(pkt, grown)
+        self._checksum(pkt, tcp)
+        return True
+
+    def _lengths(self, pkt: Packet, grown: int) -> None:
+        if grown == 0:
+            return
+        if pkt.nfproto == NFPROTO_IPV4:
+            pkt.put16(pkt.l3 + 2, pkt.get16(pkt.l3 + 2) + grown)
+            write_ipv4(pkt)
+        else:
+            pkt.put16(pkt.l3 + 4, pkt.get16(pkt.l3 + 4) + grown)
+        if pkt.l4proto == UDP:
+            pkt.put16(pkt.l4 + 4, pkt.get16(pkt.l4 + 4) + grown)
+
+    def _checksum(self, pkt: Packet, tcp: bool) -> None:
+        field = pkt.l4 + (16 if tcp else 6)
+        length = pkt.end - pkt.l4
+        total = pseudo_sum(pkt, TCP if tcp else UDP, length)
+        if pkt.vnet_flags & VNET_F_NEEDS_CSUM:
+            pkt.put16(field, fold(total))
+            return
+        if not tcp and pkt.get16(field) == 0 and pkt.nfproto == NFPROTO_IPV4:
+            return
+        pkt.put16(field, 0)
+        check = ~fold(add_bytes(total, pkt.data, pkt.l4, length)) & 0xFFFF
+        pkt.put16(field, check if tcp else check or 0xFFFF)
