@@ -15,7 +15,7 @@ from dataclasses import replace
 from userfw.nft import proto
 from userfw.nft.check_context import ProtoContext, meta_update, payload_update
 from userfw.nft.check_merge import MergedMatch
-from userfw.nft.check_value import listed_element, listed_relational, listed_value, named_field
+from userfw.nft.check_value import listed_element, listed_relational, listed_value, listing_order, named_field
 from userfw.nft.syntax import (
     BinopExpr,
     ConcatExpr,
@@ -182,7 +182,7 @@ class _Canonical:
             network = value
         else:
             network = _FAMILY_OF_TYPE.get(value, 0) if isinstance(value, int) else 0
-        return network == {1: 2, 58: 10, 2: 2}.get(number if isinstance(number, int) else 0, -1)
+        return network == {1: 2, 58: 10}.get(number if isinstance(number, int) else 0, -1)
 
     # --- matches
 
@@ -275,7 +275,7 @@ class _Canonical:
 
     def _name_target(self, target: RawPayloadExpr) -> Expr:
         """A raw field that is written: by its name if the protocol is known."""
-        known = self.questions(target.inner).context.get(target.base)
+        known = self.questions(target.inner).context.get(target.base) or (proto.TH if target.base == "th" else None)
         row = None if known is None else known.by_place.get((target.offset, target.width))
         if known is None or row is None:
             return target
@@ -303,7 +303,7 @@ class _Canonical:
         if isinstance(expr, MapExpr):
             mapping = expr.mapping
             if isinstance(mapping, SetExpr):
-                elements = [listed_element(elem, is_map=True) for elem in mapping.elements]
+                elements = [listed_element(elem, is_map=True) for elem in listing_order(mapping.elements)]
                 mapping = SetExpr(elements, loc=mapping.loc, dtype=mapping.dtype)
             return MapExpr(self._listed(expr.key), mapping, expr.vmap, loc=expr.loc, dtype=expr.dtype)
         if isinstance(expr, ConcatExpr):

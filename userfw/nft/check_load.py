@@ -62,6 +62,13 @@ class LoadChecker:
         """Put a checked statement at the end of what there is: in front of the one being checked."""
         self.out.append(stmt)
 
+    def to_head(self, start: int) -> None:
+        """Move what was emitted since ``start`` to the head of the rule, where nft puts some questions."""
+        out = self.out
+        moved = out[start:]
+        del out[start:]
+        out[0:0] = moved
+
     def load(self, node: Expr) -> Expr:
         """A checked load."""
         handler = _LOADS.get(type(node))
@@ -201,7 +208,7 @@ class LoadChecker:
             if below is None:
                 fail(node, "ambiguous payload specification: no link layer protocol specified")
             if below is proto.ETHER and self.family == "bridge" and self.tunnel is None:
-                below = proto.NETDEV if protocol in (proto.IP, proto.IP6, proto.ARP) else below
+                below = proto.NETDEV if protocol in (proto.IP, proto.IP6) else below
             elif below is proto.ETHER and self.tunnel is not None:
                 below = proto.NETDEV
             self._ask(node, below, protocol)
@@ -310,7 +317,12 @@ class LoadChecker:
     def _need_network(self, node: Expr, protocol: proto.Protocol) -> None:
         known = self.proto.nh
         if known is None:
-            self._depend(node, protocol)
+            link = self.proto.ll
+            if link is None:
+                fail(node, "ambiguous payload specification: no link layer protocol specified")
+            start = len(self.out)
+            self._ask(node, link, protocol)
+            self.to_head(start)
         elif known is not protocol:
             fail(
                 node,
@@ -392,6 +404,8 @@ class LoadChecker:
                 if family is not None and family != known.name:
                     fail(node, f"rt {family} nexthop conflicts with {known.name}")
                 family = known.name
+            elif family is None:
+                fail(node, "rt nexthop needs ip or ip6")
         elif family is not None:
             family = None
         row = proto_keys.RT[(node.key, family)]

@@ -140,6 +140,12 @@ class NatChecker(MatchChecker):
                 f"conflicting protocols specified: {known.name} vs. {family}. "
                 "You must specify ip or ip6 family in tproxy statement",
             )
+        if family is None and known in (proto.IP, proto.IP6):
+            assert known is not None
+            fail(
+                node,
+                f"conflicting protocols specified: {known.name} vs. unknown. You must specify ip or ip6 family in tproxy statement",
+            )
         if node.addr is None and node.port is None:
             fail(node, "Either address or port must be specified!")
         if self.proto.th is None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from userfw.nft import proto, proto_keys
-from userfw.nft.check_context import ChainInfo, fail
+from userfw.nft.check_context import UNKNOWN, ChainInfo, fail
 from userfw.nft.check_nat import NatChecker
 from userfw.nft.check_set import STATEFUL
 from userfw.nft.datatype import HOST, Datatype
@@ -359,6 +359,8 @@ class RuleChecker(NatChecker):
 
     def _reject_link(self, node: RejectStmt) -> None:
         known = self.proto.nh
+        if self.family in ("bridge", "netdev") and self.proto.ll is UNKNOWN:
+            fail(node, "cannot reject from this link layer protocol")
         if self.family in ("bridge", "netdev", "inet") and known is not None and known not in (proto.IP, proto.IP6):
             fail(node, f"cannot reject this network family: {known.name}")
 
@@ -372,9 +374,11 @@ class RuleChecker(NatChecker):
         link = self.proto.ll
         if self.family == "bridge" and (link is None or link is proto.ETHER):
             link = proto.NETDEV
-        if link is None or link is proto.VLAN:
+        if link is None:
             fail(node, "conflicting protocols specified for reject")
+        start = len(self.out)
         self._ask(anchor, link, wanted)
+        self.to_head(start)
 
     def _reject_reset(self, node: RejectStmt) -> None:
         known = self.proto.th
@@ -391,7 +395,7 @@ class RuleChecker(NatChecker):
 def _terminal(stmt: Stmt) -> bool:
     if isinstance(stmt, VerdictStmt):
         return isinstance(stmt.expr, VerdictExpr) and stmt.expr.kind != "continue"
-    return isinstance(stmt, NatStmt | RejectStmt)
+    return isinstance(stmt, NatStmt | RejectStmt | QueueStmt | FwdStmt)
 
 
 def check_one_rule(rule: RuleBlock, family: str, info: ChainInfo, resolver: Any) -> RuleBlock:

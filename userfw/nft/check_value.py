@@ -12,10 +12,11 @@ from __future__ import annotations
 from userfw.nft import proto
 from userfw.nft.check_context import ProtoContext
 from userfw.nft.check_set import bounds, span
-from userfw.nft.datatype import BIG, Datatype
+from userfw.nft.datatype import BIG, HOST_IS, Datatype
 from userfw.nft.datatype_tables import BOOLEAN
 from userfw.nft.syntax import (
     BinopExpr,
+    CatchAllExpr,
     ConcatExpr,
     ConstantExpr,
     CtExpr,
@@ -138,11 +139,34 @@ def listed_element(elem: SetElemExpr, *, is_map: bool = False, interval_data: bo
     )
 
 
+def listing_order(elements: list[SetElemExpr]) -> list[SetElemExpr]:
+    """Elements in the order of a listing: by value; concatenations as they are (nft: list_expr_sort).
+
+    Strings count as numbers in host order, so that shorter ones come first.
+    """
+    keys = []
+    for elem in elements:
+        key = elem.key
+        if isinstance(key, RangeExpr):
+            key = key.left
+        elif isinstance(key, PrefixExpr):
+            key = key.expr
+        if isinstance(key, ConstantExpr):
+            value = key.value
+            keys.append((0, value if isinstance(value, int) else int.from_bytes(value, HOST_IS)))
+        elif isinstance(key, CatchAllExpr):
+            keys.append((1, 0))
+        else:
+            return elements
+    order = sorted(range(len(elements)), key=keys.__getitem__)
+    return [elements[index] for index in order]
+
+
 def listed_relational(expr: RelationalExpr) -> RelationalExpr:
     """A match as it is listed."""
     left, right, op = expr.left, expr.right, expr.op
     if isinstance(right, SetExpr):
-        elements = [listed_element(elem) for elem in right.elements]
+        elements = [listed_element(elem) for elem in listing_order(right.elements)]
         return RelationalExpr(op, _left(left), SetExpr(elements, loc=right.loc, dtype=right.dtype), loc=expr.loc)
     if isinstance(left, BinopExpr) and left.op == "&" and isinstance(left.right, ConstantExpr):
         return _masked(expr, left, left.right)

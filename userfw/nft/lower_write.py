@@ -131,7 +131,8 @@ def _masks(target: PayloadExpr | RawPayloadExpr, value: Expr, everything: int, f
 def _checksum(target: PayloadExpr | RawPayloadExpr) -> tuple[int, int, int, bool]:
     """Checksum type, its offset in bytes, flags, and whether whole 16-bit words must be written."""
     if isinstance(target, RawPayloadExpr):
-        return CSUM_NONE, 0, CSUM_L4_PSEUDOHDR if target.base == "ih" else 0, True
+        inside = target.base == "ih"
+        return CSUM_NONE, 0, CSUM_L4_PSEUDOHDR if inside else 0, inside
     protocol = proto.PROTOCOLS[target.protocol]
     flags = CSUM_L4_PSEUDOHDR if protocol.base == "nh" and target.field in _PSEUDO and protocol is not proto.ARP else 0
     if protocol.checksum is None:

@@ -32,7 +32,7 @@ if not cython.compiled:
     from userfw.wire.checksum import replace16
 
 OPERATIONS = {"ipv6": 0, "tcpopt": 1, "ipv4": 2, "sctp": 3, "dccp": 4}
-_TEXT = {0: " ipv6", 1: " tcpopt", 2: "", 3: "", 4: ""}
+_TEXT = {0: " ipv6", 1: " tcpopt", 2: " ipv4", 3: "", 4: ""}
 
 
 def find_ipv6(pkt: Packet, target: cython.int) -> cython.Py_ssize_t:
