@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from userfw.conntrack.helper import Helpers
 from userfw.conntrack.table import ConnTable
 from userfw.conntrack.track import Confirm, ConntrackIn
 from userfw.core.const import (
@@ -31,6 +32,7 @@ from userfw.core.packet import Device
 from userfw.engine.services import Services
 from userfw.flowtable.table import FlowEntry
 from userfw.nat.entry import NatEntry
+from userfw.nat.helper import HelperTools
 from userfw.nat.mapping import Nat
 from userfw.nft.datatype import Names
 from userfw.router.gateway import Gateway
@@ -70,6 +72,7 @@ class GatewayPlatform:
         self.sender = gateway.sender
         self.names = names or GatewayNames(gateway)
         self.nat = nat if nat is not None or conns is None else Nat(conns)
+        self.helpers = Helpers(HelperTools(self.nat)) if self.nat is not None else None
         self.hooks = Hooks()
         self._track: dict[str, HookEntry] = {}
         if conns is not None:

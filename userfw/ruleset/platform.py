@@ -28,6 +28,8 @@ class Platform(Protocol):
     """conntrack.table.ConnTable, or None where nothing is tracked."""
     sender: Any
     """core.fastpath.Sender of flowtables, or None."""
+    helpers: Any
+    """conntrack.helper.Helpers for `ct helper` objects, or None where nothing is tracked."""
 
     def devices(self) -> Iterable[Device]:
         """The devices that netdev chains and flowtables may hang on."""
@@ -46,6 +48,7 @@ class PrivatePlatform:
         self.names = names
         self.conns: Any = None
         self.sender: Any = None
+        self.helpers: Any = None
         self.hooks: Hooks | None = None
 
     def devices(self) -> Iterable[Device]:
