@@ -57,4 +57,5 @@ cdef class SeqAdj:
 cpdef TupleNode node_of(Conn conn, int direction)
 cpdef bint same_tuple(Tuple a, Tuple b) noexcept
 cpdef int copy_tuple(Tuple to, Tuple frm) except -1
+cpdef int ack_offset(SeqAdj adj, int direction, unsigned int ack) noexcept
 cpdef int seq_offset(Conn conn, int direction, unsigned int seq) noexcept

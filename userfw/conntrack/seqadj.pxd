@@ -1,5 +1,5 @@
 # Moving TCP sequence numbers after a helper changed a payload's length. Explained in seqadj.py.
-from userfw.conntrack.conn cimport Conn, SeqAdj, U32_MASK, seq_offset
+from userfw.conntrack.conn cimport Conn, SeqAdj, U32_MASK, ack_offset, seq_offset
 from userfw.conntrack.const cimport CT_EVENT_SEQADJ
 from userfw.core.const cimport IPS_SEQ_ADJUST, VNET_F_NEEDS_CSUM
 from userfw.core.packet cimport Packet

@@ -8,7 +8,7 @@ The checksum is fixed incrementally, and not at all while it is still to be comp
 import cython
 
 if not cython.compiled:
-    from userfw.conntrack.conn import U32_MASK, Conn, SeqAdj, seq_offset
+    from userfw.conntrack.conn import U32_MASK, Conn, SeqAdj, ack_offset, seq_offset
     from userfw.conntrack.const import CT_EVENT_SEQADJ
     from userfw.core.const import IPS_SEQ_ADJUST, VNET_F_NEEDS_CSUM
     from userfw.core.packet import Packet
@@ -57,12 +57,7 @@ def seq_adjust(pkt: Packet, conn: Conn, direction: cython.int) -> cython.bint:
     _rewrite(pkt, l4 + 4, (seq + seq_offset(conn, direction, seq)) & U32_MASK)
     if not pkt.get8(l4 + 13) & 16:
         return True
-    # the acknowledged byte, in the other side's own count: offsets are kept in that count
-    back: cython.int = adj.offset_before[other]
-    behind: cython.uint = (ack - back - adj.correction_pos[other] - 1) & U32_MASK
-    if behind < 0x7FFFFFFF:
-        back = adj.offset_after[other]
-    _rewrite(pkt, l4 + 8, (ack - back) & U32_MASK)
+    _rewrite(pkt, l4 + 8, (ack - ack_offset(adj, other, ack)) & U32_MASK)
     size: cython.Py_ssize_t = (pkt.get8(l4 + 12) >> 4) * 4
     if l4 + size > pkt.end:
         return False
@@ -78,8 +73,6 @@ def _sack(pkt: Packet, adj: SeqAdj, other: cython.int, end: cython.Py_ssize_t) -
     size: cython.uint
     off: cython.Py_ssize_t
     edge: cython.uint
-    back: cython.int
-    behind: cython.uint
     while at < end:
         kind = pkt.get8(at)
         if kind == 0:
@@ -96,11 +89,7 @@ def _sack(pkt: Packet, adj: SeqAdj, other: cython.int, end: cython.Py_ssize_t) -
             off = at + 2
             while off < at + size:
                 edge = pkt.get32(off)
-                back = adj.offset_before[other]
-                behind = (edge - back - adj.correction_pos[other] - 1) & U32_MASK
-                if behind < 0x7FFFFFFF:
-                    back = adj.offset_after[other]
-                _rewrite(pkt, off, (edge - back) & U32_MASK)
+                _rewrite(pkt, off, (edge - ack_offset(adj, other, edge)) & U32_MASK)
                 off += 4
         at += size
     return 0

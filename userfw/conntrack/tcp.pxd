@@ -1,7 +1,7 @@
 # TCP: state table and window tracking. Explained in tcp.py.
 cimport cython
 from userfw.conntrack.check cimport checksum_ok
-from userfw.conntrack.conn cimport Conn, U32_MASK, seq_offset
+from userfw.conntrack.conn cimport Conn, U32_MASK, ack_offset
 from userfw.conntrack.const cimport *
 from userfw.conntrack.settings cimport Settings, TimeoutPolicy
 from userfw.conntrack.table cimport ConnTable

@@ -16,7 +16,7 @@ import cython
 
 if not cython.compiled:
     from userfw.conntrack.check import checksum_ok
-    from userfw.conntrack.conn import U32_MASK, Conn, seq_offset
+    from userfw.conntrack.conn import U32_MASK, Conn, ack_offset
     from userfw.conntrack.const import (
         CT_EVENT_ASSURED,
         CT_EVENT_PROTOINFO,
@@ -376,7 +376,7 @@ class Tcp:
     def _in_window(self, pkt: Packet, conn: Conn, direction: cython.int) -> cython.int:
         """Whether the segment lies within both windows, and what it teaches (Linux: tcp_in_window). WINDOW_*."""
         other: cython.int = 1 - direction
-        offset: cython.int = seq_offset(conn, other, self.ack - 1) if conn.seqadj is not None else 0
+        offset: cython.int = ack_offset(conn.seqadj, other, self.ack) if conn.seqadj is not None else 0
         self.win = self.raw_win
         self.sack = self.ack
         if conn.td_flags[other] & TCP_F_SACK_PERM and self.header_end > self.l4 + 20:
