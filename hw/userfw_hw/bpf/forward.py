@@ -1,4 +1,4 @@
-"""The forwarding program: one flow entry looked up, one rewrite, out of another interface. XDP and tc ingress share every line but the edges.
+"""The forwarding program: one flow looked up, one rewrite, out of another interface. XDP and tc ingress share all but the edges.
 
 What the program does not do exactly, it passes up untouched: other hosts' frames, VLAN tags, IPv4 options, IPv6 extension headers,
 fragments, TTL 1, TCP with FIN, SYN or RST, packets above the entry's MTU, lengths that do not fit.
@@ -112,8 +112,12 @@ def counters(data: bytes) -> tuple[int, int, int]:
     return packets, octets, last
 
 
-def build(edge: Edge, flows: int, ifindex: int, mac: bytes) -> bytes:
-    """The program for one interface: `flows` is the map's descriptor, `mac` the address that frames for the gateway carry."""
+def build(edge: Edge, flows: int, ifindex: int, mac: bytes, capture: int = 0, mark: int = 0) -> bytes:
+    """The program for one interface: `flows` is the map's descriptor, `mac` the address that frames for the gateway carry.
+
+    `capture`: the interface that gets, instead of the stack, every frame that is passed up; 0: they go on as usual.
+    `mark`: what forwarded packets are marked with (tc only), so that an egress filter lets them by.
+    """
     p = Program()
     p.mov(R6, R1)
     if edge is TC:
@@ -124,10 +128,20 @@ def build(edge: Edge, flows: int, ifindex: int, mac: bytes) -> bytes:
     for family, ethertype in ((IPV4, b"\x08\x00"), (IPV6, b"\x86\xdd")):
         p.branch("jeq", R3, int.from_bytes(ethertype, sys.byteorder), family.name)
     p.label("pass")
-    p.set(R0, edge.passed)
+    if capture:
+        p.set(R1, capture)
+        p.set(R2, 0)
+        p.call(_REDIRECT)
+    else:
+        p.set(R0, edge.passed)
     p.exit()
     for family in (IPV4, IPV6):
         _family(p, edge, family, flows, ifindex)
+    if edge is TC:
+        p.label("out")
+        p.set(R2, mark)
+        p.store(4, R6, 8, R2)
+        _redirect(p)
     return p.assemble()
 
 
@@ -209,6 +223,13 @@ def _transport(p: Program, edge: Edge, family: Family, protocol: int, flows: int
     else:
         _checksum(p, family.l4 + (16 if protocol == 6 else 6), _L4, tag, zero=protocol == 17)
     _rewrite(p, family, tag)
+    if edge is TC:
+        p.jump("out")
+    else:
+        _redirect(p)
+
+
+def _redirect(p: Program) -> None:
     p.load(4, R1, R9, _OIF)
     p.set(R2, 0)
     p.call(_REDIRECT)

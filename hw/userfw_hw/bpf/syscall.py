@@ -1,4 +1,7 @@
-"""bpf(2) through ctypes: maps, programs, test runs (Linux: union bpf_attr). Errors are OSError; a refused program's text is the verifier's log."""
+"""bpf(2) through ctypes: maps, programs, links, test runs (Linux: union bpf_attr).
+
+Errors are OSError; a refused program brings the verifier's log.
+"""
 
 import ctypes
 import errno
@@ -15,11 +18,14 @@ MAP_DELETE_ELEM: Final = 3
 MAP_GET_NEXT_KEY: Final = 4
 PROG_LOAD: Final = 5
 PROG_TEST_RUN: Final = 10
+LINK_CREATE: Final = 28
 MAP_TYPE_HASH: Final = 1
 MAP_TYPE_ARRAY: Final = 2
 PROG_TYPE_SCHED_CLS: Final = 3
 PROG_TYPE_XDP: Final = 6
 F_NO_PREALLOC: Final = 1
+ATTACH_XDP: Final = 37
+ATTACH_TCX_INGRESS: Final = 46
 
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "armv7l": 386, "ppc64le": 361, "s390x": 351}
 _ATTR_SIZE = 144
@@ -69,7 +75,7 @@ class Map:
     def __setitem__(self, key: bytes, value: bytes) -> None:
         """Add or replace. OSError E2BIG: the map is full."""
         if len(key) != self.key_size or len(value) != self.value_size:
-            raise ValueError(f"key of {len(key)} and value of {len(value)} bytes; the map holds {self.key_size} and {self.value_size}")
+            raise ValueError(f"{len(key)} and {len(value)} bytes; the map holds {self.key_size} and {self.value_size}")
         k, v = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
         _bpf(MAP_UPDATE_ELEM, struct.pack("<IxxxxQQQ", self.fd, _pointer(k), _pointer(v), 0))
 
@@ -133,6 +139,14 @@ def load(kind: int, code: bytes, name: str) -> int:
             return attempt(1, log)
         except OSError:
             raise VerifierError(refused.errno or 0, name, log.value.decode(errors="replace")) from refused
+
+
+def attach(program: int, ifindex: int, kind: int, flags: int = 0) -> int:
+    """Hang `program` on an interface of the calling thread's network namespace; it hangs there as long as the descriptor is open.
+
+    `kind`: ATTACH_XDP (Linux 5.9) or ATTACH_TCX_INGRESS (Linux 6.6). OSError EBUSY: another XDP program is there.
+    """
+    return _bpf(LINK_CREATE, struct.pack("<IIII", program, ifindex, kind, flags))
 
 
 def test_run(program: int, frame: bytes, repeat: int = 1) -> tuple[int, bytes, int]:

@@ -1,0 +1,169 @@
+"""The forwarding program against the mock NIC's rewrite, packet for packet, in the kernel's own test run (no device, no traffic)."""
+
+from __future__ import annotations
+
+import os
+from random import Random
+
+import pytest
+from scapy.all import IP, TCP, UDP, Dot1Q, Ether, IPOption_RR, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, Raw
+from userfw_hw.bpf import forward, syscall
+from userfw_hw.mock import MockNic
+
+from userfw.core.clock import Clock
+from userfw.core.packet import Device, Packet
+from userfw.offload.contract import Actions, Match, Rule
+from userfw.ports.base import IoPort
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="bpf(2) needs root")
+
+XDP_PASS, XDP_REDIRECT, TC_REDIRECT = 2, 4, 7
+MAC = bytes(6)  # the address of `lo`, where the kernel's test run of a tc program takes place
+KINDS = {"xdp": (forward.XDP, syscall.PROG_TYPE_XDP), "tc": (forward.TC, syscall.PROG_TYPE_SCHED_CLS)}
+
+
+class Wire(IoPort):
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "wire")
+        self.left: list[bytes] = []
+
+    def transmit(self, pkt: Packet) -> int:
+        self.left.append(pkt.frame())
+        return 0
+
+
+class Bench:
+    """One program and one mock NIC with the same flows."""
+
+    def __init__(self, kind: str) -> None:
+        self.edge, program = KINDS[kind]
+        self.flows = syscall.Map(syscall.MAP_TYPE_HASH, forward.KEY_SIZE, forward.VALUE_SIZE, 4096, "test")
+        self.program = syscall.load(program, forward.build(self.edge, self.flows.fd, 1, MAC), "test")
+        self.redirected = XDP_REDIRECT if kind == "xdp" else TC_REDIRECT
+        self.nic = MockNic(Clock(1))
+        self.devices = [Device("in", 1, MAC), Device("out", 2, bytes(6))]
+        self.wires = [Wire(device.name) for device in self.devices]
+        self.ports = [self.nic.attach(device, wire) for device, wire in zip(self.devices, self.wires, strict=True)]
+        self.number = 0
+
+    def add(self, match: Match, actions: Actions) -> None:
+        self.number += 1
+        self.flows[forward.key(match)] = forward.value(match, actions)
+        failures: list[object] = []
+        self.nic.install([Rule(self.number, match, actions)], lambda _, failure: failures.append(failure))
+        assert failures == [None]
+
+    def kernel(self, frame: bytes) -> bytes | None:
+        verdict, after, _ = syscall.test_run(self.program, frame)
+        if verdict == self.redirected:
+            return after
+        assert after == frame, "a frame that is passed up must be untouched"
+        return None
+
+    def mock(self, frame: bytes) -> bytes | None:
+        pkt = Packet()
+        pkt.load_frame(frame)
+        pkt.iif = self.devices[0]
+        return self.wires[1].left.pop() if self.nic.handle(self.ports[0], pkt) else None
+
+    def close(self) -> None:
+        os.close(self.program)
+        self.flows.close()
+
+
+@pytest.fixture(params=KINDS)
+def bench(request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
+    made = Bench(request.param)
+    yield made
+    made.close()
+
+
+def random_flow(rng: Random) -> tuple[Match, Actions]:
+    size = rng.choice((4, 16))
+    source, destination = rng.randbytes(size), rng.randbytes(size)
+    ports = rng.randrange(65536), rng.randrange(65536)
+    new = [rng.randbytes(size) if rng.randrange(2) else old for old in (source, destination)]
+    new_ports = [rng.randrange(65536) if rng.randrange(2) else old for old in ports]
+    match = Match("in", 1, rng.choice((6, 17)), source, destination, *ports)
+    actions = Actions("out", 2, *new, *new_ports, rng.randbytes(6), rng.randbytes(6), (), rng.choice((1500, 1400, 9000)))  # type: ignore[misc]
+    return match, actions
+
+
+def random_packet(rng: Random, match: Match) -> bytes:
+    """A packet of the flow, most of them plain, some with what a program must leave alone."""
+    l4 = (
+        TCP(sport=match.source_port, dport=match.destination_port, flags=rng.choice(("A", "PA", "A", "A", "FA", "S", "R")))
+        if match.protocol == 6
+        else UDP(sport=match.source_port, dport=match.destination_port)
+    )
+    data = Raw(rng.randbytes(rng.choice((0, 1, 18, 100, 1380, 1440, 1472))))
+    link = Ether(dst="00:00:00:00:00:00", src="02:00:00:00:00:09")
+    oddity = rng.randrange(16)
+    if oddity == 0:
+        link = link / Dot1Q(vlan=7)
+    ttl = 1 if oddity == 1 else rng.randrange(2, 256)
+    if len(match.source) == 4:
+        ip = IP(src=".".join(map(str, match.source)), dst=".".join(map(str, match.destination)), ttl=ttl)
+        if oddity == 2:
+            ip.options = [IPOption_RR()]
+        if oddity == 3:
+            ip.flags = "MF"
+    else:
+        ip = IPv6(src=_colons(match.source), dst=_colons(match.destination), hlim=ttl)
+        if oddity == 2:
+            ip = ip / IPv6ExtHdrDestOpt()
+        if oddity == 3:
+            ip = ip / IPv6ExtHdrFragment(m=1)
+    frame = bytes(link / ip / l4 / data)
+    if oddity == 4 and match.protocol == 17 and len(match.source) == 4:
+        frame = frame[:40] + b"\0\0" + frame[42:]  # no UDP checksum
+    if oddity == 5:
+        frame = frame[: rng.randrange(14, len(frame))]
+    if oddity == 6:
+        frame = frame[:5] + b"\x07" + frame[6:]  # another host's
+    return frame
+
+
+def _colons(address: bytes) -> str:
+    return ":".join(address[i : i + 2].hex() for i in range(0, 16, 2))
+
+
+def test_the_program_does_what_the_mock_nic_does(bench: Bench) -> None:
+    rng = Random(20_241_123)
+    forwarded = passed = 0
+    for _ in range(400):
+        match, actions = random_flow(rng)
+        bench.add(match, actions)
+        for _ in range(5):
+            frame = random_packet(rng, match)
+            if len(frame) < 54:
+                continue  # the kernel's test run takes no frame without a whole network header
+            expected = bench.mock(frame)
+            assert bench.kernel(frame) == expected, frame.hex()
+            forwarded += expected is not None
+            passed += expected is None
+    assert forwarded > 800 and passed > 300
+
+
+def test_counters_and_unknown_flows(bench: Bench) -> None:
+    rng = Random(5)
+    match, actions = random_flow(rng)
+    bench.add(match, actions)
+    frame = b""
+    while bench.mock(frame := random_packet(rng, match)) is None:
+        pass
+    for _ in range(3):
+        assert bench.kernel(frame) is not None
+    entry = bench.flows.get(forward.key(match))
+    assert entry is not None
+    packets, octets, last = forward.counters(entry)
+    assert (packets, octets) == (3, 3 * (len(frame) - 14)) and last > 0
+    assert bench.flows.pop(forward.key(match))
+    assert bench.kernel(frame) is None
+    assert not bench.flows.pop(forward.key(match))
+
+
+def test_a_refused_program_brings_the_verifiers_words() -> None:
+    with pytest.raises(syscall.VerifierError) as refused:
+        syscall.load(syscall.PROG_TYPE_XDP, bytes.fromhex("9500000000000000"), "bad")
+    assert "R0" in refused.value.log
