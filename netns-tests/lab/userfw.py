@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_LIMITS = {"conntrack_max": 262144}
+# as kernel.py sets them: tests ask for more errors than a router would send
+ROUTER_KEYS = {"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0, "net.ipv4.icmp_msgs_per_sec": 1_000_000,
+               "net.ipv4.icmp_msgs_burst": 1_000_000}
 
 
 def environment() -> dict[str, str]:
@@ -112,7 +115,7 @@ class UserfwRouter:
             "route": [{"to": "0.0.0.0/0", "via": wan.ip4(254), "dev": "wan"},
                       {"to": "::/0", "via": wan.ip6(254), "dev": "wan"}],
             "limits": self.limits or DEFAULT_LIMITS,
-            "sysctl": self.keys,
+            "sysctl": {**ROUTER_KEYS, **self.keys},
         }
 
     def write_config(self) -> None:
