@@ -25,6 +25,23 @@ def lines() -> Iterator[str]:
                 yield text
 
 
+def rules() -> Iterator[tuple[str, list[str]]]:
+    """Every rule: its family and its expression lines."""
+    for path in sorted(FOLDER.glob("*/*.payload*")):
+        family = ""
+        block: list[str] = []
+        for line in [*path.read_text().splitlines(), ""]:
+            text = line.strip()
+            if text.startswith("["):
+                block.append(text)
+                continue
+            if block:
+                yield family, block
+                block = []
+            if text and not text.startswith(("#", "__", "element")):
+                family = text.split()[0]
+
+
 def data(text: str) -> bytes:
     return b"".join(int(word, 16).to_bytes(4, "little") for word in text.split())
 

@@ -91,6 +91,10 @@ class Double(Services):
         self.calls.append(("reroute", hook))
         return 1
 
+    def broute(self, pkt: Packet, on: bool) -> int:
+        self.calls.append(("broute", on))
+        return 0
+
 
 def csum(data: bytes) -> int:
     """The internet checksum."""

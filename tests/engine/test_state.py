@@ -255,7 +255,7 @@ def test_lookup_set_and_map() -> None:
     assert regs_of(lookup, b"\0\x50", 20)[16:] == b"zz\0\0"
     (element,) = scope.sets["v"]
     assert element.exprs[0].packets == 1
-    for wrong in (Lookup(1, "s", 2), Lookup(1, "m"), Lookup(1, "m", 0)):
+    for wrong in (Lookup(1, "s", 2), Lookup(1, "v", 2), Lookup(1, "m", 0)):
         with pytest.raises(ValueError, match="EINVAL"):
             wrong.bind(scope)
 

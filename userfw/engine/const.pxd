@@ -190,3 +190,11 @@ cdef enum:
     SYNPROXY_SACK_PERM = 4
     SYNPROXY_TIMESTAMP = 8
     SYNPROXY_ECN = 16
+
+cdef extern from *:
+    """
+    #define U32_MASK 0xFFFFFFFFULL
+    #define JHASH_INITVAL 0xDEADBEEFU
+    """
+    const unsigned long long U32_MASK
+    const unsigned int JHASH_INITVAL

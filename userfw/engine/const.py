@@ -214,3 +214,7 @@ SYNPROXY_WSCALE: Final = 2
 SYNPROXY_SACK_PERM: Final = 4
 SYNPROXY_TIMESTAMP: Final = 8
 SYNPROXY_ECN: Final = 16
+
+# Literals beyond 31 bits, which Cython would turn into Python objects (const.pxd defines them for C)
+U32_MASK: Final = 0xFFFFFFFF
+JHASH_INITVAL: Final = 0xDEADBEEF

@@ -1,3 +1,4 @@
+from userfw.engine.const cimport U32_MASK
 from userfw.core.const cimport NFPROTO_BRIDGE, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV
 from userfw.core.clock cimport Clock
 from userfw.core.packet cimport Device, Packet

@@ -16,6 +16,7 @@ from userfw.core.clock import Clock
 from userfw.engine.const import REG_BYTES
 
 if not cython.compiled:
+    from userfw.engine.const import U32_MASK
     from userfw.core.const import (
         NFPROTO_BRIDGE,
         NFPROTO_IPV4,
@@ -138,8 +139,8 @@ class Context:
 
     def write64(self, reg: cython.int, value: cython.ulonglong) -> cython.int:
         """A host-order 64-bit value."""
-        self.write32(reg, value & 0xFFFFFFFF)
-        self.write32(reg + 4, (value >> 32) & 0xFFFFFFFF)
+        self.write32(reg, value & U32_MASK)
+        self.write32(reg + 4, (value >> 32) & U32_MASK)
         return 0
 
     def write_be16(self, reg: cython.int, value: cython.uint) -> cython.int:
@@ -162,8 +163,8 @@ class Context:
 
     def write_be64(self, reg: cython.int, value: cython.ulonglong) -> cython.int:
         """A network-order 64-bit value."""
-        self.write_be32(reg, (value >> 32) & 0xFFFFFFFF)
-        self.write_be32(reg + 4, value & 0xFFFFFFFF)
+        self.write_be32(reg, (value >> 32) & U32_MASK)
+        self.write_be32(reg + 4, value & U32_MASK)
         return 0
 
     def write_bytes(self, reg: cython.int, value: bytes, length: cython.int) -> cython.int:

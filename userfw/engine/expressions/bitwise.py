@@ -11,6 +11,7 @@ from userfw.engine.expr import Expr, register_offset, words
 from userfw.engine.registry import Row, register
 
 if not cython.compiled:
+    from userfw.engine.const import U32_MASK
     from userfw.core.const import NFT_CONTINUE
     from userfw.core.packet import Packet
     from userfw.engine.context import Context
@@ -89,13 +90,13 @@ class BitwiseShift(Expr):
         if self.left:
             for i in range(self.words - 1, -1, -1):
                 word = ctx.read32(self.src + 4 * i)
-                ctx.write32(self.dst + 4 * i, ((word << bits) & 0xFFFFFFFF) | carry)
+                ctx.write32(self.dst + 4 * i, ((word << bits) & U32_MASK) | carry)
                 carry = word >> (32 - bits)
         else:
             for i in range(self.words):
                 word = ctx.read32(self.src + 4 * i)
                 ctx.write32(self.dst + 4 * i, carry | (word >> bits))
-                carry = (word << (32 - bits)) & 0xFFFFFFFF
+                carry = (word << (32 - bits)) & U32_MASK
         return NFT_CONTINUE
 
     def operands(self) -> str:

@@ -27,6 +27,7 @@ if not cython.compiled:
     )
     from userfw.core.packet import Packet
     from userfw.engine.const import (
+        U32_MASK,
         CT_KEY_AVGPKT,
         CT_KEY_BYTES,
         CT_KEY_DIRECTION,
@@ -104,7 +105,7 @@ def _load(
     elif key == CT_KEY_SECMARK:
         ctx.write32(dst, conn.secmark)
     elif key == CT_KEY_EXPIRATION:
-        ctx.write32(dst, ((conn.timeout - now) // 1000000 if conn.timeout > now else 0) & 0xFFFFFFFF)
+        ctx.write32(dst, ((conn.timeout - now) // 1000000 if conn.timeout > now else 0) & U32_MASK)
     elif key == CT_KEY_LABELS:
         ctx.write64(dst, conn.labels_lo)
         ctx.write64(dst + 8, conn.labels_hi)
@@ -159,11 +160,11 @@ def _tuple_field(ctx: Context, t: Tuple, key: cython.int, dst: cython.int) -> cy
     elif key == CT_KEY_SRC_IP or (key == CT_KEY_SRC and t.l3num == NFPROTO_IPV4):
         if t.l3num != NFPROTO_IPV4:
             return NFT_BREAK
-        ctx.write_be32(dst, t.src_lo & 0xFFFFFFFF)
+        ctx.write_be32(dst, t.src_lo & U32_MASK)
     elif key == CT_KEY_DST_IP or (key == CT_KEY_DST and t.l3num == NFPROTO_IPV4):
         if t.l3num != NFPROTO_IPV4:
             return NFT_BREAK
-        ctx.write_be32(dst, t.dst_lo & 0xFFFFFFFF)
+        ctx.write_be32(dst, t.dst_lo & U32_MASK)
     else:
         if t.l3num == NFPROTO_IPV4:
             return NFT_BREAK
@@ -238,10 +239,10 @@ class CtSet(Expr):
         lo: cython.ulonglong
         hi: cython.ulonglong
         if self.key == CT_KEY_ZONE:
-            if conn is None:
+            if conn is None and table is not None:
                 _use_zone(ctx, pkt, self.src, self.direction)
             return NFT_CONTINUE
-        if conn is None or conn.status & IPS_TEMPLATE:
+        if conn is None or table is None or conn.status & IPS_TEMPLATE:
             return NFT_CONTINUE
         if self.key == CT_KEY_MARK:
             if conn.mark != ctx.read32(self.src):

@@ -57,7 +57,7 @@ class Dynset(Expr):
         self.set: Set | None = None
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
-        table: Set = self.set
+        table: Set | None = self.set
         id: cython.Py_ssize_t
         if self.op == DYNSET_DELETE:
             table.forget(ctx.regs, self.src)

@@ -1,6 +1,6 @@
 from userfw.core.const cimport ARPHRD_LOOPBACK, NF_INET_PRE_ROUTING, NFPROTO_IPV4, NFT_BREAK, NFT_CONTINUE, PACKET_LOOPBACK
 from userfw.core.packet cimport Device, Packet
-from userfw.engine.const cimport FIB_ADDRTYPE, FIB_F_DADDR, FIB_F_IIF, FIB_F_MARK, FIB_F_OIF, FIB_OIF, RTN_LOCAL
+from userfw.engine.const cimport FIB_ADDRTYPE, FIB_F_DADDR, FIB_F_IIF, FIB_F_MARK, FIB_F_OIF, FIB_OIF, RTN_LOCAL, U32_MASK
 from userfw.engine.context cimport Context
 from userfw.engine.expr cimport Expr
 from userfw.engine.expressions.meta cimport store_name

@@ -18,6 +18,7 @@ if not cython.compiled:
     )
     from userfw.core.packet import Device, Packet
     from userfw.engine.const import (
+        U32_MASK,
         FIB_ADDRTYPE,
         FIB_F_DADDR,
         FIB_F_IIF,
@@ -100,7 +101,7 @@ class Fib(Expr):
         if ctx.hook == NF_INET_PRE_ROUTING and (pkt.iif.type == ARPHRD_LOOPBACK or pkt.pkttype == PACKET_LOOPBACK):
             return True
         if pkt.nfproto == NFPROTO_IPV4 and pkt.get8(at + 12) == 0:
-            return pkt.get32(at + 16) == 0xFFFFFFFF or pkt.get32(at + 16) >> 8 == 0xE00000
+            return pkt.get32(at + 16) == U32_MASK or pkt.get32(at + 16) >> 8 == 0xE00000
         return False
 
     def _store(self, ctx: Context, device: Device) -> cython.int:

@@ -1,3 +1,4 @@
+from userfw.engine.const cimport JHASH_INITVAL, U32_MASK
 from userfw.core.const cimport (
     IPPROTO_DCCP, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, NFPROTO_IPV4, NFPROTO_IPV6, NFT_CONTINUE,
 )

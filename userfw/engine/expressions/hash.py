@@ -8,6 +8,7 @@ from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import Row, register
 
 if not cython.compiled:
+    from userfw.engine.const import JHASH_INITVAL, U32_MASK
     from userfw.core.const import (
         IPPROTO_DCCP,
         IPPROTO_SCTP,
@@ -25,45 +26,45 @@ if not cython.compiled:
 
 def rol(word: cython.uint, bits: cython.int) -> cython.uint:
     """`word` rotated left."""
-    return ((word << bits) | (word >> (32 - bits))) & 0xFFFFFFFF
+    return ((word << bits) | (word >> (32 - bits))) & U32_MASK
 
 
 def jhash(data: bytearray, at: cython.Py_ssize_t, length: cython.int, initval: cython.uint) -> cython.uint:
     """Bob Jenkins' lookup3 as Linux's jhash() computes it: little-endian words, any length."""
-    a: cython.uint = (0xDEADBEEF + length + initval) & 0xFFFFFFFF
+    a: cython.uint = (JHASH_INITVAL + length + initval) & U32_MASK
     b: cython.uint = a
     c: cython.uint = a
     left: cython.int = length
     while left > 12:
-        a = (a + _word(data, at, 4)) & 0xFFFFFFFF
-        b = (b + _word(data, at + 4, 4)) & 0xFFFFFFFF
-        c = (c + _word(data, at + 8, 4)) & 0xFFFFFFFF
-        a = ((a - c) & 0xFFFFFFFF) ^ rol(c, 4)
-        c = (c + b) & 0xFFFFFFFF
-        b = ((b - a) & 0xFFFFFFFF) ^ rol(a, 6)
-        a = (a + c) & 0xFFFFFFFF
-        c = ((c - b) & 0xFFFFFFFF) ^ rol(b, 8)
-        b = (b + a) & 0xFFFFFFFF
-        a = ((a - c) & 0xFFFFFFFF) ^ rol(c, 16)
-        c = (c + b) & 0xFFFFFFFF
-        b = ((b - a) & 0xFFFFFFFF) ^ rol(a, 19)
-        a = (a + c) & 0xFFFFFFFF
-        c = ((c - b) & 0xFFFFFFFF) ^ rol(b, 4)
-        b = (b + a) & 0xFFFFFFFF
+        a = (a + _word(data, at, 4)) & U32_MASK
+        b = (b + _word(data, at + 4, 4)) & U32_MASK
+        c = (c + _word(data, at + 8, 4)) & U32_MASK
+        a = ((a - c) & U32_MASK) ^ rol(c, 4)
+        c = (c + b) & U32_MASK
+        b = ((b - a) & U32_MASK) ^ rol(a, 6)
+        a = (a + c) & U32_MASK
+        c = ((c - b) & U32_MASK) ^ rol(b, 8)
+        b = (b + a) & U32_MASK
+        a = ((a - c) & U32_MASK) ^ rol(c, 16)
+        c = (c + b) & U32_MASK
+        b = ((b - a) & U32_MASK) ^ rol(a, 19)
+        a = (a + c) & U32_MASK
+        c = ((c - b) & U32_MASK) ^ rol(b, 4)
+        b = (b + a) & U32_MASK
         at += 12
         left -= 12
     if left == 0:
         return c
-    a = (a + _word(data, at, left)) & 0xFFFFFFFF
-    b = (b + _word(data, at + 4, left - 4)) & 0xFFFFFFFF
-    c = (c + _word(data, at + 8, left - 8)) & 0xFFFFFFFF
-    c = ((c ^ b) - rol(b, 14)) & 0xFFFFFFFF
-    a = ((a ^ c) - rol(c, 11)) & 0xFFFFFFFF
-    b = ((b ^ a) - rol(a, 25)) & 0xFFFFFFFF
-    c = ((c ^ b) - rol(b, 16)) & 0xFFFFFFFF
-    a = ((a ^ c) - rol(c, 4)) & 0xFFFFFFFF
-    b = ((b ^ a) - rol(a, 14)) & 0xFFFFFFFF
-    return ((c ^ b) - rol(b, 24)) & 0xFFFFFFFF
+    a = (a + _word(data, at, left)) & U32_MASK
+    b = (b + _word(data, at + 4, left - 4)) & U32_MASK
+    c = (c + _word(data, at + 8, left - 8)) & U32_MASK
+    c = ((c ^ b) - rol(b, 14)) & U32_MASK
+    a = ((a ^ c) - rol(c, 11)) & U32_MASK
+    b = ((b ^ a) - rol(a, 25)) & U32_MASK
+    c = ((c ^ b) - rol(b, 16)) & U32_MASK
+    a = ((a ^ c) - rol(c, 4)) & U32_MASK
+    b = ((b ^ a) - rol(a, 14)) & U32_MASK
+    return ((c ^ b) - rol(b, 24)) & U32_MASK
 
 
 def _word(data: bytearray, at: cython.Py_ssize_t, left: cython.int) -> cython.uint:
@@ -155,7 +156,7 @@ class Jhash(Expr):
             self.secret = ctx.services.random()
             self.seeded = True
         value = jhash(ctx.regs, self.src, self.length, self.secret)
-        ctx.write32(self.dst, (((value * self.modulus) >> 32) + self.offset) & 0xFFFFFFFF)
+        ctx.write32(self.dst, (((value * self.modulus) >> 32) + self.offset) & U32_MASK)
         return NFT_CONTINUE
 
     def operands(self) -> str:
@@ -182,7 +183,7 @@ class Symhash(Expr):
         if self.secret == 0:
             self.secret = ctx.services.random() | 1
         value = symmetric_hash(ctx, pkt, self.words, self.secret)
-        ctx.write32(self.dst, (((value * self.modulus) >> 32) + self.offset) & 0xFFFFFFFF)
+        ctx.write32(self.dst, (((value * self.modulus) >> 32) + self.offset) & U32_MASK)
         return NFT_CONTINUE
 
     def operands(self) -> str:

@@ -36,7 +36,7 @@ class Lookup(Expr):
         self.verdict = dreg == 0
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
-        table: Set = self.set
+        table: Set | None = self.set
         id: cython.Py_ssize_t
         rich: Rich
         verdict: Verdict

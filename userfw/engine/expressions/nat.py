@@ -115,7 +115,7 @@ class Nat(Expr):
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
         conn: Conn | None = pkt.ct
         nat: NatCore = ctx.services.nat
-        if conn is None or (self.family != NFPROTO_INET and self.family != pkt.nfproto):
+        if conn is None or nat is None or (self.family != NFPROTO_INET and self.family != pkt.nfproto):
             return NFT_BREAK
         _addresses(ctx, self.within, self.family == NFPROTO_IPV4, self.addr_min, self.addr_max)
         _ports(ctx, self.within, self.proto_min, self.proto_max)
@@ -152,7 +152,7 @@ class Masq(Expr):
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
         conn: Conn | None = pkt.ct
         nat: NatCore = ctx.services.nat
-        if conn is None:
+        if conn is None or nat is None:
             return NFT_BREAK
         _ports(ctx, self.within, self.proto_min, self.proto_max)
         return nat.masquerade(pkt, conn, self.within)
@@ -181,7 +181,7 @@ class Redir(Expr):
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
         conn: Conn | None = pkt.ct
         nat: NatCore = ctx.services.nat
-        if conn is None:
+        if conn is None or nat is None:
             return NFT_BREAK
         _ports(ctx, self.within, self.proto_min, self.proto_max)
         return nat.redirect(pkt, conn, self.within, ctx.hook)

@@ -1,3 +1,4 @@
+from userfw.engine.const cimport U32_MASK
 from userfw.core.const cimport NFT_CONTINUE
 from userfw.core.packet cimport Packet
 from userfw.engine.context cimport Context

@@ -8,6 +8,7 @@ from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import Row, register
 
 if not cython.compiled:
+    from userfw.engine.const import U32_MASK
     from userfw.core.const import NFT_CONTINUE
     from userfw.core.packet import Packet
     from userfw.engine.context import Context
@@ -42,7 +43,7 @@ class Numgen(Expr):
         else:
             self.counter = self.counter + 1 if self.counter + 1 < self.modulus else 0
             value = self.counter
-        ctx.write32(self.dst, (value + self.offset) & 0xFFFFFFFF)
+        ctx.write32(self.dst, (value + self.offset) & U32_MASK)
         return NFT_CONTINUE
 
     def operands(self) -> str:

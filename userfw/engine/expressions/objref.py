@@ -58,7 +58,7 @@ class ObjrefMap(Expr):
         self.set: Set | None = None
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
-        table: Set = self.set
+        table: Set | None = self.set
         rich: Rich
         named: NamedObject
         id: cython.Py_ssize_t = table.find(ctx.regs, self.src)

@@ -3,7 +3,7 @@ from userfw.core.const cimport (
     VNET_F_NEEDS_CSUM,
 )
 from userfw.core.packet cimport Packet
-from userfw.engine.const cimport BASE_INNER, BASE_LINK, BASE_NETWORK, BASE_TRANSPORT, CSUM_INET, CSUM_SCTP
+from userfw.engine.const cimport BASE_INNER, BASE_LINK, BASE_NETWORK, BASE_TRANSPORT, CSUM_INET, CSUM_SCTP, U32_MASK
 from userfw.engine.context cimport Context
 from userfw.engine.expr cimport Expr
 from userfw.engine.expressions.payload cimport base_offset

@@ -28,7 +28,7 @@ if not cython.compiled:
         VNET_F_NEEDS_CSUM,
     )
     from userfw.core.packet import Packet
-    from userfw.engine.const import BASE_INNER, BASE_LINK, BASE_NETWORK, BASE_TRANSPORT, CSUM_INET, CSUM_SCTP
+    from userfw.engine.const import BASE_INNER, BASE_LINK, BASE_NETWORK, BASE_TRANSPORT, CSUM_INET, CSUM_SCTP, U32_MASK
     from userfw.engine.context import Context
     from userfw.engine.expr import Expr
     from userfw.engine.expressions.payload import base_offset
@@ -109,7 +109,7 @@ CRC_TABLE = _crc_table()
 
 def write_crc(pkt: Packet) -> cython.int:
     """SCTP's CRC32c over the transport part (RFC 9260 appendix A), stored little-endian as the wire has it."""
-    crc: cython.uint = 0xFFFFFFFF
+    crc: cython.uint = U32_MASK
     data: bytearray = pkt.data
     table: bytearray = CRC_TABLE
     i: cython.Py_ssize_t
@@ -118,7 +118,7 @@ def write_crc(pkt: Packet) -> cython.int:
     pkt.put32(pkt.l4 + 8, 0)
     for i in range(pkt.l4, pkt.end):
         crc = (crc >> 8) ^ load32(table, ((crc ^ data[i]) & 0xFF) * 4)
-    crc = ~crc & 0xFFFFFFFF
+    crc = ~crc & U32_MASK
     store32(data, pkt.l4 + 8, crc)
     return 0
 

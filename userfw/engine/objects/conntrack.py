@@ -51,6 +51,8 @@ class CtHelper(Expr):
         if conn.orig.l4proto != self.l4proto or (self.l3num != 0 and self.l3num != conn.orig.l3num):
             return NFT_CONTINUE
         table = ctx.services.conntrack
+        if table is None:
+            return NFT_CONTINUE
         table.set_helper(conn, self.helper)
         conn.status |= IPS_HELPER
         return NFT_CONTINUE

@@ -15,6 +15,7 @@ from typing import Any
 import cython
 
 if not cython.compiled:
+    from userfw.engine.const import U32_MASK
     from userfw.engine.expr import Expr
 
 
@@ -100,8 +101,8 @@ def load64(column: bytearray, at: cython.Py_ssize_t) -> cython.ulonglong:
 
 def store64(column: bytearray, at: cython.Py_ssize_t, value: cython.ulonglong) -> cython.int:
     """Write a 64-bit number at byte `at`."""
-    store32(column, at, value & 0xFFFFFFFF)
-    store32(column, at + 4, (value >> 32) & 0xFFFFFFFF)
+    store32(column, at, value & U32_MASK)
+    store32(column, at + 4, (value >> 32) & U32_MASK)
     return 0
 
 

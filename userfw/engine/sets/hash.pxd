@@ -1,7 +1,10 @@
+from userfw.engine.const cimport U32_MASK
 from userfw.engine.sets.base cimport Set
 from userfw.engine.sets.elements cimport Store, load32, store32
 
 cdef unsigned int hash_key(bytearray data, Py_ssize_t at, int length, unsigned int seed) except? 0xFFFFFFFF
+
+cdef unsigned long long mix(unsigned long long h, unsigned long long k) noexcept
 
 cdef class HashSet(Set):
     cdef bytearray slots

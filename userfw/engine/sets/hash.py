@@ -13,38 +13,44 @@ from userfw.core.clock import Clock
 from userfw.engine.sets.base import Set
 
 if not cython.compiled:
+    from userfw.engine.const import U32_MASK
     from userfw.engine.sets.elements import Store, load32, store32
 
 _SEED = 0x9E3779B9
 
 
 def hash_key(data: bytearray, at: cython.Py_ssize_t, length: cython.int, seed: cython.uint) -> cython.uint:
-    """A seeded hash of `length` bytes: murmur3's rounds and final mix over 32-bit words."""
-    h: cython.uint = seed
+    """A seeded hash of `length` bytes: murmur3's shape over 32-bit words, with multipliers below 2**31 (C literals for Cython)."""
+    h: cython.ulonglong = seed
     k: cython.ulonglong
     i: cython.int = 0
-    while i < length:
+    while i + 4 <= length:
+        h = mix(h, load32(data, at + i))
+        i += 4
+    if i < length:
         k = data[at + i]
         if i + 1 < length:
             k |= data[at + i + 1] << 8
         if i + 2 < length:
             k |= data[at + i + 2] << 16
-        if i + 3 < length:
-            k |= cython.cast(cython.ulonglong, data[at + i + 3]) << 24
-        k = (k * 0xCC9E2D51) & 0xFFFFFFFF
-        k = ((k << 15) | (k >> 17)) & 0xFFFFFFFF
-        k = (k * 0x1B873593) & 0xFFFFFFFF
-        k ^= h
-        k = ((k << 13) | (k >> 19)) & 0xFFFFFFFF
-        h = (k * 5 + 0xE6546B64) & 0xFFFFFFFF
-        i += 4
-    k = h ^ length
-    k ^= k >> 16
-    k = (k * 0x85EBCA6B) & 0xFFFFFFFF
-    k ^= k >> 13
-    k = (k * 0xC2B2AE35) & 0xFFFFFFFF
-    k ^= k >> 16
-    return k & 0xFFFFFFFF
+        h = mix(h, k)
+    h ^= length
+    h ^= h >> 16
+    h = (h * 0x45D9F3B) & U32_MASK
+    h ^= h >> 13
+    h = (h * 0x2B2AE35) & U32_MASK
+    h ^= h >> 16
+    return h & U32_MASK
+
+
+def mix(h: cython.ulonglong, k: cython.ulonglong) -> cython.ulonglong:
+    """One word into the hash."""
+    k = (k * 0x4C9E2D51) & U32_MASK
+    k = ((k << 15) | (k >> 17)) & U32_MASK
+    k = (k * 0x1B873593) & U32_MASK
+    h ^= k
+    h = ((h << 13) | (h >> 19)) & U32_MASK
+    return (h * 5 + 0x6546B64) & U32_MASK
 
 
 class HashSet(Set):

@@ -1,3 +1,4 @@
+from userfw.engine.const cimport U32_MASK
 from userfw.engine.sets.base cimport Set
 from userfw.engine.sets.elements cimport Store, load32, load64, store32, store64
 from userfw.engine.sets.hash cimport hash_key

@@ -19,6 +19,7 @@ from userfw.core.clock import Clock
 from userfw.engine.sets.base import Set
 
 if not cython.compiled:
+    from userfw.engine.const import U32_MASK
     from userfw.engine.sets.elements import Store, load32, load64, store32, store64
     from userfw.engine.sets.hash import hash_key
 
@@ -100,11 +101,11 @@ class Group:
         for i in range(self.length):
             m = mask[i]
             if m:
-                h = ((h ^ (data[at + i] & m)) * 0x01000193) & 0xFFFFFFFF
+                h = ((h ^ (data[at + i] & m)) * 0x01000193) & U32_MASK
         h ^= h >> 16
-        h = (h * 0x85EBCA6B) & 0xFFFFFFFF
+        h = (h * 0x45D9F3B) & U32_MASK
         h ^= h >> 13
-        return h & (self.buckets - 1) & 0xFFFFFFFF
+        return h & (self.buckets - 1) & U32_MASK
 
     def insert(self, id: cython.Py_ssize_t, piece: bytearray, seed: cython.uint) -> cython.int:
         """Enter a piece of element `id` with this masked key."""
