@@ -63,6 +63,28 @@ def canonical_stmts(stmts: list[Stmt], family: str) -> list[Stmt]:
     return _Canonical(family).run(stmts)
 
 
+_TRANSPORT_OF = {TcpOptionExpr: proto.TCP, SctpChunkExpr: proto.SCTP, DccpOptionExpr: proto.DCCP}
+
+
+def announced(asked: RelationalExpr) -> proto.Protocol | None:
+    """The protocol that a question says is there."""
+    left, right = asked.left, asked.right
+    number = right.value if isinstance(right, ConstantExpr) else None
+    if not isinstance(number, int):
+        return None
+    if isinstance(left, PayloadExpr):
+        return proto.PROTOCOLS[left.protocol].uppers.get(number)
+    if isinstance(left, MetaExpr):
+        layer = {"nfproto": proto.INET, "protocol": proto.NETDEV, "l4proto": proto.INET_SERVICE_LAYER}.get(left.key)
+        return None if layer is None else layer.uppers.get(number)
+    return None
+
+
+def _same_field_stack(left: Expr, expr: PayloadExpr) -> bool:
+    """Whether the question is about the type field of the very header (ICMP)."""
+    return isinstance(left, PayloadExpr) and left.base == "th" and expr.base == "th"
+
+
 class _Questions:
     """Matches that may turn out to be implied, by the base that they announce. One for the packet, one per tunnel."""
 
@@ -118,9 +140,13 @@ class _Canonical:
         if isinstance(expr, PayloadExpr):
             self._by_payload(expr)
         elif isinstance(expr, ExthdrExpr | IpOptionExpr):
-            self._by_base("nh")
+            question = self.packet.asked.get("nh")
+            if question is not None and announced(question[1]) is (proto.IP6 if isinstance(expr, ExthdrExpr) else proto.IP):
+                self.drop(self.packet, "nh")
         elif isinstance(expr, TcpOptionExpr | SctpChunkExpr | DccpOptionExpr):
-            self._by_base("th")
+            question = self.packet.asked.get("th")
+            if question is not None and announced(question[1]) is _TRANSPORT_OF[type(expr)]:
+                self.drop(self.packet, "th")
         elif isinstance(expr, CtExpr):
             if expr.key in ("saddr", "daddr"):
                 self._by_base("nh")
@@ -151,6 +177,10 @@ class _Canonical:
     def _may_drop(self, asked: RelationalExpr, expr: PayloadExpr) -> bool:
         assert isinstance(asked.right, ConstantExpr)
         left = asked.left
+        if expr.base in ("nh", "th") and not _same_field_stack(left, expr):
+            upper = announced(asked)
+            if upper is not None and upper.name != expr.protocol:
+                return False
         if not isinstance(left, PayloadExpr):
             return True
         if left.base == "nh" and expr.base == "th" and self.family in _WIDE and expr.inner is None:

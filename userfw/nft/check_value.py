@@ -41,6 +41,8 @@ def bits_of(value: ConstantExpr) -> list[ConstantExpr] | None:
     number = value.value
     if not dtype.is_bitmask or not isinstance(number, int) or number & (number - 1) == 0:
         return None
+    if dtype.symbols and number & ~sum(dtype.values):
+        return None
     return [ConstantExpr(1 << bit, loc=value.loc, dtype=dtype) for bit in range(number.bit_length()) if number >> bit & 1]
 
 
