@@ -13,6 +13,7 @@ from dataclasses import replace
 from userfw.nft.check_context import ChainInfo, Resolver, fail
 from userfw.nft.check_set import STATEFUL, sort_intervals
 from userfw.nft.check_stmt import RuleChecker
+from userfw.nft.check_value import listed_typeof
 from userfw.nft.datatype import Datatype
 from userfw.nft.datatype_tables import (
     IPV4_ADDR,
@@ -22,6 +23,7 @@ from userfw.nft.datatype_tables import (
     ConcatType,
     concat_type,
     integer,
+    joined_type,
 )
 from userfw.nft.syntax import (
     ChainBlock,
@@ -157,6 +159,8 @@ class BlockChecker:
         if node.key is None:
             fail(node.loc, "map definition does not specify key" if node.is_map else "set definition does not specify key")
         key = self._type(node.key, checker)
+        if key is VERDICT:
+            fail(node.key, "verdict cannot be the key of a set or map")
         data, objtype = self._data(node, checker)
         interval = "interval" in node.flags
         if isinstance(key, ConcatType) and key.octets > _MAX_KEY // 8:
@@ -173,7 +177,7 @@ class BlockChecker:
             fail(node.loc, "a set cannot be constant and dynamic")
         checked = replace(
             node, flags=_ordered(flags), objtype=objtype, elements=[], stmts=[checker.stmt(stmt) for stmt in node.stmts],
-            key_dtype=key, data_dtype=data,
+            key_dtype=key, data_dtype=data, key=listed_typeof(node.key),
         )  # fmt: skip
         if known is not None:
             self._agree(checked, known)
@@ -245,6 +249,9 @@ class BlockChecker:
 
     def _settle(self, node: SetBlock, elements: list[SetElemExpr]) -> list[SetElemExpr]:
         """Elements of one declaration or command: ranges are sorted, and merged if the set says so."""
+        self._statements(node, elements)
+        if node.key_dtype.is_bitmask:
+            elements = [_joined(elem) for elem in elements]
         if "interval" not in node.flags or isinstance(node.key_dtype, ConcatType):
             return elements
         if node.auto_merge:
@@ -252,6 +259,18 @@ class BlockChecker:
         if all(type(elem.key) is ConstantExpr for elem in elements):
             return elements
         return sort_intervals(elements, merge=False)
+
+    def _statements(self, node: SetBlock, elements: list[SetElemExpr]) -> None:
+        """Elements may only carry statements that the set declares, in their order."""
+        if "dynamic" in node.flags and not node.stmts:
+            return
+        for elem in elements:
+            if elem.stmts:
+                if len(elem.stmts) > len(node.stmts):
+                    fail(elem.stmts[len(node.stmts)], "missing statement in set declaration")
+                for mine, its in zip(elem.stmts, node.stmts, strict=False):
+                    if type(mine) is not type(its):
+                        fail(mine, "statement mismatch: the set declares another one")
 
     def element_command(self, node: ElementsBlock, command: Command) -> ElementsBlock:
         """``add element …`` and its like."""
@@ -319,6 +338,14 @@ class BlockChecker:
                 fail(node.loc, "tunnel addresses are single values")
             values.append(checked)
         return replace(body, saddr=values[0], daddr=values[1])
+
+
+def _joined(elem: SetElemExpr) -> SetElemExpr:
+    """Several bits in one element list as ``a | b``."""
+    key = elem.key
+    if not isinstance(key, ConstantExpr):
+        return elem
+    return replace(elem, key=ConstantExpr(key.value, loc=key.loc, dtype=joined_type(key.dtype)))
 
 
 def _ordered(flags: tuple[str, ...]) -> tuple[str, ...]:

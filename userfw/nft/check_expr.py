@@ -54,6 +54,8 @@ class ExprChecker(LoadChecker):
     def value(self, node: Expr, dtype: Datatype, width: int = 0) -> Expr:
         """A constant: single, range, prefix, list of flags, operators on these. ``width`` may widen what fits."""
         kind = type(node)
+        if type(dtype) is ConcatType and kind not in (ConcatExpr, CatchAllExpr):
+            fail(node, f"datatype mismatch, expected concatenation of ({_names(dtype)}), expression is a single value")
         if kind is SymbolExpr:
             return self._symbol(node, dtype, width)  # type: ignore[arg-type]
         if kind is ConstantExpr:

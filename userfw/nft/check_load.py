@@ -87,8 +87,8 @@ class LoadChecker:
             if node.family is None:
                 fail(node, "specify either ip or ip6 for address matching")
             return IPV6_ADDR if node.family == "ip6" else IPV4_ADDR
-        for base, protocol in (("nh", proto.IP if isinstance(node, IpOptionExpr) else proto.IP6),):
-            self.proto.update(base, protocol)
+        if isinstance(node, IpOptionExpr | ExthdrExpr):
+            self.proto.update("nh", proto.IP if isinstance(node, IpOptionExpr) else proto.IP6)
         found: Datatype = self.lhs(node).dtype
         return found
 

@@ -105,6 +105,7 @@ class SetChecker(ExprChecker):
             fail(checked, "You must add 'flags interval' to your set declaration if you want to add range or prefix elements")
         if not interval and isinstance(checked, ConcatExpr) and any(isinstance(i, RangeExpr | PrefixExpr) for i in checked.items):
             fail(checked, "You must add 'flags interval' to your set declaration if you want to add range or prefix elements")
+        checked = _as_prefix(checked)
         mapped = None
         if data is None:
             if node.data is not None:
@@ -245,6 +246,18 @@ def _number(node: ConstantExpr, dtype: Datatype) -> int:
     if isinstance(node.value, bytes):
         return int.from_bytes(node.value.ljust(dtype.octets, b"\0"), "big")
     return node.value
+
+
+def _as_prefix(key: Expr) -> Expr:
+    """An element's range of addresses that is a prefix, as a prefix."""
+    if isinstance(key, RangeExpr):
+        dtype: Datatype = key.dtype
+        if dtype.prefix:
+            low, high = bounds(key)
+            return span(low, high, dtype, key.loc)
+    elif isinstance(key, ConcatExpr):
+        return ConcatExpr([_as_prefix(item) for item in key.items], loc=key.loc, dtype=key.dtype)
+    return key
 
 
 def unique(elements: list[SetElemExpr]) -> list[SetElemExpr]:

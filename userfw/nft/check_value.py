@@ -32,6 +32,7 @@ from userfw.nft.syntax import (
     SetElemExpr,
     SetExpr,
     TcpOptionExpr,
+    TypeofExpr,
 )
 
 
@@ -299,3 +300,16 @@ def retyped(expr: Expr, dtype: Datatype) -> Expr:
         ]
         return SetExpr(elements, loc=expr.loc, dtype=dtype)
     return expr
+
+
+def listed_typeof(node: Expr) -> Expr:
+    """``typeof`` with names for raw transport fields."""
+    if isinstance(node, TypeofExpr):
+        return TypeofExpr(listed_typeof(node.expr), loc=node.loc)
+    if isinstance(node, ConcatExpr):
+        return ConcatExpr([listed_typeof(item) for item in node.items], loc=node.loc)
+    if isinstance(node, RawPayloadExpr) and node.base == "th":
+        row = proto.TH.by_place.get((node.offset, node.length))
+        if row is not None:
+            return PayloadExpr("th", row.name, node.inner, loc=node.loc)
+    return node

@@ -289,3 +289,31 @@ def integer(width: int, byteorder: str = BIG, *, hexadecimal: bool = False) -> D
 def string(width: int) -> Datatype:
     """The string type of at most ``width`` bits."""
     return STRING.sized(width, HOST)
+
+
+class JoinedBits(Datatype):
+    """A bitmask as an element of a set: several bits list as ``a | b``."""
+
+    __slots__ = ()
+
+    def format(self, value: int | bytes, out: Output = DEFAULT_OUTPUT) -> str:
+        assert isinstance(value, int)
+        if value & (value - 1) == 0 or out.numeric_symbol or value & ~sum(self.values):
+            return super().format(value, out)
+        bits = (1 << bit for bit in range(value.bit_length()) if value >> bit & 1)
+        return " | ".join(super(JoinedBits, self).format(bit, out) for bit in bits)
+
+
+_JOINED: dict[Datatype, Datatype] = {}
+
+
+def joined_type(dtype: Datatype) -> Datatype:
+    """The same type with several bits listed as ``a | b``; types without words for bits stay as they are."""
+    if not dtype.symbols:
+        return dtype
+    found = _JOINED.get(dtype)
+    if found is None:
+        found = _JOINED[dtype] = JoinedBits(
+            dtype.name, dtype.id, dtype.desc, dtype.width, dtype.byteorder, dtype.base, dtype.symbols, hexadecimal=True
+        )
+    return found
