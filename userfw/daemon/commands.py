@@ -11,6 +11,7 @@ import asyncio
 import difflib
 import inspect
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +20,7 @@ from userfw.daemon.control import CommandError, Stream
 
 if TYPE_CHECKING:
     from userfw.daemon.server import Server
+    from userfw.ruleset.service import NftService
 
 Handler = Callable[["Server", Any, Stream], Any | Awaitable[Any]]
 
@@ -138,7 +140,29 @@ async def _nft(server: Server, args: NftArgs, stream: Stream) -> Any:
     message: dict[str, Any] = {"text": args.text, "options": args.options}
     if args.files is not None:
         message["files"] = args.files
-    return server.nft(message, stream.client)
+    service = server.assembly.nft
+    if not service.heavy(message):
+        return server.nft(message, stream.client)
+    return await _heavy(service, message, stream.client)
+
+
+RETRIES = 3
+_threads = ThreadPoolExecutor(1, thread_name_prefix="userfw-nft")
+
+
+async def _heavy(service: NftService, message: dict[str, Any], client: Any) -> Any:
+    """Prepare in a thread of its own while packets flow; swap between two batches."""
+    from userfw.ruleset.service import UsageError
+
+    loop = asyncio.get_running_loop()
+    try:
+        for _ in range(RETRIES):
+            prepared = await loop.run_in_executor(_threads, service.start, message, client)
+            if service.current(prepared):
+                break
+        return service.finish(prepared)
+    except UsageError as error:
+        raise CommandError(str(error), "usage") from None
 
 
 class MonitorArgs(msgspec.Struct, forbid_unknown_fields=True):

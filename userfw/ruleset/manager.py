@@ -25,7 +25,7 @@ from userfw.ruleset.listing import Lister, Listing
 from userfw.ruleset.model import Ruleset
 from userfw.ruleset.options import Options
 from userfw.ruleset.output import event_text, events_text, listing_text
-from userfw.ruleset.transaction import Answer, Plan, plan_steps
+from userfw.ruleset.transaction import Plan, plan_steps
 
 if TYPE_CHECKING:
     from userfw.conntrack.table import ConnTable
@@ -56,6 +56,8 @@ class Prepared:
     options: Options
     plan: Plan | None = None
     problems: list[NftError] = field(default_factory=list)
+    answers: str = ""
+    """What its reading commands print."""
 
 
 class RulesetManager:
@@ -116,7 +118,7 @@ class RulesetManager:
         try:
             for step in plan_steps(self.rules, commands, self.backend, client=options.client, reader=reader):
                 if step is not None:
-                    yield Prepared(commands, options, plan=step)
+                    yield Prepared(commands, options, plan=step, answers=self._answers(step, options))
                 else:
                     yield None
         except NftErrors as problem:
@@ -137,7 +139,7 @@ class RulesetManager:
         result = Result(generation=plan.rules.generation, events=plan.events)
         if not options.check:
             self._swap(plan)
-        result.output = self._output(plan, options)
+        result.output = prepared.answers + self._echo(plan, options)
         if not options.check and plan.events:
             self._publish([*plan.events, NewGeneration(plan.rules.generation, options.pid, options.process)])
         return result
@@ -171,21 +173,31 @@ class RulesetManager:
             return Listing("text", text=hooks_text(draft.rules, self.backend, command))
         return Lister(draft, self._now(), options.terse).answer(command)
 
-    def _output(self, plan: Plan, options: Options) -> str:
+    def _answers(self, plan: Plan, options: Options) -> str:
+        style = options.style(self.names)
         if options.json:
             from userfw.ruleset.output_json import answers_json
 
-            return answers_json(plan, options, self.names, self._now())
-        style = options.style(self.names)
+            return answers_json(plan, style)
         parts = [bytecode(plan)] if "netlink" in options.debug or "all" in options.debug else []
-        parts += [self._answer_text(answer, options) for answer in plan.answers]
-        if options.echo and plan.events:
-            parts.append(events_text(plan.events, style, self._now()))
-            parts.append(event_text(NewGeneration(plan.rules.generation, options.pid, options.process), style))
-        return "".join(parts)
+        return "".join([*parts, *(listing_text(answer.data, style) for answer in plan.answers)])
 
-    def _answer_text(self, answer: Answer, options: Options) -> str:
-        return listing_text(answer.data, options.style(self.names))
+    def _echo(self, plan: Plan, options: Options) -> str:
+        if not options.echo or not plan.events:
+            return ""
+        style = options.style(self.names)
+        if options.json:
+            from userfw.ruleset.output_json import echo_json
+
+            return echo_json(plan, style, self._now())
+        end = NewGeneration(plan.rules.generation, options.pid, options.process)
+        return events_text(plan.events, style, self._now()) + event_text(end, style)
+
+    def weight(self) -> int:
+        """How many rules and elements there are: what a listing may have to print."""
+        tables = self.rules.tables.values()
+        rules = sum(len(chain.rules) for table in tables for chain in table.chains.values())
+        return rules + sum(len(entry.elements) for table in tables for entry in table.sets.values())
 
     @property
     def names(self) -> Any:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from userfw.nft.datatype import Names
 from userfw.nft.json_out import (
     METAINFO,
     chain_object,
@@ -24,19 +23,19 @@ from userfw.nft.syntax import TableBlock
 from userfw.ruleset.events import Event, NewGeneration
 from userfw.ruleset.listing import Listing
 from userfw.ruleset.live import rule_block
-from userfw.ruleset.options import Options
 
 if TYPE_CHECKING:
     from userfw.ruleset.transaction import Plan
 
 
-def answers_json(plan: Plan, options: Options, names: Names, now: int) -> str:
-    """The JSON documents that a run prints: one for each answer, one for the echo; each a line."""
-    style = options.style(names)
-    documents = [listing_json(answer.data, style) for answer in plan.answers]
-    if options.echo and plan.events:
-        documents.append({"nftables": [METAINFO, *events_json(plan.events, style, now)]})
-    return "".join(dumps(document) + "\n" for document in documents)
+def answers_json(plan: Plan, style: Style) -> str:
+    """The documents of a run's reading commands, each a line."""
+    return "".join(dumps(listing_json(answer.data, style)) + "\n" for answer in plan.answers)
+
+
+def echo_json(plan: Plan, style: Style, now: int) -> str:
+    """The document of what a run changed."""
+    return dumps({"nftables": [METAINFO, *events_json(plan.events, style, now)]}) + "\n"
 
 
 def listing_json(listing: Listing, style: Style) -> dict[str, Any]:

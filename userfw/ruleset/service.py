@@ -2,8 +2,8 @@
 
 Laws:
 - Messages are dictionaries of strings, numbers, lists: what JSON carries. Nothing in them is trusted.
-- `start` may run in another thread; `finish` and everything else in the packet loop's thread. One transaction at a time
-  is under way: the daemon holds a lock around `start` and `finish`, or simply calls `execute`.
+- `start` may run in another thread (and should, where `heavy` says so); `finish` and everything else in the packet loop's
+  thread. A transaction that another one overtook meanwhile is no longer `current`: `start` it again, or let `finish` do so.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from userfw.ruleset.manager import Prepared, Result, RulesetManager
 from userfw.ruleset.options import Options
 from userfw.ruleset.output import event_text
 from userfw.ruleset.output_json import event_line
+
+HEAVY_TEXT = 1 << 13
+"""Characters of input that are prepared in a few milliseconds."""
+HEAVY_RULESET = 2000
+"""Rules and elements that are listed in a few milliseconds."""
 
 
 class UsageError(ValueError):
@@ -32,6 +37,17 @@ class NftService:
     def execute(self, args: dict[str, Any], client: object = None) -> dict[str, Any]:
         """`{"text": …, "options": {…}, "files": {…}}` to `{"output", "errors", "status", "generation"}`."""
         return self.finish(self.start(args, client))
+
+    def heavy(self, args: dict[str, Any]) -> bool:
+        """Whether `start` would hold up the packet loop: a long text, or a listing of a large ruleset."""
+        text = args.get("text", "")
+        if len(text) > HEAVY_TEXT:
+            return True
+        return any(word in text for word in ("list", "reset", "get")) and self.manager.weight() > HEAVY_RULESET
+
+    def current(self, prepared: Prepared) -> bool:
+        """Whether nothing was committed since `start`; if so `finish` only swaps, else it starts again."""
+        return prepared.plan is None or prepared.plan.base is self.manager.rules
 
     def start(self, args: dict[str, Any], client: object = None) -> Prepared:
         """The part of `execute` that changes nothing and takes long. UsageError for a bad message."""
