@@ -96,3 +96,9 @@ def test_priorities(value: int, family: str, hook: str, text: str) -> None:
 def test_times() -> None:
     assert format_time(((26 * 60 + 3) * 60 + 4) * 1000 + 5) == "1d2h3m4s5ms"
     assert format_time(0) == "0s"
+
+
+def test_flag_timeout_is_left_out_when_a_timeout_says_it() -> None:
+    text = "table ip t { set s { type mark; %s timeout 5s; }; }"
+    assert "flags" not in format_ruleset(tables(text % "flags timeout;"))
+    assert "flags dynamic,timeout\n" in format_ruleset(tables(text % "flags dynamic,timeout;"))

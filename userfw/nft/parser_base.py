@@ -27,7 +27,13 @@ NAME_MAX: Final = 127
 COMMENT_MAX: Final = 128
 DEVICE_MAX: Final = 15
 
-_SHOWN: Final = {"nl": "newline", "eof": "end of file", "word": "string", "quoted": "quoted string", "num": "number"}
+_SHOWN: Final = {
+    "nl": "newline", "eof": "end of file", "word": "string", "str": "string", "num": "number", "junk": "junk",
+    "quoted": "quoted string", "star": "string with a trailing asterisk", ",": "comma", ":": "colon", ";": "semicolon",
+    "{": "'{'", "}": "'}'", "(": "'('", ")": "')'", "[": "'['", "]": "']'", "$": "'$'", "=": "'='",
+}  # fmt: skip
+"""Tokens as nft's grammar calls them; operators are called what they look like."""
+_MAX_EXPECTED: Final = 4
 _UNITS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 
 
@@ -167,14 +173,14 @@ class ParserBase:
 
     def expect(self, kind: str) -> Token:
         if self.tok[0] != kind:
-            raise self.unexpected(_SHOWN.get(kind, f"'{kind}'"))
+            raise self.unexpected(_SHOWN.get(kind, kind))
         return self.advance()
 
     def expect_word(self, *words: str) -> str:
         """One of the words; any word when none is given."""
         token = self.tok
         if token[0] != "word" or (words and token[1] not in words):
-            raise self.unexpected(" or ".join(words) or "string")
+            raise self.unexpected(" or ".join(words or ("string",)) if len(words) <= _MAX_EXPECTED else "")
         self.advance()
         return token[1]
 
@@ -200,12 +206,7 @@ class ParserBase:
     def unexpected(self, expecting: str = "") -> NftError:
         """nft's syntax error for the current token."""
         kind, text = self.tok[0], self.tok[1]
-        if kind == "word" and text in RESERVED_NAMES:
-            shown = text
-        elif kind == "junk":
-            shown = "junk"
-        else:
-            shown = _SHOWN.get(kind) or ("string" if kind in ("str", "star") else f"'{text}'")
+        shown = text if kind == "word" and text in RESERVED_NAMES else _SHOWN.get(kind, kind)
         tail = f", expecting {expecting}" if expecting else ""
         return self.fail(f"syntax error, unexpected {shown}{tail}")
 

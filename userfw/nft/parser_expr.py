@@ -214,7 +214,7 @@ class ExprParser(ParserBase):
         if self.tok[0] == "$":
             start = self.tok[2]
             return replace(self.variable(), loc=self.span(start))
-        raise self.unexpected("'{' or '@'")
+        raise self.unexpected("'{' or @")
 
     def parse_set_reference(self) -> SetRefExpr:
         start = self.advance()[2]
@@ -450,7 +450,10 @@ class ExprParser(ParserBase):
 
     def _raw_payload(self, inner: str | None) -> Expr:
         start = self.advance()[2]
-        base = self.expect_word("ll", "nh", "th", "ih")
+        loc = self.here()
+        base = self.expect_word()
+        if base not in ("ll", "nh", "th", "ih"):
+            raise self.fail("unknown raw payload base", loc)
         self.expect(",")
         offset = self.parse_number(1 << 16)
         self.expect(",")

@@ -21,7 +21,7 @@ class NatParser(ExprParser):
                 if self.accept(":") or stmt.kind == "redirect":
                     stmt.port = self._nat_part()
                 else:
-                    raise self.unexpected("':'")
+                    raise self.unexpected("colon")
         elif bare:
             raise self.unexpected()
         else:

@@ -434,11 +434,11 @@ class StmtParser(NatParser):
             op = self.expect_word("add", "update", "delete")
             elem = self._update_element()
             if self.tok[0] != "@":
-                raise self.unexpected("'@'")
+                raise self.unexpected("@")
             return SetUpdateStmt(op, self.parse_set_reference(), elem)
         op = self.advance()[1]
         if self.tok[0] != "@":
-            raise self.unexpected("'@'")
+            raise self.unexpected("@")
         ref = self.parse_set_reference()
         self.enter()
         self.expect("{")

@@ -148,9 +148,7 @@ def _set_lines(block: s.SetBlock, style: Style) -> list[str]:
         if block.size:
             lines.append(f"size {block.size}")
     flags = [flag for flag in ("constant", "dynamic", "interval", "timeout") if flag in block.flags]
-    if block.timeout and "timeout" in flags:
-        flags.remove("timeout")  # a default timeout says it already
-    if flags:
+    if flags and not (block.timeout and flags == ["timeout"]):  # a default timeout says it already
         lines.append(f"flags {','.join(flags)}")
     if block.auto_merge:
         lines.append("auto-merge")
