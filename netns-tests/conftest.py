@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from lab import netns
+from lab import netns, show
 from lab.frames import ETH_IP, FRAG6, checksum
 from lab.kernel import KernelRouter
 from lab.topology import Lab, Out
@@ -102,13 +102,27 @@ def lab(started: Lab, request: pytest.FixtureRequest, transcripts: Transcripts,
 
     monkeypatch.setattr(started, "exchange", recorded)
     yield started
-    if request.node.get_closest_marker("own_numbers"):
+    if request.node.get_closest_marker("own_numbers") or not getattr(request.node, "passed", False):
         return
     name = request.node.name.replace(started.router.kind, "*")
     seen = transcripts.setdefault(f"{request.node.path}::{name}", {})
     seen[started.router.kind] = said
     if len(seen) == 2:
+        assert readable(said) == readable(seen["kernel"]), "userfw's frames differ from the kernel's"
         assert said == seen["kernel"], "userfw's frames differ from the kernel's"
+
+
+def readable(said: list[list[str]]) -> list[list[str]]:
+    """A transcript for people."""
+    return [[f"{line.split()[0]} {show.frame(bytes.fromhex(line.split()[1]))}" for line in exchange] for exchange in said]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Fixtures learn whether their test passed."""
+    outcome: Any = yield
+    if outcome.get_result().when == "call":
+        item.passed = outcome.get_result().passed  # type: ignore[attr-defined]
 
 
 def masked(frame: bytes) -> bytes:

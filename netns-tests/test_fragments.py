@@ -133,7 +133,7 @@ def test_too_large_without_df_is_fragmented_behind_postrouting(lab: Lab) -> None
 
 def test_ipv4_options_in_fragments(lab: Lab) -> None:
     """RFC 791: only options with the copy bit go into every fragment."""
-    options = bytes.fromhex("440805000000000094040000")  # timestamp (not copied), router alert (copied)
+    options = bytes.fromhex("440809000000000094040000")  # timestamp (full, not copied), router alert (copied)
     packet = f.ip4(IP4.lan, IP4.edge, f.UDP, f.udp(IP4.lan, IP4.edge, 1, 2, bytes(1400)), options=options)
     got = lab.send("lan", packet)
     assert len(got) == 2

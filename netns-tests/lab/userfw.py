@@ -8,6 +8,7 @@ Laws
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import netns
 from .state import Conn, counters
@@ -59,6 +60,7 @@ class UserfwRouter:
         self.ruleset, self.keys, self.limits, self.gateway = ruleset, dict(sysctl or {}), limits, gateway
         self.process: subprocess.Popen[bytes] | None = None
         self.control: Control | None = None
+        self.stderr: BinaryIO | None = None
 
     # ---- up and down ------------------------------------------------------------------------------------------
 
@@ -94,6 +96,10 @@ class UserfwRouter:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if self.stderr:
+            self.stderr.close()
+        if self.process and self.process.returncode == 0:
+            shutil.rmtree(self.dir, ignore_errors=True)
 
     def config(self) -> dict[str, Any]:
         """The configuration as a structure."""
