@@ -1,0 +1,90 @@
+"""userfw's engine as a target of the differential test: a gateway of its own for every case, on memory ports and a manual clock.
+
+Laws
+- The same addresses, routes, neighbours and MTUs as the laboratory's; rates of ICMP errors unlimited, as there.
+- The clock moves by a millisecond with every exchange, so no timeout and no bucket of the generator's rules is reached.
+- An exception inside the gateway is a finding: it is raised.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from lab.frames import ETH_IP, ETH_IP6, eth, mac
+from lab.state import Conn, conns_from_text, counters
+from lab.topology import SIDES, Out, is_housekeeping
+
+from userfw.conntrack.listing import Dump, line
+from userfw.core.clock import Clock
+from userfw.core.packet import Device
+from userfw.ports.memory import MemoryPort
+from userfw.router.gateway import Gateway
+from userfw.router.interfaces import parse_address
+from userfw.ruleset.manager import RulesetManager
+from userfw.ruleset.options import Options
+
+from . import pools
+
+MILLISECOND = 1_000_000
+UNLIMITED = 1 << 30
+
+
+class EngineTarget:
+    """Runs cases through a private gateway."""
+
+    name = "userfw"
+
+    def __init__(self) -> None:
+        self.seed = 0
+
+    def load(self, text: str) -> bool:
+        """See Target."""
+        self.seed += 1
+        self.faults: list[BaseException] = []
+        self.clock = Clock(10**15)
+        self.gateway = Gateway(self.clock, random.Random(self.seed), fault=lambda error, where: self.faults.append(error))
+        settings = self.gateway.settings
+        settings.icmp_ratelimit = settings.icmp6_ratelimit = 0
+        settings.icmp_msgs_per_sec = settings.icmp_msgs_burst = UNLIMITED
+        self.ports: dict[str, MemoryPort] = {}
+        for index, (name, side) in enumerate(SIDES.items(), 2):
+            device = Device(name, index, mac(side.router_mac), side.mtu)
+            self.ports[name] = MemoryPort(device)
+            self.gateway.add_device(device)
+            for address, bits in ((side.ip4(1), 24), (side.ip6(1), 64)):
+                self.gateway.add_address(device, parse_address(f"{address}/{bits}"))
+            for number in (*pools.HOSTS, 77, 78, 254):
+                for family, address in ((2, side.ip4(number)), (10, side.ip6(number))):
+                    high, low = divmod(int(ip_address(address)), 1 << 64)
+                    self.gateway.neighbours.set_static(device, family, high, low, mac(side.host_mac))
+        wan = SIDES["wan"]
+        self.gateway.add_route("0.0.0.0/0", via=wan.ip4(254), dev="wan")
+        self.gateway.add_route("::/0", via=wan.ip6(254), dev="wan")
+        self.rules = RulesetManager(self.gateway)
+        self.refused = self.rules.execute(text).errors
+        return not self.refused
+
+    def exchange(self, port: str, packets: Sequence[bytes]) -> list[Out]:
+        """See Target."""
+        side = SIDES[port]
+        self.clock.now += MILLISECOND
+        for packet in packets:
+            kind = ETH_IP6 if packet[0] >> 4 == 6 else ETH_IP
+            self.gateway.receive(self.ports[port].inject(eth(side.router_mac, side.host_mac, kind, packet)))
+            self.gateway.end_batch()
+        self.gateway.tick(self.clock.now)
+        self.gateway.end_batch()
+        if self.faults:
+            raise self.faults[0]
+        return [Out(name, frame) for name, memory in self.ports.items() for frame in memory.take()
+                if not is_housekeeping(frame)]
+
+    def counters(self) -> dict[str, tuple[int, int]]:
+        """See Target."""
+        return counters(json.loads(self.rules.execute("list ruleset", Options(json=True)).output))
+
+    def conns(self) -> list[Conn]:
+        """See Target."""
+        table = Dump(self.gateway.conntrack)
+        return conns_from_text("\n".join(line(conn, self.clock.now, family=True) for conn in table))
