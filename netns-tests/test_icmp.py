@@ -126,7 +126,7 @@ def test_echo_is_answered_by_the_router_at_each_of_its_addresses(lab: Lab, fam: 
 @each
 def test_no_route_and_unreachable_port_of_the_router(lab: Lab, fam: Family) -> None:
     packet = f.udp_packet(fam.lan, fam.host("lan", 1), 4000, 9999)
-    [out] = lab.send("lan", packet)
+    [out] = lab.answered_by("lan", packet)
     head = 40 if fam is IP6 else 20
     assert out.packet[head:] == error(fam, fam.host("lan", 1), fam.lan, *unreachable(fam), packet)[head:]
 

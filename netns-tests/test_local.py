@@ -201,5 +201,5 @@ def test_own_packets_to_itself_pass_all_four_hooks(live: Lab) -> None:
 
 
 def test_a_raw_packet_to_the_router_without_a_listener(lab: Lab) -> None:
-    [out] = lab.send("lan", f.tcp_packet(IP4.lan, IP4.host("lan", 1), 4000, 9, seq=77))
+    [out] = lab.answered_by("lan", f.tcp_packet(IP4.lan, IP4.host("lan", 1), 4000, 9, seq=77))
     assert out.packet[20:] == f.tcp(IP4.host("lan", 1), IP4.lan, 9, 4000, seq=0, ack=78, flags=f.RST | f.ACK, window=0)

@@ -101,7 +101,7 @@ def test_the_mapping_ends_with_the_entry(lab: Lab, fam: Family, shortened: Calla
     shortened(nf_conntrack_udp_timeout=1)
     lab.send("lan", f.udp_packet(fam.lan, fam.wan, 1, 2))
     gone_after(lab, 1)
-    [out] = lab.send("wan", f.udp_packet(fam.wan, fam.out, 2, 1))
+    [out] = lab.answered_by("wan", f.udp_packet(fam.wan, fam.out, 2, 1))
     assert out.port == "wan"  # an answer to nobody: the router itself has no such port
 
 

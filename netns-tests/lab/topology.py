@@ -238,15 +238,19 @@ class Lab:
         kept, self.kept = self.kept, []
         return sorted(kept, key=lambda out: list(self.sides).index(out.port))
 
+    def answered_by(self, at: str, packet: bytes, seconds: float = 3) -> list[Out]:
+        """Send one packet; what left the router, waiting until something does (its own stack may take its time)."""
+        return self.send(at, packet) or self.wait(bool, seconds)
+
     def forget_frames(self) -> None:
         """Throw away what has come so far."""
         self._drain_until(lambda: True, 0)
         self.kept.clear()
         self.answered.clear()
 
-    def wait(self, want: Callable[[list[Out]], bool], seconds: float) -> list[Out]:
+    def wait(self, want: Callable[[list[Out]], object], seconds: float) -> list[Out]:
         """Collect until `want(frames)` holds; AssertionError with what came instead after `seconds`."""
-        if not self._drain_until(lambda: want(self.kept), seconds):
+        if not self._drain_until(lambda: bool(want(self.kept)), seconds):
             raise AssertionError(f"waited {seconds} s; got {self.kept}\n{self.router.log()}")
         kept, self.kept = self.kept, []
         return kept

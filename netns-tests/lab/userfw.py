@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .topology import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
+UNLIMITED = {"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0, "net.ipv4.icmp_msgs_per_sec": 1_000_000,
+             "net.ipv4.icmp_msgs_burst": 1_000_000}
 DEFAULT_LIMITS = {"conntrack_max": 262144}
 # as kernel.py sets them: tests ask for more errors than a router would send
 ROUTER_KEYS = {"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0, "net.ipv4.icmp_msgs_per_sec": 1_000_000,
@@ -44,7 +46,7 @@ def toml(config: dict[str, Any]) -> str:
     for name, part in config.items():
         for table in part if isinstance(part, list) else [part]:
             lines.append(f"[[{name}]]" if isinstance(part, list) else f"[{name}]")
-            lines += [f"{key} = {value(item)}" for key, item in table.items()]
+            lines += [f'"{key}" = {value(item)}' for key, item in table.items()]
             lines.append("")
     return "\n".join(lines)
 
@@ -57,7 +59,7 @@ class UserfwRouter:
     def __init__(self, ruleset: str = "", sysctl: dict[str, int] | None = None, limits: dict[str, int] | None = None,
                  gateway: bool = True) -> None:
         """`ruleset` is loaded at start; `gateway` adds the TUN port that gives the router a host of its own."""
-        self.ruleset, self.keys, self.limits, self.gateway = ruleset, dict(sysctl or {}), limits, gateway
+        self.ruleset, self.keys, self.limits, self.gateway = ruleset, {**UNLIMITED, **(sysctl or {})}, limits, gateway
         self.process: subprocess.Popen[bytes] | None = None
         self.control: Control | None = None
         self.stderr: BinaryIO | None = None
@@ -73,6 +75,7 @@ class UserfwRouter:
             if side.port == "packet":
                 netns.ip(self.ns, f"link add {side.name}0 address {side.router_mac} mtu {side.mtu} type veth "
                          f"peer name eth0 netns {lab.ns(side.name)}", f"link set {side.name}0 up")
+        netns.sysctl(self.ns, ipv6__auto_flowlabels=0)
         self.write_config()
         self.stderr = (self.dir / "stderr").open("wb")
         self.process = subprocess.Popen(
