@@ -1,12 +1,12 @@
 from userfw.core.const cimport (
-    ARPHRD_ETHER, NFPROTO_ARP, NFPROTO_IPV4, NF_ACCEPT, NF_ARP_IN, NF_ARP_OUT, PACKET_HOST, PACKET_LOOPBACK,
+    ARPHRD_ETHER, NF_ACCEPT, NF_ARP_IN, NF_ARP_OUT, NFPROTO_ARP, NFPROTO_IPV4, PACKET_HOST, PACKET_LOOPBACK,
     PACKET_OTHERHOST, U32_MASK,
 )
 from userfw.core.drop cimport DROP_MALFORMED, DROP_NOT_SPECIFIED, DROP_OTHERHOST
 from userfw.core.packet cimport Device, Packet
 from userfw.router.base cimport Router
 from userfw.router.const cimport (
-    ARPOP_REPLY, ARPOP_REQUEST, NUD_REACHABLE, NUD_STALE, OVERRIDE_NO, OVERRIDE_YES, RTN_LOCAL, RTN_UNICAST, SCOPE_LINK,
+    ARPOP_REPLY, ARPOP_REQUEST, NUD_REACHABLE, NUD_STALE, OVERRIDE_NO, OVERRIDE_YES, RTN_LOCAL, SCOPE_LINK,
 )
 from userfw.router.neigh cimport NeighbourTable, Solicitor
 from userfw.router.types cimport Dst, Neighbour

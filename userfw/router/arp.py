@@ -32,7 +32,6 @@ if not cython.compiled:
         OVERRIDE_NO,
         OVERRIDE_YES,
         RTN_LOCAL,
-        RTN_UNICAST,
         SCOPE_LINK,
     )
     from userfw.router.neigh import NeighbourTable, Solicitor
@@ -137,7 +136,7 @@ class Arp(Solicitor):
         self, device: Device, dst: Dst, sip: cython.uint, tip: cython.uint, sha_hi: cython.uint, sha_lo: cython.uint
     ) -> cython.int:
         source: Dst = self.router.routes.resolve(NFPROTO_IPV4, 0, sip, 0, 0, 0, device)
-        if source.type != RTN_UNICAST and source.type != 0:
+        if source.type == RTN_LOCAL or sip >> 28 == 14 or sip >> 24 == 127:
             return DROP_NOT_SPECIFIED
         if not self._answers(dst, device):
             return DROP_NOT_SPECIFIED

@@ -66,6 +66,9 @@ class Gateway(Answers):
     def send_error(self, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint) -> cython.int:
         return self.icmp.error(pkt, type, code, info)
 
+    def route_error(self, pkt: Packet, code: cython.int) -> cython.int:
+        return self.icmp.route_error(pkt, code)
+
     def deliver(self, pkt: Packet) -> cython.int:
         return self.local.deliver_untrusted(pkt)
 

@@ -1,12 +1,13 @@
 from userfw.core.const cimport (
-    ARPHRD_LOOPBACK, IPPROTO_ICMP, IPPROTO_ICMPV6, NFPROTO_IPV4, NFPROTO_IPV6, PACKET_HOST, U32_MASK,
+    ARPHRD_LOOPBACK, IPPROTO_ICMP, IPPROTO_ICMPV6, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC, PACKET_HOST, U32_MASK,
     VNET_F_NEEDS_CSUM,
 )
 from userfw.core.packet cimport Device, Packet
 from userfw.router.base cimport Router
 from userfw.router.const cimport (
-    ICMP_DEST_UNREACH, ICMP_ECHO, ICMP_ECHOREPLY, ICMP_FRAG_NEEDED, ICMPV6_ECHO_REPLY, ICMPV6_PARAMPROB,
-    ICMPV6_PKT_TOOBIG, ICMPV6_UNK_OPTION, IPV6_MIN_MTU, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL, RTN_UNICAST,
+    ICMP_DEST_UNREACH, ICMP_ECHO, ICMP_ECHOREPLY, ICMP_FRAG_NEEDED, ICMPV6_ECHO_REPLY, ICMPV6_ECHO_REQUEST,
+    ICMPV6_PARAMPROB, ICMPV6_PKT_TOOBIG, ICMPV6_UNK_OPTION, IPV6_MIN_MTU, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL,
+    RTN_UNICAST,
 )
 from userfw.router.ratelimit cimport ErrorLimits
 from userfw.router.types cimport Dst
@@ -17,6 +18,7 @@ cdef class Icmp:
     cdef readonly ErrorLimits limits
     cdef readonly unsigned long long sent, limited, echoes
     cpdef int error(self, Packet pkt, int type, int code, unsigned int info) except -1
+    cpdef int route_error(self, Packet pkt, int code) except -1
     cdef int _error4(self, Packet pkt, int type, int code, unsigned int info) except -1
     cdef bint _answerable4(self, Packet pkt, unsigned int source) except? -1
     cdef unsigned int _own_source4(self, Packet pkt, Dst dst) except? 0xFFFFFFFF

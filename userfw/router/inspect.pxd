@@ -1,4 +1,6 @@
-from userfw.core.const cimport IPPROTO_ICMP, IPPROTO_ICMPV6, NFPROTO_IPV4, VNET_GSO_NONE, VNET_GSO_TCPV4, VNET_GSO_TCPV6
+from userfw.core.const cimport (
+    IPPROTO_ICMP, IPPROTO_ICMPV6, NFPROTO_IPV4, PACKET_HOST, VNET_GSO_NONE, VNET_GSO_TCPV4, VNET_GSO_TCPV6,
+)
 from userfw.core.drop cimport DROP_IP_OPTIONS, DROP_MALFORMED, DROP_NOT_SPECIFIED
 from userfw.core.packet cimport Packet
 from userfw.router.base cimport Router
@@ -12,3 +14,6 @@ cdef unsigned int _pair6(Packet pkt, Py_ssize_t src, Py_ssize_t dst) except? 0xF
 cpdef int ipv4_options(Router router, Packet pkt) except -1
 cdef int _bad_option(Router router, Packet pkt, Py_ssize_t pointer) except -1
 cpdef int ipv6_hop_options(Router router, Packet pkt) except -1
+cpdef int ipv6_local_headers(Router router, Packet pkt) except -1
+cdef int _tlv(Router router, Packet pkt, Py_ssize_t header, bint hop) except -1
+cdef bint _zeros(Packet pkt, Py_ssize_t off, Py_ssize_t end) except? -1

@@ -7,6 +7,7 @@ if not cython.compiled:
         IPPROTO_ICMP,
         IPPROTO_ICMPV6,
         NFPROTO_IPV4,
+        PACKET_HOST,
         VNET_GSO_NONE,
         VNET_GSO_TCPV4,
         VNET_GSO_TCPV6,
@@ -83,7 +84,7 @@ def ipv4_options(router: Router, pkt: Packet) -> cython.int:
             continue
         length = pkt.get8(off + 1) if off + 1 < end else 0
         if length < 2 or off + length > end:
-            return _bad_option(router, pkt, off - pkt.l3 + (0 if off + 1 >= end else 1))
+            return _bad_option(router, pkt, off - pkt.l3)
         if kind in (131, 137):
             if length < 3 or pkt.get8(off + 2) < 4:
                 return _bad_option(router, pkt, off - pkt.l3 + (1 if length < 3 else 2))
@@ -92,7 +93,7 @@ def ipv4_options(router: Router, pkt: Packet) -> cython.int:
             return _bad_option(router, pkt, off - pkt.l3 + (1 if length < 3 else 2))
         elif kind == 68 and (length < 4 or pkt.get8(off + 2) < 5):
             return _bad_option(router, pkt, off - pkt.l3 + (1 if length < 4 else 2))
-        elif kind == 148 and length < 4:
+        elif kind == 134 or (kind == 148 and length < 4):
             return _bad_option(router, pkt, off - pkt.l3 + 1)
         off += length
     return DROP_IP_OPTIONS if refused else DROP_NOT_SPECIFIED
@@ -105,9 +106,38 @@ def _bad_option(router: Router, pkt: Packet, pointer: cython.Py_ssize_t) -> cyth
 
 
 def ipv6_hop_options(router: Router, pkt: Packet) -> cython.int:
-    """Hop-by-hop options: an unknown option says itself what to do (RFC 8200 4.2; Linux: ip6_parse_tlv)."""
-    off: cython.Py_ssize_t = pkt.l3 + 42
-    end: cython.Py_ssize_t = pkt.l3 + 40 + (pkt.get8(pkt.l3 + 41) + 1) * 8
+    """The hop-by-hop header right behind the IPv6 header (RFC 8200 4.3)."""
+    return _tlv(router, pkt, pkt.l3 + 40, True)
+
+
+def ipv6_local_headers(router: Router, pkt: Packet) -> cython.int:
+    """Extension headers that only the destination looks at: destination options, routing headers (Linux: ipv6_destopt_rcv,
+    ipv6_rthdr_rcv with accept_source_route 0)."""
+    off: cython.Py_ssize_t = pkt.l3 + 40
+    proto: cython.int = pkt.get8(pkt.l3 + 6)
+    reason: cython.int
+    while off + 8 <= pkt.l4 and off + 8 <= pkt.end:
+        if proto == 60:
+            reason = _tlv(router, pkt, off, False)
+            if reason != DROP_NOT_SPECIFIED:
+                return reason
+        elif proto == 43 and pkt.get8(off + 3) != 0:
+            if pkt.get8(pkt.l3 + 24) != 0xFF and pkt.pkttype == PACKET_HOST:
+                router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, cython.cast(cython.uint, off + 2 - pkt.l3))
+            return DROP_IP_OPTIONS
+        elif proto not in (0, 43, 51):
+            break
+        step: cython.int = pkt.get8(off + 1)
+        step = (step + 2) * 4 if proto == 51 else (step + 1) * 8
+        proto = pkt.get8(off)
+        off += step
+    return DROP_NOT_SPECIFIED
+
+
+def _tlv(router: Router, pkt: Packet, header: cython.Py_ssize_t, hop: cython.bint) -> cython.int:
+    """Options of an extension header: an unknown one says itself what to do (RFC 8200 4.2; Linux: ip6_parse_tlv)."""
+    off: cython.Py_ssize_t = header + 2
+    end: cython.Py_ssize_t = header + (pkt.get8(header + 1) + 1) * 8
     kind: cython.int
     length: cython.Py_ssize_t
     padding: cython.int = 0
@@ -115,33 +145,35 @@ def ipv6_hop_options(router: Router, pkt: Packet) -> cython.int:
         return DROP_MALFORMED
     while off < end:
         kind = pkt.get8(off)
-        if kind == 0:
-            off += 1
-            padding += 1
-            if padding > 7:
+        length = 1
+        if kind != 0:
+            length = pkt.get8(off + 1) + 2 if off + 2 <= end else 0
+            if length == 0 or off + length > end:
                 return DROP_MALFORMED
-            continue
-        if off + 2 > end:
-            return DROP_MALFORMED
-        length = pkt.get8(off + 1) + 2
-        if off + length > end:
-            return DROP_MALFORMED
-        if kind == 1:
+        if kind <= 1:
             padding += length
-            if padding > 7:
+            if padding > 7 or (kind == 1 and not _zeros(pkt, off + 2, off + length)):
                 return DROP_MALFORMED
-        elif kind == 5:
-            padding = 0
+            off += length
+            continue
+        padding = 0
+        if hop and kind == 5:
             if length != 4:
                 return DROP_MALFORMED
-        elif kind == 0xC2:
-            router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, off + 2 - pkt.l3)
+        elif hop and kind == 0xC2:
+            router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, cython.cast(cython.uint, off + 2 - pkt.l3))
             return DROP_MALFORMED
-        elif kind >> 6 == 0:
-            padding = 0
-        else:
+        elif kind >> 6:
             if kind >> 6 == 2 or (kind >> 6 == 3 and pkt.get8(pkt.l3 + 24) != 0xFF):
-                router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_UNK_OPTION, off - pkt.l3)
+                router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_UNK_OPTION, cython.cast(cython.uint, off - pkt.l3))
             return DROP_IP_OPTIONS
         off += length
     return DROP_NOT_SPECIFIED
+
+
+def _zeros(pkt: Packet, off: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:
+    while off < end:
+        if pkt.get8(off):
+            return False
+        off += 1
+    return True

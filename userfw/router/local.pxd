@@ -1,6 +1,6 @@
 from userfw.core.const cimport (
     IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IGMP, IPPROTO_NONE, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, NFPROTO_IPV4,
-    NFPROTO_IPV6, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, U32_MASK, VNET_F_NEEDS_CSUM,
+    NFPROTO_IPV6, PACKET_HOST, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, U32_MASK, VNET_F_NEEDS_CSUM,
 )
 from userfw.core.drop cimport DROP_CHECKSUM, DROP_MALFORMED, DROP_NO_PROTOCOL, DROP_NOT_SPECIFIED
 from userfw.core.packet cimport Device, Packet
@@ -10,6 +10,7 @@ from userfw.router.const cimport (
     ICMPV6_PORT_UNREACH, ICMPV6_UNK_NEXTHDR, NDISC_REDIRECT, NDISC_RS, RTN_LOCAL,
 )
 from userfw.router.icmp cimport Icmp, is_echo
+from userfw.router.inspect cimport ipv6_local_headers
 from userfw.router.nd cimport Ndisc
 from userfw.router.types cimport Dst
 from userfw.wire._raw cimport add_words

@@ -20,6 +20,7 @@ if not cython.compiled:
         IPPROTO_UDPLITE,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
+        PACKET_HOST,
         TCP_ACK,
         TCP_FIN,
         TCP_RST,
@@ -43,6 +44,7 @@ if not cython.compiled:
         RTN_LOCAL,
     )
     from userfw.router.icmp import Icmp, is_echo
+    from userfw.router.inspect import ipv6_local_headers
     from userfw.router.nd import Ndisc
     from userfw.router.types import Dst
     from userfw.wire._raw import add_words
@@ -64,6 +66,10 @@ class Local:
     def deliver_untrusted(self, pkt: Packet) -> cython.int:
         """To its end; 0 or the DROP_* reason, counted."""
         proto: cython.int = pkt.l4proto
+        if pkt.nfproto == NFPROTO_IPV6 and pkt.l4 - pkt.l3 > 40:
+            reason: cython.int = ipv6_local_headers(self.router, pkt)
+            if reason != DROP_NOT_SPECIFIED:
+                return self.router.drop(pkt, reason)
         if proto == (IPPROTO_ICMP if pkt.nfproto == NFPROTO_IPV4 else IPPROTO_ICMPV6) and pkt.has_l4:
             return self._icmp(pkt)
         if self.device is not None:
@@ -104,7 +110,12 @@ class Local:
 
     def _tcp(self, pkt: Packet) -> cython.int:
         """Linux: tcp_v4_rcv without a socket, tcp_v4_send_reset."""
-        if pkt.end - pkt.l4 < 20 or (pkt.get8(pkt.l4 + 12) >> 4) < 5:
+        if pkt.pkttype != PACKET_HOST:
+            return self.router.drop(pkt, DROP_NO_PROTOCOL)
+        if pkt.end - pkt.l4 < 20:
+            return self.router.drop(pkt, DROP_MALFORMED)
+        header: cython.Py_ssize_t = (pkt.get8(pkt.l4 + 12) >> 4) * 4
+        if header < 20 or pkt.l4 + header > pkt.end:
             return self.router.drop(pkt, DROP_MALFORMED)
         if not checksum_ok(pkt, IPPROTO_TCP):
             return self.router.drop(pkt, DROP_CHECKSUM)
@@ -125,6 +136,8 @@ class Local:
         length: cython.Py_ssize_t = pkt.get16(pkt.l4 + 4)
         if length > pkt.end - pkt.l4 or (length < 8 and length):
             return self.router.drop(pkt, DROP_MALFORMED)
+        if length:
+            pkt.end = pkt.l4 + length
         if not checksum_ok(pkt, pkt.l4proto):
             return self.router.drop(pkt, DROP_CHECKSUM)
         dst: Dst | None = pkt.route

@@ -60,16 +60,18 @@ class PrefixHash:
         self.his = array("Q", bytes(8 * size))
         self.los = array("Q", bytes(8 * size))
         self.slots: list[Route | None] = [None] * size
-        self.states = bytearray(size)  # 0 free, 1 taken, 2 deleted
+        self.states = bytearray(size)  # 0: free, 1: deleted, else a few bits of the hash: a miss touches nothing but this
 
     def find(self, hi: cython.ulonglong, lo: cython.ulonglong) -> cython.Py_ssize_t:
         """Slot of the prefix that holds the address, or -1."""
         hi &= self.mask_hi
         lo &= self.mask_lo
         mask: cython.Py_ssize_t = self.size - 1
-        i: cython.Py_ssize_t = mix(hi, lo, self.seed) & mask
+        h: cython.uint = mix(hi, lo, self.seed)
+        tag: cython.uchar = (h >> 24) | 2
+        i: cython.Py_ssize_t = h & mask
         while self.states[i]:
-            if self.los[i] == lo and self.his[i] == hi and self.states[i] == 1:
+            if self.states[i] == tag and self.los[i] == lo and self.his[i] == hi:
                 return i
             i = (i + 1) & mask
         return -1
@@ -85,7 +87,7 @@ class PrefixHash:
         if i >= 0:
             self.slots[i] = head
             if head is None:
-                self.states[i] = 2
+                self.states[i] = 1
                 self.count -= 1
             return
         if head is None:
@@ -97,12 +99,13 @@ class PrefixHash:
 
     def _put(self, hi: cython.ulonglong, lo: cython.ulonglong, head: Route | None) -> None:
         mask: cython.Py_ssize_t = self.size - 1
-        i: cython.Py_ssize_t = mix(hi, lo, self.seed) & mask
-        while self.states[i] == 1:
+        h: cython.uint = mix(hi, lo, self.seed)
+        i: cython.Py_ssize_t = h & mask
+        while self.states[i] > 1:
             i = (i + 1) & mask
         if self.states[i] == 0:
             self.filled += 1
-        self.states[i] = 1
+        self.states[i] = (h >> 24) | 2
         self.his[i] = hi
         self.los[i] = lo
         self.slots[i] = head
@@ -113,7 +116,7 @@ class PrefixHash:
         i: cython.Py_ssize_t
         self._allocate(size * 2 if self.count * 4 > size else size)
         for i in range(size):
-            if old_states[i] == 1:
+            if old_states[i] > 1:
                 self._put(old_his[i], old_los[i], old_slots[i])
 
 

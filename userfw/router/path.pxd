@@ -1,9 +1,9 @@
 from userfw.conntrack.conn cimport Conn, TupleNode
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
-    ARPHRD_ETHER, ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, ETH_P_IP, IPS_DST_NAT, ETH_P_IPV6, NFPROTO_ARP, NFPROTO_IPV4,
-    NFPROTO_IPV6, NF_ACCEPT, NF_DROP, NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING,
-    NF_INET_PRE_ROUTING, PACKET_HOST, PACKET_OTHERHOST, U32_MASK,
+    ARPHRD_ETHER, ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, ETH_P_IP, ETH_P_IPV6, IPS_DST_NAT, NF_ACCEPT, NF_DROP,
+    NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_ARP,
+    NFPROTO_IPV4, NFPROTO_IPV6, PACKET_HOST, PACKET_OTHERHOST, U32_MASK,
 )
 from userfw.core.drop cimport (
     DROP_DEVICE_DOWN, DROP_FORWARDING_OFF, DROP_FRAG_NEEDED, DROP_INTERNAL_ERROR, DROP_MARTIAN, DROP_NEIGH_FAILED,
@@ -73,4 +73,5 @@ cdef class Path(Router):
     cpdef drain(self)
     cpdef bint listens(self, Device device, int family, unsigned long long hi, unsigned long long lo) except? -1
     cpdef Dst looping(self, Dst dst)
+    cpdef int route_error(self, Packet pkt, int code) except -1
     cpdef int deliver(self, Packet pkt) except -1

@@ -375,11 +375,11 @@ class Path(Router):
             if not self.settings.forward4:
                 return self.drop(pkt, DROP_NO_ROUTE)
             if dst.type == RTN_PROHIBIT:
-                self.send_error(pkt, ICMP_DEST_UNREACH, ICMP_PKT_FILTERED, 0)
+                self.route_error(pkt, ICMP_PKT_FILTERED)
             elif dst.type == RTN_UNREACHABLE:
-                self.send_error(pkt, ICMP_DEST_UNREACH, ICMP_HOST_UNREACH, 0)
+                self.route_error(pkt, ICMP_HOST_UNREACH)
             else:
-                self.send_error(pkt, ICMP_DEST_UNREACH, ICMP_NET_UNREACH, 0)
+                self.route_error(pkt, ICMP_NET_UNREACH)
         elif dst.type == RTN_PROHIBIT:
             self.send_error(pkt, ICMPV6_DEST_UNREACH, ICMPV6_ADM_PROHIBITED, 0)
         else:
@@ -671,6 +671,10 @@ class Path(Router):
 
     def looping(self, dst: Dst) -> Dst:
         """The Dst to use for output: one of type RTN_LOCAL goes by `lo`."""
+        raise NotImplementedError
+
+    def route_error(self, pkt: Packet, code: cython.int) -> cython.int:
+        """Answer an IPv4 packet that no route, or an unwilling one, was found for."""
         raise NotImplementedError
 
     def deliver(self, pkt: Packet) -> cython.int:

@@ -10,4 +10,5 @@ cdef class ErrorLimits:
     cdef dict peers
     cpdef bint global_allow(self, unsigned long long now) except? -1
     cpdef bint peer_allow(
-        self, unsigned long long hi, unsigned long long lo, unsigned long long cost, unsigned long long now) except? -1
+        self, unsigned long long hi, unsigned long long lo, unsigned long long cost, unsigned long long now,
+        int burst) except? -1

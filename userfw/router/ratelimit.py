@@ -1,7 +1,7 @@
 """Rate limits of ICMP errors: a bucket of the gateway, one of each destination (Linux: icmp_global_allow, inet_peer_xrlim_allow).
 
 Laws: the global bucket gives `msgs_per_sec` with a burst; a destination's bucket fills with time itself, an error costs
-`ratelimit` nanoseconds, at most six are saved up. The table of destinations is bounded; the one seen longest ago goes first.
+`ratelimit` nanoseconds, a few are saved up. The table of destinations is bounded; the one seen longest ago goes first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ if not cython.compiled:
     from userfw.router.settings import Settings
 
 PEERS = 8192
-BURST_FACTOR = 6
 
 
 class Bucket:
@@ -52,12 +51,12 @@ class ErrorLimits:
         return True
 
     def peer_allow(
-        self, hi: cython.ulonglong, lo: cython.ulonglong, cost: cython.ulonglong, now: cython.ulonglong
+        self, hi: cython.ulonglong, lo: cython.ulonglong, cost: cython.ulonglong, now: cython.ulonglong, burst: cython.int
     ) -> cython.bint:
-        """One message to this destination, which costs `cost` ns of its time."""
+        """One message to this destination, which costs `cost` ns of its time; `burst` times that is saved up at most."""
         key = (hi, lo)
         bucket: Bucket | None = self.peers.pop(key, None)
-        most: cython.ulonglong = cost * BURST_FACTOR
+        most: cython.ulonglong = cost * cython.cast(cython.ulonglong, burst)
         if bucket is None:
             if len(self.peers) >= PEERS:
                 self.peers.pop(next(iter(self.peers)))
