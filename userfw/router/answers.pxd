@@ -1,9 +1,10 @@
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
-    CT_DIR_ORIGINAL, CT_RELATED, CT_UNTRACKED, IPPROTO_TCP, NF_ACCEPT, NF_DROP, NF_INET_LOCAL_IN, NF_INET_PRE_ROUTING,
-    NF_STOLEN, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, TCP_RST, U32_MASK,
+    CT_DIR_ORIGINAL, CT_RELATED, CT_UNTRACKED, IPPROTO_AH, IPPROTO_DCCP, IPPROTO_ESP, IPPROTO_GRE, IPPROTO_SCTP,
+    IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, NF_ACCEPT, NF_DROP, NF_INET_LOCAL_IN, NF_INET_PRE_ROUTING, NF_STOLEN,
+    NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, TCP_RST, U32_MASK, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM,
 )
-from userfw.core.drop cimport DROP_NO_ROUTE, DROP_NOT_SPECIFIED
+from userfw.core.drop cimport DROP_NO_ROUTE
 from userfw.core.packet cimport Device, Packet
 from userfw.engine.services cimport FibResult, RouteInfo
 from userfw.router.const cimport (
@@ -14,8 +15,9 @@ from userfw.router.interfaces cimport Interfaces
 from userfw.router.local cimport checksum_ok, reset
 from userfw.router.settings cimport Settings
 from userfw.router.types cimport Dst, NextHop, Route
+from userfw.wire._raw cimport add_words
 from userfw.wire.build cimport copy_bytes, ethernet, icmp_checksum, ipv4, ipv6
-from userfw.wire.checksum cimport write_ipv4
+from userfw.wire.checksum cimport fold, pseudo_sum, write_ipv4
 
 cdef class Answers(Interfaces):
     cdef public object on_log, on_queue

@@ -18,7 +18,14 @@ if not cython.compiled:
         CT_DIR_ORIGINAL,
         CT_RELATED,
         CT_UNTRACKED,
+        IPPROTO_AH,
+        IPPROTO_DCCP,
+        IPPROTO_ESP,
+        IPPROTO_GRE,
+        IPPROTO_SCTP,
         IPPROTO_TCP,
+        IPPROTO_UDP,
+        IPPROTO_UDPLITE,
         NF_ACCEPT,
         NF_DROP,
         NF_INET_LOCAL_IN,
@@ -29,6 +36,8 @@ if not cython.compiled:
         NFPROTO_NETDEV,
         TCP_RST,
         U32_MASK,
+        VNET_F_DATA_VALID,
+        VNET_F_NEEDS_CSUM,
     )
     from userfw.core.drop import DROP_NO_ROUTE
     from userfw.core.packet import Device, Packet
@@ -51,8 +60,9 @@ if not cython.compiled:
     from userfw.router.local import checksum_ok, reset
     from userfw.router.settings import Settings
     from userfw.router.types import Dst, NextHop, Route
+    from userfw.wire._raw import add_words
     from userfw.wire.build import copy_bytes, ethernet, icmp_checksum, ipv4, ipv6
-    from userfw.wire.checksum import write_ipv4
+    from userfw.wire.checksum import fold, pseudo_sum, write_ipv4
 
 TCP_RESET = 1  # engine.const.REJECT_TCP_RST
 
@@ -192,20 +202,28 @@ class Answers(Interfaces):
             return 0
         if type == TCP_RESET:
             return self._reject_reset(pkt, direct)
-        if pkt.has_l4 and not pkt.is_fragment and not self._intact(pkt):
+        if not self._intact(pkt):
             return 0
         if direct:
             return self._reject_direct(pkt, code)
         return self.send_error(pkt, ICMP_DEST_UNREACH if pkt.nfproto == NFPROTO_IPV4 else ICMPV6_DEST_UNREACH, code, 0)
 
     def _intact(self, pkt: Packet) -> cython.bint:
-        """The transport checksum of what is to be quoted is right (Linux: nf_reject_verify_csum)."""
+        """The checksum of what is to be quoted is right, of unknown protocols too (Linux: nf_reject_verify_csum, nf_ip_checksum)."""
         room: cython.Py_ssize_t = pkt.end - pkt.l4
-        if pkt.l4proto == IPPROTO_TCP:
-            return room >= 20 and checksum_ok(pkt, IPPROTO_TCP)
-        if pkt.l4proto == 17:
-            return room >= 8 and checksum_ok(pkt, 17)
-        return True
+        proto: cython.int = pkt.l4proto
+        total: cython.uint = 0
+        if pkt.vnet_flags & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID):
+            return True
+        if proto in (IPPROTO_AH, IPPROTO_ESP, IPPROTO_SCTP, IPPROTO_UDPLITE, IPPROTO_DCCP, IPPROTO_GRE):
+            return True
+        if proto == IPPROTO_UDP and room >= 8 and pkt.get16(pkt.l4 + 6) == 0:
+            return True
+        if room <= 0:
+            return False
+        if pkt.nfproto == NFPROTO_IPV6 or proto in (IPPROTO_TCP, IPPROTO_UDP):
+            total = fold(pseudo_sum(pkt, proto, room))
+        return fold(add_words(total, pkt.data, pkt.l4, room)) == 0xFFFF
 
     def _reject_reset(self, pkt: Packet, direct: cython.bint) -> cython.int:
         if pkt.l4proto != IPPROTO_TCP or pkt.is_fragment or pkt.end - pkt.l4 < 20:

@@ -92,6 +92,8 @@ class Fragmenter:
         complete_checksum(pkt)
         self.packets += 1
         sizes = fitting(pkt, mtu - head, size - head)
+        if sizes is not None:
+            field &= ~IP_DF  # Linux: ip_fraglist_init; only a packet that is cut anew keeps the flag
         off: cython.int = 0
         total: cython.int = size - head
         index: cython.Py_ssize_t = 0

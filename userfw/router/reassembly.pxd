@@ -12,7 +12,6 @@ from userfw.router.const cimport (
     ICMP_EXC_FRAGTIME, ICMP_TIME_EXCEEDED, ICMPV6_EXC_FRAGTIME, ICMPV6_HDR_FIELD, ICMPV6_PARAMPROB,
     ICMPV6_TIME_EXCEED, IP_DF, RTN_LOCAL, USER_IN, USER_LOCAL, USER_OUT,
 )
-from userfw.wire._raw cimport copy
 from userfw.wire.checksum cimport write_ipv4
 from userfw.wire.parse cimport parse_network_untrusted
 
@@ -39,7 +38,7 @@ cdef class Reassembly:
     cdef int _complete(self, FragmentQueue queue, Packet pkt) except? -100
     cdef _rebuild(self, FragmentQueue queue, Packet pkt, Py_ssize_t head)
     cdef int _gather6(self, Packet pkt, int user) except? -100
-    cdef int _problem(self, Packet pkt, Py_ssize_t pointer) except? -100
+    cdef int _problem(self, Packet pkt, Py_ssize_t pointer, int user) except? -100
     cdef FragmentQueue _find(self, Packet pkt, object key, int user, object source)
     cdef _distance(self, FragmentQueue queue, object source)
     cdef int _insert(self, FragmentQueue queue, Packet pkt, Py_ssize_t begin, int start, int end, bint more) except? -100

@@ -48,6 +48,7 @@ if not cython.compiled:
 # What a fragment weighs besides its bytes (Linux counts skb->truesize)
 OVERHEAD = 256
 MAX_SOURCES = 4096
+PASS = 2
 # Sets of ECN code points seen (bits 1: Not-ECT, 2: ECT(1), 4: ECT(0), 8: CE) that contradict each other (RFC 3168 5.3)
 ECN_INVALID = frozenset((0b1001, 0b1011, 0b1101, 0b1111, 0b0011, 0b0101, 0b0111))
 
@@ -95,7 +96,10 @@ class Reassembly:
         self.failed = 0
 
     def gather_untrusted(self, pkt: Packet, user: cython.int) -> cython.int:
-        """Take a fragment: 1 if `pkt` is the whole packet now, 0 if it was kept or ignored, -1 if `drop_reason` says why not."""
+        """Take a fragment: 1 if `pkt` is the whole packet now, 0 if it was kept or ignored, -1 if `drop_reason` says why not.
+
+        PASS: not a fragment that conntrack would gather; the packet goes on as it is.
+        """
         if pkt.nfproto == NFPROTO_IPV4:
             return self._gather4(pkt, user)
         return self._gather6(pkt, user)
@@ -183,9 +187,9 @@ class Reassembly:
         begin: cython.Py_ssize_t = where + 8
         size: cython.int = cython.cast(cython.int, pkt.end - begin)
         if offset + size > 65535:
-            return self._problem(pkt, where + 2 - l3)
+            return self._problem(pkt, where + 2 - l3, user)
         if more and size & 7:
-            return self._problem(pkt, 4)
+            return self._problem(pkt, 4, user) if user == USER_LOCAL else PASS
         hi: cython.ulonglong = pkt.get64(l3 + 24)
         scoped: cython.bint = hi >> 56 == 0xFF or hi >> 54 == 0x3FA
         device: Device | None = pkt.iif
@@ -206,7 +210,10 @@ class Reassembly:
             queue.header = _without(pkt, where)
         return self._complete(queue, pkt)
 
-    def _problem(self, pkt: Packet, pointer: cython.Py_ssize_t) -> cython.int:
+    def _problem(self, pkt: Packet, pointer: cython.Py_ssize_t, user: cython.int) -> cython.int:
+        """Only the destination tells the sender; conntrack drops, or (PASS) lets the fragment go on to it."""
+        if user != USER_LOCAL:
+            return self._refuse(pkt, DROP_MALFORMED)
         self.router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, cython.cast(cython.uint, pointer))
         return self._refuse(pkt, DROP_MALFORMED)
 
