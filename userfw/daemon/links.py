@@ -43,9 +43,9 @@ class NetlinkThread:
         self._wake()
         return netlink
 
-    def watch_links(self, netns: str) -> Netlink:
-        """Link changes of a namespace, delivered with tag ("link", netns)."""
-        return self.subscribe(("link", netns), netns, RTMGRP_LINK, parse_link_untrusted)
+    def watch_links(self, netns: str, serial: int) -> Netlink:
+        """Link changes of a namespace, delivered with tag ("link", netns, serial)."""
+        return self.subscribe(("link", netns, serial), netns, RTMGRP_LINK, parse_link_untrusted)
 
     def unsubscribe(self, netlink: Netlink) -> None:
         """Stop listening and close."""

@@ -34,7 +34,7 @@ class RouteMirror:
         self.devices: dict[int, str] = {}
         self.skipped = 0
         self.netlink = server.links.subscribe(
-            ("route", config.netns), config.netns, RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE, parse_route_untrusted
+            ("route", config.netns, 0), config.netns, RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE, parse_route_untrusted
         )
         self.resync()
 

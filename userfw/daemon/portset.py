@@ -20,6 +20,7 @@ from userfw.daemon import schema
 from userfw.ports import tap
 from userfw.ports.base import IoPort
 from userfw.ports.netlink import Link, Netlink
+from userfw.ports.netns import path_of
 
 log = logging.getLogger("userfw.ports")
 
@@ -47,11 +48,25 @@ class OpenPort:
         self.queues = queues
         self.link = link
         self.carried: set[tuple[bytes, int]] = set()
+        self.namespace = _namespace_of(config)
 
     @property
     def name(self) -> str:
         """The port's name, which is its device's."""
         return self.config.name
+
+    def lost(self) -> bool:
+        """The device was deleted, or its namespace is another one now (a container that was made anew)."""
+        if self.link is None:
+            return False
+        return any(port.dead or port.fd < 0 for port in self.queues) or self.namespace != _namespace_of(self.config)
+
+    def take_over(self, fresh: OpenPort) -> None:
+        """Go on with the descriptors of `fresh`, which was opened from the same configuration."""
+        self.queues, self.link, self.namespace, self.carried = fresh.queues, fresh.link, fresh.namespace, set()
+        for port in self.queues:
+            port.attach(self.device)
+        self.device.port = self.queues[0]
 
     def carry(self, addresses: set[tuple[bytes, int]]) -> None:
         """Let the kernel's side have exactly these addresses (packed, prefix length) besides its own. OSError."""
@@ -71,6 +86,16 @@ class OpenPort:
         """Close every descriptor and undo what was done for it."""
         for port in self.queues:
             port.close()
+
+
+def _namespace_of(config: schema.Port) -> int:
+    """What tells a namespace from a later one of the same name; 0 if there is none."""
+    if not config.netns:
+        return 0
+    try:
+        return os.stat(path_of(config.netns)).st_ino
+    except OSError:
+        return 0
 
 
 def stable_mac(name: str) -> bytes:

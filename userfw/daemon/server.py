@@ -31,7 +31,7 @@ from userfw.core.clock import Clock
 from userfw.core.packet import Device
 from userfw.daemon import config as configuration
 from userfw.daemon import connections as _connections  # noqa: F401 (registers its commands)
-from userfw.daemon import schema, sysctl
+from userfw.daemon import portset, schema, sysctl
 from userfw.daemon.apply import ApplyError, apply
 from userfw.daemon.assembly import Assembly
 from userfw.daemon.commands import dispatch
@@ -78,7 +78,7 @@ class Server:
         self.notifier = Notifier()
         self.control = ControlServer(self._dispatch, self._client_gone)
         self.links = NetlinkThread(self._from_netlink)
-        self.watched: dict[str, Netlink] = {}
+        self.watched: dict[str, tuple[int, Netlink]] = {}
         self.mirror: RouteMirror | None = None
         self.started = time.time()
         self.stopping = asyncio.Event()
@@ -247,6 +247,9 @@ class Server:
             gc.collect(1)
         elif counts[0] > 200_000:
             gc.collect(0)
+        for opened in list(self.ports.values()):
+            if opened.lost():
+                self._revive(opened)
         for job in self.housekeeping:
             job()
         now = time.monotonic()
@@ -295,7 +298,7 @@ class Server:
             self.poller.add(port)
         self.ports[opened.name] = opened
         if opened.link is not None and opened.config.netns not in self.watched:
-            self.watched[opened.config.netns] = self.links.watch_links(opened.config.netns)
+            self._watch(opened.config.netns)
         if opened.config.type in ("tap", "tun"):
             for port in opened.queues:
                 name = store_name(opened.config, port.queue)
@@ -406,19 +409,37 @@ class Server:
                 self.loop.call_soon_threadsafe(self._netlink, tag, items)
 
     def _netlink(self, tag: Any, items: list[Any] | None) -> None:
-        kind, netns = tag
+        kind, netns, serial = tag
         if kind == "route":
             if self.mirror is not None:
                 self.mirror.changed(items)
             return
+        if self.watched.get(netns, (0, None))[0] != serial:
+            return  # about a namespace that is no more
         if items is None:
-            netlink = Netlink(netns)
-            try:
-                items = list(netlink.links())
-            finally:
-                netlink.close()
+            self._ask_links(netns)
+            return
         self.clock.now = monotonic_ns()
         for link in items:
+            self._follow(netns, link)
+        self._arm()
+
+    def _watch(self, netns: str) -> None:
+        """Follow the links of a namespace, from now on those of the one that has this name now."""
+        serial, old = self.watched.pop(netns, (0, None))
+        if old is not None:
+            self.links.unsubscribe(old)
+        self.watched[netns] = (serial + 1, self.links.watch_links(netns, serial + 1))
+
+    def _ask_links(self, netns: str) -> None:
+        """Every link of a namespace as it is now (some notifications may have been missed)."""
+        netlink = Netlink(netns)
+        try:
+            links = netlink.links()
+        finally:
+            netlink.close()
+        self.clock.now = monotonic_ns()
+        for link in links:
             self._follow(netns, link)
         self._arm()
 
@@ -428,6 +449,8 @@ class Server:
             config = opened.config
             if config.netns != netns or config.device != link.name or opened.link is None:
                 continue
+            if link.index != opened.link.index and (link.gone or config.type != "packet"):
+                continue  # the last of a device that was replaced
             device = opened.device
             up = link.up and not link.gone and (link.carrier or config.type != "packet")
             if device.up != up:
@@ -465,6 +488,28 @@ class Server:
     def _client_gone(self, client: Any) -> None:
         """Tables that the client owned go with it."""
         self.assembly.rules.release(client)
+
+    def _revive(self, opened: OpenPort) -> None:
+        """Open a port again whose device, or whose namespace, was deleted; quietly tried each second until it works."""
+        netns = opened.config.netns
+        for port in opened.queues:
+            if port.fd >= 0:
+                self.poller.remove(port)
+        opened.close()
+        if self.gateway.names.get(opened.device.name) is opened.device:
+            self.gateway.set_up(opened.device, False)
+        try:
+            fresh = portset.open_port(opened.config, opened.device.index)
+        except portset.PortError as error:
+            log.debug("%s", error)
+            return
+        opened.take_over(fresh)
+        for port in opened.queues:
+            self.poller.add(port)
+        self._watch(netns)
+        self.sync_local()
+        self._ask_links(netns)
+        log.info("port %s: %s was gone and is open again", opened.name, opened.config.device)
 
     # -- facts
 

@@ -9,7 +9,7 @@ from userfw.ports.vnet cimport VNET_SIZE, read_header, write_header
 
 cdef class PacketPort(IoPort):
     cdef readonly int prefix
-    cdef readonly bint tx_uso
+    cdef readonly bint tx_uso, offloads
     cdef readonly object sock, isolation
     cdef public str ifname, netns
     cdef Batch batch

@@ -53,11 +53,15 @@ BUFFER = 8 << 20
 
 
 class PacketPort(IoPort):
-    """One packet socket. `isolation` keeps the host's stack off and is undone on close."""
+    """One packet socket. `isolation` keeps the host's stack off and is undone on close.
+
+    `offloads` false: only plain frames are sent. Received ones carry the header all the same: without it nobody could tell
+    that a frame's checksum is partial, or that the kernel merged it.
+    """
 
     def __init__(
         self, name: str, sock: socket.socket, ifname: str = "", netns: str = "", prefix: int = 10,
-        isolation: Isolation | None = None, tx_uso: bool = False,
+        isolation: Isolation | None = None, tx_uso: bool = False, offloads: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(name, "packet")
         self.sock = sock
@@ -66,6 +70,7 @@ class PacketPort(IoPort):
         self.netns = netns
         self.prefix = prefix
         self.tx_uso = tx_uso and prefix > 0
+        self.offloads = offloads
         self.isolation = isolation
         self.batch = Batch(prefix)
         self.pending: list[Packet] = []
@@ -78,7 +83,7 @@ class PacketPort(IoPort):
         size: cython.Py_ssize_t
         pkt: Packet
         if got < 0:
-            if got != -11:  # EAGAIN; EINVAL: a frame whose offload the header cannot tell; ENETDOWN: told once
+            if got != -11:  # EAGAIN; EINVAL: a frame whose offload the header cannot tell; ENETDOWN: told once, a rebind follows
                 self.rx_errors += 1
             return 0
         for i in range(got):
@@ -108,7 +113,7 @@ class PacketPort(IoPort):
         if self.prefix:
             if pkt.start < VNET_SIZE:
                 return DROP_TX_FAILED
-            if kind != VNET_GSO_UDP_L4 or self.tx_uso:
+            if self.offloads and (kind != VNET_GSO_UDP_L4 or self.tx_uso):
                 write_header(pkt)
                 self.pending.append(pkt)
                 if len(self.pending) >= 64:
@@ -164,7 +169,7 @@ class PacketPort(IoPort):
             **super().info(),
             "device": self.ifname,
             "netns": self.netns,
-            "offloads": ["csum", "tso4", "tso6", *(["uso4", "uso6"] if self.tx_uso else [])] if self.prefix else [],
+            "offloads": ["csum", "tso4", "tso6", *(["uso4", "uso6"] if self.tx_uso else [])] if self.offloads else [],
             "isolation": self.isolation.kind if self.isolation is not None else None,
         }
 
@@ -216,8 +221,7 @@ def open_socket(
     def make() -> socket.socket:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
         try:
-            if offloads:
-                sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+            sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
             sock.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
             sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
             if isolation is not None:
@@ -241,7 +245,7 @@ def open_socket(
         if isolation is not None:
             isolation.close()
         raise
-    return PacketPort(name, sock, ifname, netns, 10 if offloads else 0, isolation, knows_uso()), link
+    return PacketPort(name, sock, ifname, netns, 10, isolation, knows_uso(), offloads), link
 
 
 def knows_uso() -> bool:
