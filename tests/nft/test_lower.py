@@ -174,3 +174,17 @@ def test_debug_text() -> None:
     assert text.startswith("__set%d t 3 size 2\n__set%d t 0\n\telement 00000100")
     assert text.endswith("ip t c\n  [ meta load l4proto => reg 1 ]\n  [ cmp eq reg 1 0x00000006 ]\n"
                          "  [ payload load 2b @ transport header + 2 => reg 1 ]\n  [ lookup reg 1 set __set%d ]\n")  # fmt: skip
+
+
+def test_only_checked_rules_are_lowered() -> None:
+    with pytest.raises(TypeError, match="check_rule"):
+        lower_rule(parse_rule("tcp dport 22"), "inet")
+
+
+def test_wide_bit_fields_are_looked_up_as_sets_hold_them() -> None:
+    text = "table ip6 t {\nset s {\ntypeof frag frag-off\nelements = { 5 }\n}\nchain c {\nfrag frag-off @s\nip6 dscp != cs1\n}\n}"
+    (command,) = check_commands(parse(text), NothingThere())
+    table = command.node
+    assert lower_elements(table.sets[0])[0].key == bytes.fromhex("0005")  # type: ignore[union-attr]
+    program = lower_rule(table.chains[0].rules[0], "ip6").render()  # type: ignore[union-attr]
+    assert program[-2:] == ["[ byteorder reg 1 = hton(reg 1, 2, 2) ]", "[ lookup reg 1 set s ]"]

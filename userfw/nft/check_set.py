@@ -196,7 +196,7 @@ class SetChecker(ExprChecker):
         """Refuse a lookup whose key is of another type than the set's."""
         target: SetBlock = ref.target
         want, have = target.key_dtype, key.dtype
-        if want is None or have.same(want) or _alike_key(have, want):
+        if want is None or ((have.same(want) or _alike_key(have, want)) and have.octets == want.octets):
             return
         fail(
             key,

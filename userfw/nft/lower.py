@@ -37,6 +37,7 @@ from userfw.engine.expressions import (
     Synproxy,
     Tproxy,
 )
+from userfw.nft.check import CheckedRule
 from userfw.nft.check_context import Resolver, fail
 from userfw.nft.check_merge import MergedMatch
 from userfw.nft.check_set import bounds
@@ -331,9 +332,11 @@ def lower_rule(rule: RuleBlock, family: str, resolver: Resolver | None = None, c
 
     Raises ``NftErrors`` when the machine cannot do what was asked.
     """
+    if not isinstance(rule, CheckedRule):
+        raise TypeError("only a rule that check_rule gave can be lowered")
     lowering = RuleLowering(family, chain_names)
     try:
-        for stmt in getattr(rule, "evaluated", None) or rule.stmts:
+        for stmt in rule.evaluated:
             lowering.stmt(stmt)
     except NftError as problem:
         raise NftErrors([problem]) from None

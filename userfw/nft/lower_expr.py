@@ -313,19 +313,19 @@ class ExprLowering:
         at = unit
         for item in expr.items:
             held = self.gen(item, at)
-            if ordered:
+            if ordered and held.octets == item.dtype.octets:
                 self.want(item, at, held, BIG)
             at += self.units_of(item.dtype)
         return Held((at - unit) * UNIT, BIG)
 
-    def key(self, expr: Expr, unit: int, ordered: bool) -> None:
-        """A key for a lookup in a named set."""
+    def key(self, expr: Expr, unit: int, ordered: bool, dtype: Datatype) -> None:
+        """A key of ``dtype`` for a lookup; ``ordered``: in network order, for ranges."""
         if isinstance(expr, ConcatExpr):
             self.concat(expr, unit, ordered)
             return
         held = self.gen(expr, unit)
-        if ordered:
-            self.want(expr, unit, held, BIG)
+        if held.octets == dtype.octets:
+            self.want(expr, unit, held, BIG if ordered else dtype.byteorder)
 
     def key_register(self, expr: Expr) -> int:
         """A register for a key."""

@@ -152,7 +152,7 @@ class MatchLowering(ExprLowering):
 
     def lookup_key(self, key: Expr, mapping: Expr, unit: int, owner: Expr) -> str:
         if isinstance(mapping, SetRefExpr):
-            self.key(key, unit, "interval" in mapping.target.flags)
+            self.key(key, unit, "interval" in mapping.target.flags, mapping.target.key_dtype)
             return mapping.name
         assert isinstance(mapping, SetExpr)
         interval = is_interval(mapping)
@@ -161,7 +161,7 @@ class MatchLowering(ExprLowering):
             self.load(key, unit)
             self.mask_bits(key, place, unit)
         else:
-            self.key(key, unit, interval)
+            self.key(key, unit, interval, key.dtype)
         return self._declare(mapping, key.dtype, place, owner, interval)
 
     def _declare(self, node: SetExpr, dtype: Datatype, place: Place | None, owner: Expr, interval: bool) -> str:
