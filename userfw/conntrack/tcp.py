@@ -327,6 +327,7 @@ class Tcp:
         scale: cython.uint = conn.td_scale[0]
         flags: cython.uint = conn.td_flags[0]
         conn.td_flags[0] = 0
+        conn.td_scale[0] = 0
         self._options(pkt, conn, 0)
         conn.last_flags = conn.td_flags[0] & (TCP_F_WINDOW_SCALE | TCP_F_SACK_PERM)
         conn.last_wscale = conn.td_scale[0] if conn.td_flags[0] & TCP_F_WINDOW_SCALE else 0
@@ -355,7 +356,7 @@ class Tcp:
                 return VERDICT_GO_ON
             # in the window but not exact: the receiver will send a challenge ACK, the connection may well live on
             self.new_state = self.old_state
-        if self.ack == conn.last_end and (
+        if self.ack == conn.last_end and conn.last_dir != direction and (
             (conn.status & IPS_SEEN_REPLY and conn.last_index == TCP_EV_SYN)
             or (not conn.status & IPS_ASSURED and conn.last_index == TCP_EV_ACK)
         ):
@@ -528,6 +529,8 @@ class Tcp:
         end: cython.Py_ssize_t = self.header_end
         kind: cython.uint
         size: cython.uint
+        if at == end:
+            return 0  # a SYN without any options takes nothing back (Linux: tcp_options)
         conn.td_scale[direction] = 0
         conn.td_flags[direction] &= TCP_F_BE_LIBERAL
         while at < end:
