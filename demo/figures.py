@@ -38,7 +38,8 @@ def figures(lab: Lab, router: UserfwRouter, hosts: Services, report: Report) -> 
     for name, packets in status["rungs"].items():
         report.line(f"{name:<14} {packets:>12,} packets  {packets / total:>7.2%}")
     loop = status["loop"]
-    report.line(f"{'compiled' if status['compiled'] else 'INTERPRETED'}; {status['packets'] / max(loop['batches'], 1):.1f} packets a batch; "
+    report.line(f"{'compiled' if status['compiled'] else 'INTERPRETED'}; "
+                f"{status['packets'] / max(loop['batches'], 1):.1f} packets a batch; "
                 f"{status['cpu_seconds']:.1f} s of CPU; {status['memory_kb'] / 1024:.0f} MB; "
                 f"faults: {status['faults'] or 'none'}")
     report.check("no exception escaped in the packet path", lambda: (not status["faults"], str(status["faults"] or "none")))
