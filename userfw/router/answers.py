@@ -209,7 +209,7 @@ class Answers(Interfaces):
         return self.send_error(pkt, ICMP_DEST_UNREACH if pkt.nfproto == NFPROTO_IPV4 else ICMPV6_DEST_UNREACH, code, 0)
 
     def _intact(self, pkt: Packet) -> cython.bint:
-        """The checksum of what is to be quoted is right, of unknown protocols too (Linux: nf_reject_verify_csum, nf_ip_checksum)."""
+        """The checksum of what is to be quoted is right, also of other protocols (Linux: nf_reject_verify_csum, nf_ip_checksum)."""
         room: cython.Py_ssize_t = pkt.end - pkt.l4
         proto: cython.int = pkt.l4proto
         total: cython.uint = 0

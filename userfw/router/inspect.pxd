@@ -4,15 +4,13 @@ from userfw.core.const cimport (
 from userfw.core.drop cimport DROP_IP_OPTIONS, DROP_MALFORMED, DROP_NOT_SPECIFIED
 from userfw.core.packet cimport Packet
 from userfw.router.base cimport Router
-from userfw.router.const cimport ICMP_PARAMETERPROB, ICMPV6_HDR_FIELD, ICMPV6_PARAMPROB, ICMPV6_UNK_OPTION
+from userfw.router.const cimport ICMPV6_HDR_FIELD, ICMPV6_PARAMPROB, ICMPV6_UNK_OPTION
 from userfw.router.lpm cimport mix
 
 cpdef bint exceeds(Packet pkt, int mtu) except? -1
 cpdef unsigned int flow_hash(Packet pkt) except? 0xFFFFFFFF
 cdef unsigned int _pair4(Packet pkt, Py_ssize_t src, Py_ssize_t dst) except? 0xFFFFFFFF
 cdef unsigned int _pair6(Packet pkt, Py_ssize_t src, Py_ssize_t dst) except? 0xFFFFFFFF
-cpdef int ipv4_options(Router router, Packet pkt) except -1
-cdef int _bad_option(Router router, Packet pkt, Py_ssize_t pointer) except -1
 cpdef int ipv6_hop_options(Router router, Packet pkt) except -1
 cpdef int ipv6_local_headers(Router router, Packet pkt) except -1
 cdef int _tlv(Router router, Packet pkt, Py_ssize_t header, bint hop) except -1

@@ -15,7 +15,7 @@ if not cython.compiled:
     from userfw.core.drop import DROP_IP_OPTIONS, DROP_MALFORMED, DROP_NOT_SPECIFIED
     from userfw.core.packet import Packet
     from userfw.router.base import Router
-    from userfw.router.const import ICMP_PARAMETERPROB, ICMPV6_HDR_FIELD, ICMPV6_PARAMPROB, ICMPV6_UNK_OPTION
+    from userfw.router.const import ICMPV6_HDR_FIELD, ICMPV6_PARAMPROB, ICMPV6_UNK_OPTION
     from userfw.router.lpm import mix
 
 
@@ -63,46 +63,6 @@ def _pair4(pkt: Packet, src: cython.Py_ssize_t, dst: cython.Py_ssize_t) -> cytho
 def _pair6(pkt: Packet, src: cython.Py_ssize_t, dst: cython.Py_ssize_t) -> cython.uint:
     half: cython.uint = mix(pkt.get64(src), pkt.get64(src + 8), 0x9E3779B)
     return mix(pkt.get64(dst), pkt.get64(dst + 8), half)
-
-
-def ipv4_options(router: Router, pkt: Packet) -> cython.int:
-    """IPv4 options of a packet with some: malformed ones are answered by parameter problem, source routes refused.
-
-    Linux: ip_options_compile, ip_rcv_options with accept_source_route 0. Record-route and timestamp options pass unrecorded.
-    """
-    off: cython.Py_ssize_t = pkt.l3 + 20
-    end: cython.Py_ssize_t = pkt.l4
-    kind: cython.int
-    length: cython.Py_ssize_t
-    refused: cython.bint = False
-    while off < end:
-        kind = pkt.get8(off)
-        if kind == 0:
-            break
-        if kind == 1:
-            off += 1
-            continue
-        length = pkt.get8(off + 1) if off + 1 < end else 0
-        if length < 2 or off + length > end:
-            return _bad_option(router, pkt, off - pkt.l3)
-        if kind in (131, 137):
-            if length < 3 or pkt.get8(off + 2) < 4:
-                return _bad_option(router, pkt, off - pkt.l3 + (1 if length < 3 else 2))
-            refused = True
-        elif kind == 7 and (length < 3 or pkt.get8(off + 2) < 4):
-            return _bad_option(router, pkt, off - pkt.l3 + (1 if length < 3 else 2))
-        elif kind == 68 and (length < 4 or pkt.get8(off + 2) < 5):
-            return _bad_option(router, pkt, off - pkt.l3 + (1 if length < 4 else 2))
-        elif kind == 134 or (kind == 148 and length < 4):
-            return _bad_option(router, pkt, off - pkt.l3 + 1)
-        off += length
-    return DROP_IP_OPTIONS if refused else DROP_NOT_SPECIFIED
-
-
-def _bad_option(router: Router, pkt: Packet, pointer: cython.Py_ssize_t) -> cython.int:
-    where: cython.uint = pointer & 0xFF
-    router.send_error(pkt, ICMP_PARAMETERPROB, 0, where << 24)
-    return DROP_IP_OPTIONS
 
 
 def ipv6_hop_options(router: Router, pkt: Packet) -> cython.int:

@@ -22,8 +22,9 @@ from userfw.router.const cimport (
     RTN_MULTICAST, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC, USER_LOCAL,
 )
 from userfw.router.fragment cimport Fragmenter
-from userfw.router.inspect cimport exceeds, flow_hash, ipv4_options, ipv6_hop_options
+from userfw.router.inspect cimport exceeds, flow_hash, ipv6_hop_options
 from userfw.router.neigh cimport NeighbourTable
+from userfw.router.options cimport ipv4_options, record
 from userfw.router.pipeline cimport Pipeline
 from userfw.router.reassembly cimport Reassembly
 from userfw.router.settings cimport Settings

@@ -85,8 +85,9 @@ if not cython.compiled:
         USER_LOCAL,
     )
     from userfw.router.fragment import Fragmenter
-    from userfw.router.inspect import exceeds, flow_hash, ipv4_options, ipv6_hop_options
+    from userfw.router.inspect import exceeds, flow_hash, ipv6_hop_options
     from userfw.router.neigh import NeighbourTable
+    from userfw.router.options import ipv4_options, record
     from userfw.router.pipeline import Pipeline
     from userfw.router.reassembly import Reassembly
     from userfw.router.settings import Settings
@@ -270,6 +271,8 @@ class Path(Router):
         if dst.type == RTN_UNICAST:
             return self._forward(pkt, dst)
         if dst.type in (RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST):
+            if pkt.nfproto == NFPROTO_IPV4 and pkt.l4 - pkt.l3 > 20:
+                record(self, pkt, dst)
             return self._local_in(pkt)
         return self._no_way(pkt, dst)
 
@@ -403,6 +406,8 @@ class Path(Router):
             if pkt.end - l3 > dst.mtu and pkt.get16(l3 + 6) & 0x4000 and exceeds(pkt, dst.mtu):
                 self.send_error(pkt, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, dst.mtu)
                 return self.drop(pkt, DROP_FRAG_NEEDED)
+            if pkt.l4 - l3 > 20:
+                record(self, pkt, dst)
             pkt.put8(l3 + 8, ttl - 1)
             total = pkt.get16(l3 + 10) + 0x100
             pkt.put16(l3 + 10, (total + (total >> 16)) & 0xFFFF)
