@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from userfw.nft import syntax as s
-from userfw.nft.printer_expr import NEVER, PLAIN, Style, format_expr
+from userfw.nft.printer_expr import NEVER, PLAIN, Style, catch_all_last, format_expr
 from userfw.nft.printer_stmt import LOG_FLAGS_ALL, in_units
 
 Json = Any
@@ -88,7 +88,7 @@ def _concat(expr: s.ConcatExpr, style: Style) -> Json:
 
 
 def _set(expr: s.SetExpr, style: Style) -> Json:
-    return {"set": [element_json(element, style) for element in expr.elements]}
+    return {"set": [element_json(element, style) for element in catch_all_last(expr.elements)]}
 
 
 def element_json(element: s.SetElemExpr, style: Style) -> Json:

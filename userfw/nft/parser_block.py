@@ -275,7 +275,7 @@ class BlockParser(ObjectParser):
             block.elements = self.parse_elements()
             self._separator_or_end()
             return
-        elif word == "auto-merge":
+        elif word == "auto-merge" and not block.is_map:
             self.advance()
             block.auto_merge = True
             self._separator_or_end()

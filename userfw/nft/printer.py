@@ -14,7 +14,7 @@ from typing import Final
 
 from userfw.nft import priority
 from userfw.nft import syntax as s
-from userfw.nft.printer_expr import PLAIN, Style, format_expr, format_time, quote
+from userfw.nft.printer_expr import PLAIN, Style, catch_all_last, format_expr, format_time, quote
 from userfw.nft.printer_stmt import format_counter, format_limit, format_quota, format_stmt, synproxy_options
 
 __all__ = [
@@ -150,15 +150,15 @@ def _set_lines(block: s.SetBlock, style: Style) -> list[str]:
     flags = [flag for flag in ("constant", "dynamic", "interval", "timeout") if flag in block.flags]
     if flags and not (block.timeout and flags == ["timeout"]):  # a default timeout says it already
         lines.append(f"flags {','.join(flags)}")
+    if block.stmts:
+        stateless = replace(style, stateless=True)
+        lines.append(" ".join(format_stmt(stmt, stateless) for stmt in block.stmts))
     if block.auto_merge:
         lines.append("auto-merge")
     if block.timeout:
         lines.append(f"timeout {format_time(block.timeout)}")
     if block.gc_interval:
         lines.append(f"gc-interval {format_time(block.gc_interval)}")
-    if block.stmts:
-        stateless = replace(style, stateless=True)
-        lines.append(" ".join(format_stmt(stmt, stateless) for stmt in block.stmts))
     if block.comment is not None:
         lines.append(f"comment {quote(block.comment)}")
     return lines
@@ -173,7 +173,7 @@ def _per_line(block: s.SetBlock) -> int:
 def format_elements(block: s.SetBlock, style: Style) -> str:
     """``{ a, b,\\n c }`` with the line breaks of a listing."""
     per_line = _per_line(block)
-    texts = [format_expr(element, style) for element in block.elements]
+    texts = [format_expr(element, style) for element in catch_all_last(block.elements)]
     groups = [", ".join(texts[at : at + per_line]) for at in range(0, len(texts), per_line)]
     return "{ " + _SPACED.join(groups) + " }"
 

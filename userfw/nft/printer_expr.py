@@ -107,7 +107,15 @@ def _concat(expr: s.ConcatExpr, style: Style) -> str:
 def _set(expr: s.SetExpr, style: Style) -> str:
     if not expr.elements:
         return "{ }"
-    return "{ " + ", ".join(_element(element, style) for element in expr.elements) + " }"
+    return "{ " + ", ".join(_element(element, style) for element in catch_all_last(expr.elements)) + " }"
+
+
+def catch_all_last(elements: list[s.SetElemExpr]) -> list[s.SetElemExpr]:
+    """The elements in the order of a listing: ``*`` comes last, as the kernel hands it out."""
+    for at, element in enumerate(elements):
+        if type(element.key) is s.CatchAllExpr:
+            return [*elements[:at], *elements[at + 1 :], element]
+    return elements
 
 
 def _element(expr: s.SetElemExpr, style: Style) -> str:
