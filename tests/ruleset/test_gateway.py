@@ -96,7 +96,8 @@ def test_policy_and_dormant() -> None:
     lab = Rules(FILTER)
     lab.run("add chain inet f c { type filter hook forward priority 0; policy accept; }")
     assert lab.udp(3) == 1
-    lab.run("add chain inet f c { type filter hook forward priority 0; policy drop; }\nadd table inet f { flags dormant; }")
+    lab.run("add chain inet f c { type filter hook forward priority 0; policy drop; }")
+    lab.run("add table inet f { flags dormant; }")
     assert lab.udp(3) == 1
     lab.run("add table inet f")
     assert lab.udp(3) == 0

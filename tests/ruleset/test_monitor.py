@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from tests.ruleset.monitor_cases import Case, files, read
 
+from tests.ruleset.monitor_cases import Case, files, read
 from userfw.ruleset.events import Event, NewGeneration
 from userfw.ruleset.manager import Result, RulesetManager
 from userfw.ruleset.options import Options

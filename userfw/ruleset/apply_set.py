@@ -12,7 +12,7 @@ from userfw.ruleset.draft import Draft
 from userfw.ruleset.elements import CATCH_ALL, Element, Overlay, Span, key_of, span_of
 from userfw.ruleset.lookup import find_set, find_table, name_place
 from userfw.ruleset.model import Ref, Set, Table
-from userfw.ruleset.problems import refused
+from userfw.ruleset.problems import missing, refused
 
 
 def add_set(draft: Draft, command: Command) -> None:
@@ -67,6 +67,8 @@ def flush_set(draft: Draft, command: Command) -> None:
     """Delete all elements. EBUSY for constant sets in use."""
     table = find_table(draft, command)
     entry = find_set(draft, table, command)
+    if command.obj != "meter" and entry.node.is_map != (command.obj == "map"):
+        raise missing(name_place(command))
     _writable(table, entry, command)
     draft.flush_set(draft.edit(table), entry)
 

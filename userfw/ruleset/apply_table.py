@@ -63,7 +63,10 @@ def _change_flags(draft: Draft, table: Table, flags: frozenset[str], command: Co
         raise refused(errno.EOPNOTSUPP, loc)
     if "owner" in flags and "owner" not in table.flags and not orphan:
         raise refused(errno.EOPNOTSUPP, loc)
+    if table.key in draft.unsettled:
+        raise refused(errno.EINVAL, command.loc)
     table = draft.edit(table)
+    draft.unsettled.add(table.key)
     if table.dormant != ("dormant" in flags):
         draft.hooks_changed = True
         if table.dormant:
@@ -166,6 +169,8 @@ def _update_chain(draft: Draft, table: Table, chain: Chain, node: ChainBlock, co
         raise refused(errno.EOPNOTSUPP, command.loc)
     fresh = [device for device in node.devices if device not in old.devices]
     policy = node.policy if node.policy is not None else old.policy
+    if chain.is_base:
+        draft.unsettled.add(table.key)
     if not fresh and policy == old.policy:
         return
     table = draft.edit(table)
@@ -198,8 +203,7 @@ def delete_chain(draft: Draft, command: Command) -> None:
         _delete_devices(draft, table, chain, node, command)
         return
     table = draft.edit(table)
-    own = sum(rule.refs.count(Ref("chain", chain.name)) for rule in chain.rules)
-    if table.uses.get(Ref("chain", chain.name), 0) > own:
+    if table.uses.get(Ref("chain", chain.name)):
         raise refused(errno.EBUSY, name_place(command))
     draft.delete_chain(table, chain)
 
@@ -232,12 +236,25 @@ def flush_chain(draft: Draft, command: Command) -> None:
 
 
 def rename_chain(draft: Draft, command: Command) -> None:
-    """Give a chain another name. EEXIST if the name is taken."""
+    """Give a chain another name. EEXIST if the name is taken.
+
+    The new name holds from the commit on: later commands of the transaction still know the chain by its old name (Linux:
+    nf_tables_updchain keeps it in the transaction).
+    """
     table = find_table(draft, command)
     chain = find_chain(draft, table, command)
     name = command.new_name or ""
-    if name in table.chains:
+    if name in table.chains or (table.key, name) in draft.renamed.values():
         raise refused(errno.EEXIST, command.loc)
-    table = draft.edit(table)
-    draft.rename_chain(table, chain, name)
-    draft.emit("add", "chain", table, name, table.chains[name].node, chain.handle)
+    draft.renamed[table.key, chain.name] = table.key, name
+    draft.emit("add", "chain", table, name, replace(chain.node, name=name), chain.handle)
+
+
+def settle_names(draft: Draft) -> None:
+    """Make the renames of a transaction so; those of chains that are gone are forgotten."""
+    for (key, old), (_, new) in draft.renamed.items():
+        table = draft.rules.tables.get(key)
+        if table is not None and old in table.chains and new not in table.chains:
+            table = draft.edit(table)
+            draft.rename_chain(table, table.chains[old], new)
+    draft.renamed.clear()

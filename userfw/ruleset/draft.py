@@ -39,6 +39,9 @@ class Draft:
         self.new_ways: set[tuple[str, str]] = set()
         self.new_sets: set[int] = set()
         self.hooks_changed = False
+        self.unsettled: set[tuple[str, str]] = set()
+        """Tables whose flags cannot change (again) in this transaction (Linux: nft_table_pending_update)."""
+        self.renamed: dict[tuple[tuple[str, str], str], tuple[tuple[str, str], str]] = {}
         self.after: list[Any] = []
         self._owned_tables: set[int] = set()
         self._owned_chains: set[int] = set()
@@ -138,6 +141,7 @@ class Draft:
             chain = table.chains[chain.name]
         if chain.is_base:
             self.hooks_changed = True
+            self.unsettled.add(table.key)
         del table.chains[chain.name]
         if not chain.binding:
             self.emit("delete", "chain", table, chain.name, chain.node, chain.handle)

@@ -94,6 +94,7 @@ def plan_steps(
             if len(errors) >= MAX_ERRORS:
                 raise NftErrors(errors)
             yield None
+    apply_table.settle_names(draft)
     if not errors:
         errors.extend(validate(draft))
     answers: list[Answer] = [] if errors or reader is None else _answers(draft, commands, reader, errors)
