@@ -33,6 +33,7 @@ from userfw.nft.syntax import (
     MapUpdateStmt,
     MatchStmt,
     MetaExpr,
+    MeterStmt,
     NatStmt,
     ObjrefStmt,
     OptstripStmt,
@@ -291,6 +292,8 @@ class _Canonical:
             return SetUpdateStmt(stmt.op, stmt.set, self._elem(stmt.elem), stmt.stmts, loc=stmt.loc)
         if isinstance(stmt, MapUpdateStmt):
             return MapUpdateStmt(stmt.op, stmt.map, self._elem(stmt.elem), self.arg(stmt.data), stmt.stmts, loc=stmt.loc)
+        if isinstance(stmt, MeterStmt):
+            return MeterStmt(stmt.name, self._elem(stmt.elem), stmt.stmts, stmt.size, loc=stmt.loc)
         if isinstance(stmt, OptstripStmt):
             return self._strip(stmt)
         return stmt

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from userfw.nft.datatype import Datatype
-from userfw.nft.datatype_tables import INET_PROTO, IPV4_ADDR, IPV6_ADDR, MH_TYPE, MPTCP_SUBTYPE, integer
+from userfw.nft.datatype_tables import INET_PROTO, IPV6_ADDR, MH_TYPE, MPTCP_SUBTYPE, integer
 
 
 class OptionField(NamedTuple):
@@ -70,7 +70,7 @@ _TCP_OPTIONS: dict[str, _Rows] = {
 
 IP_OPTION_KINDS = {"rr": 7, "lsrr": 131, "ssrr": 137, "ra": 148}
 _IP_COMMON: _Rows = {"type": _int(0, 8), "length": _int(8, 8)}
-_ROUTE: _Rows = {"value": _int(8, 8), "ptr": _int(16, 8), "addr": (24, 32, IPV4_ADDR)}
+_ROUTE: _Rows = {"value": _int(8, 8), "ptr": _int(16, 8), "addr": _int(24, 32)}
 _IP_OPTIONS: dict[str, _Rows] = {"rr": _ROUTE, "lsrr": _ROUTE, "ssrr": _ROUTE, "ra": {"value": _int(16, 16)}}
 
 SCTP_CHUNK_KINDS = {
