@@ -291,7 +291,9 @@ def sort_intervals(elements: list[SetElemExpr], *, merge: bool) -> list[SetElemE
                 if (low, high) == (last_low, last_high) and elem.data == last.data:
                     continue
                 fail(elem, "conflicting intervals specified", last.loc)
-            if merge and low <= last_high + 1 and not last.stmts and not elem.stmts:
+            # Names that touch ("dum2*", "dum3*") stay two: a range of names cannot be written.
+            reach = last_high if getattr(elem.key.dtype, "is_string", False) else last_high + 1
+            if merge and low <= reach and not last.stmts and not elem.stmts:
                 if high > last_high:
                     out[-1] = (last_low, high, _joined(last, last_low, high))
                 continue

@@ -11,11 +11,16 @@ from userfw.ruleset.elements import width_of
 def sort_key(node: SetElemExpr, interval: bool) -> tuple[int, int]:
     """Where an element stands: by value, the catch-all last.
 
-    Strings and concatenations are compared as nft does, as numbers whose first byte is the least.
+    Strings and concatenations are compared as nft does, as numbers whose first byte is the least; names in a set of
+    intervals letter by letter.
     """
     key = node.key
     if isinstance(key, CatchAllExpr):
         return 1, 0
+    if interval:
+        first = key.expr if isinstance(key, PrefixExpr) else key
+        if isinstance(first, ConstantExpr) and isinstance(first.value, bytes):
+            return 0, int.from_bytes(first.value.ljust(16, b"\0"), "big")
     return 0, _value(key)
 
 
