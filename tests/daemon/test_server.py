@@ -312,6 +312,15 @@ def add_connection(server: Server) -> None:
     assert table.insert(conn) is None
 
 
+async def test_metrics_are_prometheus_text(start: Start) -> None:
+    server = await start()
+    text = (await ask(server, "metrics"))["text"]
+    assert 'userfw_port_rx_packets_total{port="lan"} 0\n' in text and "# TYPE userfw_connections gauge\n" in text
+    assert "userfw_connections_max 262144\n" in text
+    assert (await ask(server, "neighbours")) == []
+    assert (await ask(server, "conntrack.stats"))["entries"] == 0
+
+
 # -- the packet loop
 
 

@@ -39,6 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
         ("ports", "the ports: link, addresses, counters"),
         ("reload", "read the configuration again; connections stay"),
         ("stop", "stop the daemon, as SIGTERM does"),
+        ("neighbours", "hosts on the gateway's networks: address, state, link-layer address"),
+        ("metrics", "counters in Prometheus' text format"),
     ):
         common(commands.add_parser(name, help=text, description=text))
 
@@ -48,6 +50,10 @@ def build_parser() -> argparse.ArgumentParser:
     common(drops)
 
     conntrack.add_parser(commands, common)
+
+    follow = commands.add_parser("log", help="follow what log statements say", description="Packets logged by rules, as they come.")
+    follow.add_argument("-g", "--group", type=int, metavar="N", help="an nflog group instead of the system log")
+    common(follow)
 
     commands.add_parser("nft", help="rules, with nft's own options and commands", add_help=False)
 
@@ -173,6 +179,33 @@ def _drops(args: argparse.Namespace) -> int:
     return ask(args, show, "drops", all=args.all, ports=args.ports)
 
 
+def _neighbours(args: argparse.Namespace) -> int:
+    def show(answer: Any) -> None:
+        rows = [[n["address"], n["device"], n["mac"], n["state"], n["used"]] for n in answer]
+        table(rows, ["ADDRESS", "PORT", "MAC", "STATE", "USED"])
+
+    return ask(args, show, "neighbours")
+
+
+def _metrics(args: argparse.Namespace) -> int:
+    return ask(args, lambda answer: print(answer["text"], end=""), "metrics")
+
+
+def _log(args: argparse.Namespace) -> int:
+    import json
+
+    from userfw.client.control import ControlClient, ControlError
+
+    try:
+        with ControlClient(args.socket) as client:
+            for event in client.stream("log", group=args.group):
+                lost = f"# {event['lost']} messages lost" if "lost" in event else event["text"]
+                print(json.dumps(event) if args.json else lost, flush=True)
+    except ControlError as error:
+        return failed(error)
+    return OK
+
+
 def _reload(args: argparse.Namespace) -> int:
     return ask(args, lambda answer: print(f"reloaded {answer['config']}"), "reload")
 
@@ -213,6 +246,9 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "stop": _stop,
     "conntrack": _conntrack,
     "completion": _completion,
+    "neighbours": _neighbours,
+    "metrics": _metrics,
+    "log": _log,
 }
 
 if __name__ == "__main__":

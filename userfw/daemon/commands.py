@@ -188,6 +188,27 @@ async def _nft_monitor(server: Server, args: MonitorArgs, stream: Stream) -> Any
         end()
 
 
+class LogArgs(msgspec.Struct, forbid_unknown_fields=True):
+    """`group`: an nflog group, or None for the system log's messages."""
+
+    group: int | None = None
+
+
+@command("log", LogArgs)
+async def _log(server: Server, args: LogArgs, stream: Stream) -> Any:
+    wanted = -1 if args.group is None else args.group
+
+    def listener(group: int, event: dict[str, Any]) -> None:
+        if group == wanted:
+            stream.send(event)
+
+    server.packet_log.listeners.append(listener)
+    try:
+        await asyncio.Future()
+    finally:
+        server.packet_log.listeners.remove(listener)
+
+
 @command("neighbours")
 def _neighbours(server: Server, args: NoArgs, stream: Stream) -> Any:
     return server.assembly.neighbours()

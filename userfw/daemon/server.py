@@ -18,6 +18,7 @@ import os
 import random
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from userfw.core.clock import Clock
 from userfw.core.packet import Device
 from userfw.daemon import config as configuration
 from userfw.daemon import connections as _connections  # noqa: F401 (registers its commands)
+from userfw.daemon import metrics as _metrics  # noqa: F401 (registers its command)
 from userfw.daemon import portset, schema, sysctl
 from userfw.daemon.apply import ApplyError, apply
 from userfw.daemon.assembly import Assembly
@@ -38,16 +40,19 @@ from userfw.daemon.commands import dispatch
 from userfw.daemon.control import CommandError, ControlServer
 from userfw.daemon.links import NetlinkThread
 from userfw.daemon.mirror import RouteMirror
+from userfw.daemon.packetlog import PacketLog
 from userfw.daemon.poller import Poller
 from userfw.daemon.portset import FIRST_INDEX, OpenPort, addresses_of, store_name
 from userfw.daemon.systemd import Notifier, passed_descriptors
 from userfw.ports._io import monotonic_ns
 from userfw.ports.netlink import Link, Netlink
+from userfw.router.gateway import Gateway
 from userfw.ruleset.service import UsageError
 
 log = logging.getLogger("userfw")
 
 SLICE_NS = 2_000_000
+SWITCH_SECONDS = 0.0005  # how long another thread may keep the interpreter from the packet loop
 QUIET_PACKETS = 1000  # fewer than this in a second: a moment to collect garbage
 
 
@@ -68,8 +73,8 @@ class Server:
         self.wanted = config
         self.rng = rng if rng is not None else random.Random(os.urandom(32))
         self.clock = Clock(monotonic_ns(), time.time() - monotonic_ns() / 1e9)
-        self.assembly = Assembly(self.clock, self.rng, self._fault)
-        self.gateway = self.assembly.gateway
+        self.assembly: Assembly = Assembly(self.clock, self.rng, self._fault)
+        self.gateway: Gateway = self.assembly.gateway
         self.poller = Poller(self.clock, self.gateway, config.daemon.batch, config.daemon.busy_poll_us * 1000)
         self.ports: dict[str, OpenPort] = {}
         self.default_sysctls: dict[str, int] = {}
@@ -89,6 +94,8 @@ class Server:
         self.running = False
         self.housekeeping: list[Callable[[], None]] = []
         self.saving: asyncio.Future[None] | None = None
+        self.packet_log = PacketLog(self.clock)
+        self.gateway.on_log = self.packet_log
 
     # -- life
 
@@ -133,6 +140,7 @@ class Server:
             os.close(self.stored[name])
         self.stored.clear()
         self._collect_by_hand()
+        sys.setswitchinterval(SWITCH_SECONDS)
         self.loop.add_reader(self.poller.readiness.fd, self._on_ready)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.stopping.set)
