@@ -31,9 +31,18 @@ def rules() -> dict[str, tuple[Expr, ...]]:
         "meta mark": (Meta(1, "mark"),),
         "tcp dport 22 (no match)": (*DPORT, Cmp("eq", 1, b"\0\x16")),
         "tcp dport 80 counter": (*DPORT, Cmp("eq", 1, b"\0\x50"), Counter()),
-        "ip saddr 10.0.0.9 (no match)": (Meta(1, "nfproto"), Cmp("eq", 1, b"\2"), Payload(1, "network", 12, 4), Cmp("eq", 1, b"\x0a\0\0\x09")),
+        "ip saddr 10.0.0.9 (no match)": (
+            Meta(1, "nfproto"),
+            Cmp("eq", 1, b"\2"),
+            Payload(1, "network", 12, 4),
+            Cmp("eq", 1, b"\x0a\0\0\x09"),
+        ),
         "ip saddr 10.0.0.0/8": (Payload(1, "network", 12, 1), Cmp("eq", 1, b"\x0a")),
-        "ip saddr 10.0.0.0/9 masked": (Payload(1, "network", 12, 4), Bitwise(1, 1, b"\xff\x80\0\0", b"\0" * 4), Cmp("eq", 1, b"\x0a\0\0\0")),
+        "ip saddr 10.0.0.0/9 masked": (
+            Payload(1, "network", 12, 4),
+            Bitwise(1, 1, b"\xff\x80\0\0", b"\0" * 4),
+            Cmp("eq", 1, b"\x0a\0\0\0"),
+        ),
         "ip6 daddr": (Payload(1, "network", 24, 16), Cmp("eq", 1, b"\xfd" + b"\0" * 15)),
         "ct state established,related (no entry)": state,
         "iifname eth1 (no match)": (Meta(1, "iifname"), Cmp("eq", 1, b"eth1".ljust(16, b"\0"))),
@@ -61,7 +70,9 @@ def scope_with_sets(services: Double) -> TableScope:
     print(f"a million adds: {time.perf_counter() - started:.2f} s")
     ranges = scope.sets["ranges"] = make_set("ranges", 4, services.clock, SET_INTERVAL)
     started = time.perf_counter()
-    ranges.load(Element((0x0A000001 + i * 16).to_bytes(4, "big"), (0x0A000009 + i * 16).to_bytes(4, "big")) for i in range(1_000_000))
+    ranges.load(
+        Element((0x0A000001 + i * 16).to_bytes(4, "big"), (0x0A000009 + i * 16).to_bytes(4, "big")) for i in range(1_000_000)
+    )
     print(f"a million ranges loaded: {time.perf_counter() - started:.2f} s")
     concat = scope.sets["concat"] = make_set("concat", 8, services.clock, SET_INTERVAL, ((0, 4), (4, 2)))
     for i in range(1000):

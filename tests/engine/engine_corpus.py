@@ -78,9 +78,7 @@ def _log(m: re.Match[str]) -> Expr:
 
 def _nat(m: re.Match[str]) -> Expr:
     r = _registers(m[3])
-    return ex.Nat(
-        m[1], m[2], r.get("addr_min"), r.get("addr_max"), r.get("proto_min"), r.get("proto_max"), int(m[4] or "0", 16)
-    )
+    return ex.Nat(m[1], m[2], r.get("addr_min"), r.get("addr_max"), r.get("proto_min"), r.get("proto_max"), int(m[4] or "0", 16))
 
 
 def _ports(cls: Any) -> Callable[[re.Match[str]], Expr]:
@@ -97,7 +95,7 @@ def _queue(m: re.Match[str]) -> Expr:
 
 
 def _exthdr(m: re.Match[str]) -> Expr:
-    op = m[1] or "ipv4"
+    op = m[1] or "sctp"
     return ex.Exthdr(int(m[6]), op, int(m[3]), int(m[4]), int(m[2]), m[5] is not None)
 
 
@@ -118,24 +116,33 @@ PATTERNS: list[tuple[str, Callable[[re.Match[str]], Expr]]] = [
         r"bitwise reg (\d+) = \( reg (\d+) ([&|^]) reg (\d+) \)",
         lambda m: ex.BitwiseBool({"&": "and", "|": "or", "^": "xor"}[m[3]], int(m[2]), int(m[4]), int(m[1]), 4),
     ),
-    (r"byteorder reg (\d+) = (\w+)\(reg (\d+), (\d), (\d+)\)", lambda m: ex.Byteorder(m[2], int(m[3]), int(m[1]), int(m[5]), int(m[4]))),
+    (
+        r"byteorder reg (\d+) = (\w+)\(reg (\d+), (\d), (\d+)\)",
+        lambda m: ex.Byteorder(m[2], int(m[3]), int(m[1]), int(m[5]), int(m[4])),
+    ),
     (r"payload load (\d+)b @ (\w+) header \+ (\d+) => reg (\d+)", lambda m: ex.Payload(int(m[4]), m[2], int(m[3]), int(m[1]))),
     (
         r"payload write reg (\d+) => (\d+)b @ (\w+) header \+ (\d+) csum_type (\d) csum_off (\d+) csum_flags 0x(\d)",
         lambda m: ex.PayloadSet(int(m[1]), m[3], int(m[4]), int(m[2]), int(m[5]), int(m[6]), int(m[7])),
     ),
-    (r"exthdr load (?:(ipv6|tcpopt) )?(\d+)b @ (\d+) \+ (\d+)( present)? => reg (\d+)", _exthdr),
-    (r"exthdr write tcpopt reg (\d+) => (\d)b @ (\d+) \+ (\d+)", lambda m: ex.ExthdrSet(int(m[1]), "tcpopt", int(m[3]), int(m[4]), int(m[2]))),
+    (r"exthdr load (?:(ipv6|tcpopt|ipv4) )?(\d+)b @ (\d+) \+ (\d+)( present)? => reg (\d+)", _exthdr),
+    (
+        r"exthdr write tcpopt reg (\d+) => (\d)b @ (\d+) \+ (\d+)",
+        lambda m: ex.ExthdrSet(int(m[1]), "tcpopt", int(m[3]), int(m[4]), int(m[2])),
+    ),
     (r"exthdr reset tcpopt (\d+)", lambda m: ex.ExthdrReset("tcpopt", int(m[1]))),
     (r"meta load (\w+) => reg (\d+)", lambda m: ex.Meta(int(m[2]), m[1])),
     (r"meta set (\w+) with reg (\d+)", lambda m: ex.MetaSet(int(m[2]), m[1])),
     (r"ct load (\w+) => reg (\d+)(?: , dir (\w+))?", lambda m: ex.Ct(int(m[2]), m[1], m[3])),
     (r"ct set (\w+) with reg (\d+)(?: , dir (\w+))?", lambda m: ex.CtSet(int(m[2]), m[1], m[3])),
     (r"rt load (\w+) => reg (\d+)", lambda m: ex.Rt(int(m[2]), m[1])),
-    (r"fib ([\w .]+?) (oif|oifname|type)( present)? => reg (\d+)", lambda m: ex.Fib(int(m[4]), m[2], tuple(m[1].split(" . ")), bool(m[3]))),
+    (
+        r"fib ([\w .]+?) (oif|oifname|type)( present)? => reg (\d+)",
+        lambda m: ex.Fib(int(m[4]), m[2], tuple(m[1].split(" . ")), bool(m[3])),
+    ),
     (r"socket load (\w+) => reg (\d+)", lambda m: ex.Socket(int(m[2]), m[1])),
     (r"osf dreg (\d+)", lambda m: ex.Osf(int(m[1]))),
-    (r"numgen reg (\d+) = (\w+) mod (\d+)(?: offset (\d+))?", lambda m: ex.Numgen(int(m[1]), m[2] , int(m[3]), int(m[4] or 0))),
+    (r"numgen reg (\d+) = (\w+) mod (\d+)(?: offset (\d+))?", lambda m: ex.Numgen(int(m[1]), m[2], int(m[3]), int(m[4] or 0))),
     (
         r"hash reg (\d+) = jhash\(reg (\d+), (\d+), 0x(\w+)\) % mod (\d+)(?: offset (\d+))?",
         lambda m: ex.Jhash(int(m[1]), int(m[2]), int(m[3]), int(m[5]), int(m[4], 16), int(m[6] or 0)),
@@ -161,7 +168,10 @@ PATTERNS: list[tuple[str, Callable[[re.Match[str]], Expr]]] = [
     (r"tproxy(?: (ip6?))?(?: addr reg (\d+))?(?: port reg (\d+))?", lambda m: ex.Tproxy(m[1] or "", reg(m[2]), reg(m[3]))),
     (r"synproxy mss (\d+) wscale (\d+)", lambda m: ex.Synproxy(int(m[1]), int(m[2]))),
     (r"dup(?: sreg_addr (\d+))?(?: sreg_dev (\d+))?", lambda m: ex.Dup(reg(m[1]), reg(m[2]))),
-    (r"fwd sreg_dev (\d+)(?: sreg_addr (\d+) nfproto (\d+))?", lambda m: ex.Fwd(int(m[1]), reg(m[2]), {None: None, "2": "ip", "10": "ip6"}[m[3]])),
+    (
+        r"fwd sreg_dev (\d+)(?: sreg_addr (\d+) nfproto (\d+))?",
+        lambda m: ex.Fwd(int(m[1]), reg(m[2]), {None: None, "2": "ip", "10": "ip6"}[m[3]]),
+    ),
     (r"queue num (\d+)(?:-(\d+))?(.*)", _queue),
     (r"queue sreg_qnum (\d+)(.*)", lambda m: ex.Queue(sreg=int(m[1]), bypass="bypass" in m[2])),
     (r"notrack", lambda m: ex.Notrack()),

@@ -104,7 +104,9 @@ def csum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def ip4(payload: bytes, proto: int, src: bytes = b"\x0a\0\0\1", dst: bytes = b"\x0a\0\0\2", frag: int = 0, options: bytes = b"") -> bytes:
+def ip4(
+    payload: bytes, proto: int, src: bytes = b"\x0a\0\0\1", dst: bytes = b"\x0a\0\0\2", frag: int = 0, options: bytes = b""
+) -> bytes:
     size = 20 + len(options)
     head = struct.pack("!BBHHHBBH4s4s", 0x40 | size // 4, 0, size + len(payload), 1, frag, 64, proto, 0, src, dst) + options
     return head[:10] + struct.pack("!H", csum(head)) + head[12:] + payload
@@ -162,14 +164,25 @@ def context(services: Services | None = None, family: int = 1, hook: int = 0, pk
     return ctx
 
 
-def evaluate(expr: Expr, pkt: Packet, services: Services | None = None, family: int = 1, hook: int = 0, regs: bytes = b"") -> tuple[int, bytes]:
+def evaluate(
+    expr: Expr, pkt: Packet, services: Services | None = None, family: int = 1, hook: int = 0, regs: bytes = b""
+) -> tuple[int, bytes]:
     """Verdict of one expression and the registers after it; `regs` fills them from the start, the rest is 0xEE."""
     ctx = context(services, family, hook, pkt)
     ctx.regs[:] = regs + b"\xee" * (64 - len(regs))
     return expr.evaluate(ctx, pkt), bytes(ctx.regs)
 
 
-def base(services: Services, rules: list[tuple[Expr, ...]], scope: TableScope | None = None, policy: int = 1, family: int = 1, hook: int = 0, fuse: bool = True, type: int = 0) -> BaseChain:
+def base(
+    services: Services,
+    rules: list[tuple[Expr, ...]],
+    scope: TableScope | None = None,
+    policy: int = 1,
+    family: int = 1,
+    hook: int = 0,
+    fuse: bool = True,
+    type: int = 0,
+) -> BaseChain:
     """A base chain with these rules."""
     chain = Chain("base", "t", family)
     result = BaseChain(chain, hook, 0, services, type, policy)

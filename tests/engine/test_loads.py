@@ -40,10 +40,17 @@ def test_payload_beyond_the_packet_breaks() -> None:
     assert load(Payload(1, "network", 200, 1), pkt, 1) is None
 
 
-def test_transport_needs_the_first_fragment() -> None:
-    body = b"\1\2\3\4" * 4
-    assert load(Payload(1, "transport", 0, 2), packet(ip4(body, 17, frag=0x2000)), 2) is not None
-    assert load(Payload(1, "transport", 0, 2), packet(ip4(body, 17, frag=1)), 2) is None
+def test_transport_loads_and_fragments() -> None:
+    """As seen on Linux 6.18: only loads that Linux's fast path does not serve look at the fragment offset."""
+    body = bytes(range(1, 33))
+    first, later = packet(ip4(body, 17, frag=0x2000)), packet(ip4(body, 17, frag=5))
+    later6 = packet(ip6(b"\x11\0\0\x08\0\0\0\x4d" + body, 44))
+    for offset, size, fast in ((0, 1, True), (0, 2, True), (0, 4, True), (4, 2, True), (0, 3, False), (1, 2, False), (0, 8, False)):
+        load_it = Payload(1, "transport", offset, size)
+        assert load(load_it, first, size) == body[offset : offset + size]
+        assert load(load_it, later, size) == (body[offset : offset + size] if fast else None)
+        assert load(load_it, later6, size) == (later6.frame()[14 + offset : 14 + offset + size] if fast else None)
+    assert load(Payload(1, "inner", 0, 1), later, 1) is None
     assert load(Payload(1, "transport", 0, 2), packet(b"\0" * 40, ethertype=0x88B5), 2) is None
 
 
@@ -143,11 +150,27 @@ def test_meta_keys() -> None:
     pkt.oif = oif
     pkt.mark, pkt.priority, pkt.secmark = 0x01020304, 9, 5
     expected = {
-        "len": b"\x28\0\0\0", "protocol": b"\x08\0\0\0", "mark": b"\4\3\2\1", "priority": b"\x09\0\0\0", "iif": b"\3\0\0\0",
-        "oif": b"\4\0\0\0", "iifname": b"eth0".ljust(16, b"\0"), "oifname": b"wan".ljust(16, b"\0"), "iiftype": b"\1\0\0\0",
-        "nfproto": b"\2\0\0\0", "l4proto": b"\6\0\0\0", "pkttype": b"\3\0\0\0", "iifgroup": b"\7\0\0\0", "oifgroup": b"\x08\0\0\0",
-        "secpath": b"\0\0\0\0", "oifkind": b"veth".ljust(16, b"\0"), "secmark": b"\5\0\0\0", "cpu": b"\0\0\0\0", "sdif": b"\0\0\0\0",
-        "sdifname": b"\0" * 16, "bri_iifname": b"\0" * 16,
+        "len": b"\x28\0\0\0",
+        "protocol": b"\x08\0\0\0",
+        "mark": b"\4\3\2\1",
+        "priority": b"\x09\0\0\0",
+        "iif": b"\3\0\0\0",
+        "oif": b"\4\0\0\0",
+        "iifname": b"eth0".ljust(16, b"\0"),
+        "oifname": b"wan".ljust(16, b"\0"),
+        "iiftype": b"\1\0\0\0",
+        "nfproto": b"\2\0\0\0",
+        "l4proto": b"\6\0\0\0",
+        "pkttype": b"\3\0\0\0",
+        "iifgroup": b"\7\0\0\0",
+        "oifgroup": b"\x08\0\0\0",
+        "secpath": b"\0\0\0\0",
+        "oifkind": b"veth".ljust(16, b"\0"),
+        "secmark": b"\5\0\0\0",
+        "cpu": b"\0\0\0\0",
+        "sdif": b"\0\0\0\0",
+        "sdifname": b"\0" * 16,
+        "bri_iifname": b"\0" * 16,
     }
     for key, value in expected.items():
         assert load(Meta(1, key), pkt, len(value)) == value, key
@@ -236,11 +259,21 @@ def test_ct_keys() -> None:
     conn.labels_lo = 1 << 5
     conn.labels_hi = 1 << 63
     expected = {
-        ("direction", None): b"\1\0\0\0", ("status", None): b"\x0a\0\0\0", ("mark", None): b"\x44\x33\x22\x11",
-        ("expiration", None): (5000).to_bytes(4, "little"), ("l3protocol", None): b"\2\0\0\0", ("protocol", "original"): b"\6\0\0\0",
-        ("src_ip", "original"): b"\x0a\0\0\1", ("dst", "original"): b"\x0a\0\0\2", ("proto_dst", "original"): b"\0\x50\0\0",
-        ("proto_src", "reply"): b"\0\x50\0\0", ("label", None): b"\x20" + b"\0" * 14 + b"\x80", ("packets", None): b"\0" * 8,
-        ("zone", None): b"\0\0\0\0", ("secmark", None): b"\0\0\0\0", ("avgpkt", None): b"\0" * 8,
+        ("direction", None): b"\1\0\0\0",
+        ("status", None): b"\x0a\0\0\0",
+        ("mark", None): b"\x44\x33\x22\x11",
+        ("expiration", None): (5000).to_bytes(4, "little"),
+        ("l3protocol", None): b"\2\0\0\0",
+        ("protocol", "original"): b"\6\0\0\0",
+        ("src_ip", "original"): b"\x0a\0\0\1",
+        ("dst", "original"): b"\x0a\0\0\2",
+        ("proto_dst", "original"): b"\0\x50\0\0",
+        ("proto_src", "reply"): b"\0\x50\0\0",
+        ("label", None): b"\x20" + b"\0" * 14 + b"\x80",
+        ("packets", None): b"\0" * 8,
+        ("zone", None): b"\0\0\0\0",
+        ("secmark", None): b"\0\0\0\0",
+        ("avgpkt", None): b"\0" * 8,
     }
     for (key, direction), value in expected.items():
         assert load(Ct(1, key, direction), pkt, len(value), services=services) == value, key

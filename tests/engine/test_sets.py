@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
@@ -186,10 +187,8 @@ def test_rollback_and_commit(flags: int) -> None:
             if rng.random() < 0.5:
                 table.remove(key, missing_ok=True)
             else:
-                try:
+                with contextlib.suppress(SetError):
                     table.add(key, data=key, timeout=9 * SECOND)
-                except SetError:
-                    pass
             if n == 100 and kind:
                 table.flush()
         table.rollback()

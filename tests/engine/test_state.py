@@ -198,7 +198,11 @@ def test_numgen() -> None:
 
 
 # The self-test of Bob Jenkins' lookup3.c (driver5), whose hashlittle() is Linux's jhash()
-JHASH = [(b"", 0, 0xDEADBEEF), (b"Four score and seven years ago", 0, 0x17770551), (b"Four score and seven years ago", 1, 0xCD628161)]
+JHASH = [
+    (b"", 0, 0xDEADBEEF),
+    (b"Four score and seven years ago", 0, 0x17770551),
+    (b"Four score and seven years ago", 1, 0xCD628161),
+]
 
 
 @pytest.mark.parametrize(("data", "seed", "value"), JHASH)
@@ -264,7 +268,9 @@ def test_dynset() -> None:
     services = Double()
     scope = TableScope()
     table = scope.sets["d"] = make_set("d", 4, services.clock, SET_TIMEOUT, timeout=10 * SECOND, size=2)
-    add, update, delete = (Dynset(op, 1, "d", exprs=(Limit(1, "hour", 1),) if op != "delete" else ()) for op in ("add", "update", "delete"))
+    add, update, delete = (
+        Dynset(op, 1, "d", exprs=(Limit(1, "hour", 1),) if op != "delete" else ()) for op in ("add", "update", "delete")
+    )
     for expr in (add, update, delete):
         expr.bind(scope)
     pkt = packet(TCP)

@@ -4,7 +4,8 @@ Laws:
 - `drop` is final. `accept` ends the base chain only; the next one on the hook still runs.
 - `jump` comes back to the next rule, at most JUMP_STACK deep; `goto` does not: what was left continues where its own caller stood,
   in the end in the base chain's policy. The same holds for `return`.
-- A Chain keeps its identity while its name lives: jumps and verdict maps refer to the object. A commit gives it a new tuple of rules
+- A Chain keeps its identity while its name lives: jumps and verdict maps refer to the object. A commit gives it a new tuple of
+  rules
   (`Chain.replace`, which cannot fail); rules are bound beforehand. Packets never see half of it.
 - Loops and depth are checked at commit by `engine.bind.check_loops`; the machine still refuses to go deeper.
 """
@@ -22,7 +23,6 @@ if not cython.compiled:
         NF_INET_LOCAL_OUT,
         NF_QUEUE,
         NF_STOLEN,
-        NFPROTO_IPV4,
         NFPROTO_IPV6,
         NFT_BREAK,
         NFT_CONTINUE,
@@ -41,7 +41,8 @@ if not cython.compiled:
 
 
 class Chain:
-    """Rules of one chain. `table`, `family`: of its table; `base`: the BaseChain that starts here, or None; `owner`: the model's chain."""
+    """Rules of one chain. `table`, `family`: of its table; `base`: the BaseChain that starts here, or None; `owner`: the model's
+    chain."""
 
     def __init__(self, name: str, table: str = "", family: int = 0, owner: Any = None) -> None:
         self.name = name
@@ -112,7 +113,8 @@ class Chain:
 
 
 class BaseChain(HookEntry):
-    """A chain at a hook. `type`: CHAIN_FILTER, CHAIN_ROUTE or CHAIN_NAT; `policy`: NF_ACCEPT or NF_DROP; `devices`: names, netdev only.
+    """A chain at a hook. `type`: CHAIN_FILTER, CHAIN_ROUTE or CHAIN_NAT; `policy`: NF_ACCEPT or NF_DROP; `devices`: names, netdev
+    only.
 
     `packets`, `bytes`: what its policy judged, counted if `counting`.
     """
@@ -157,7 +159,7 @@ class BaseChain(HookEntry):
 
     def _verdict(self, ctx: Context, pkt: Packet, verdict: cython.int) -> cython.int:
         services: Services = ctx.services
-        if verdict == NF_ACCEPT or verdict == NF_STOLEN:
+        if verdict in (NF_ACCEPT, NF_STOLEN):
             return verdict
         if verdict == NF_DROP:
             if pkt.drop_reason == DROP_NOT_SPECIFIED:

@@ -1,9 +1,12 @@
 """Context: what the machine knows while it runs one base chain: registers, verdict target, where it is.
 
 Laws:
-- Sixteen registers of 4 bytes in one bytearray of 64; expressions use byte offsets (`expr.register_offset`), so `reg` below is an offset.
-- Host-order values are little-endian in registers, network values as they stand on the wire; a short value clears the rest of its word.
-- A context is busy while its chain runs. A chain that is entered again from within (a reject's answer, a duplicate) uses `nested()`.
+- Sixteen registers of 4 bytes in one bytearray of 64; expressions use byte offsets (`expr.register_offset`), so `reg` below is an
+  offset.
+- Host-order values are little-endian in registers, network values as they stand on the wire; a short value clears the rest of its
+  word.
+- A context is busy while its chain runs. A chain that is entered again from within (a reject's answer, a duplicate) uses
+  `nested()`.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ from userfw.core.clock import Clock
 from userfw.engine.const import REG_BYTES
 
 if not cython.compiled:
-    from userfw.engine.const import U32_MASK
     from userfw.core.const import (
         NFPROTO_BRIDGE,
         NFPROTO_IPV4,
@@ -24,16 +26,19 @@ if not cython.compiled:
         NFPROTO_NETDEV,
     )
     from userfw.core.packet import Packet
+    from userfw.engine.const import U32_MASK
     from userfw.engine.services import Services
 
 
 class Context:
     """Registers and surroundings of a run.
 
-    - `family`, `hook`, `chain_type`: of the base chain; `target`: the Chain of a jump or goto; `chain`, `rule`: being run, for log and trace.
+    - `family`, `hook`, `chain_type`: of the base chain; `target`: the Chain of a jump or goto; `chain`, `rule`: being run, for
+      log and trace.
     - `l4`: the transport protocol is known (Linux: NFT_PKTINFO_L4PROTO); `protocol`: EtherType as this family sees it.
     - `queue`, `queue_flags`: of an NF_QUEUE verdict.
-    - `inner_*`: offsets into the tunnelled packet, valid for the packet while `inner_ready` holds the tunnel's type (expressions.inner).
+    - `inner_*`: offsets into the tunnelled packet, valid for the packet while `inner_ready` holds the tunnel's type
+      (expressions.inner).
     """
 
     def __init__(self, services: Services, family: int = 0, hook: int = 0, chain_type: int = 0) -> None:

@@ -3,7 +3,8 @@
 Laws:
 - Fields are given once, checked by the constructor (ValueError says what is wrong) and never change; only counters, tokens
   and the like do. Registers have netlink numbers: 0 is the verdict, 1..4 are 16 bytes, 8..23 are 4 bytes of the same 64.
-- `evaluate` returns NFT_CONTINUE (next expression), NFT_BREAK (the rule does not match) or a verdict. It never raises for bad bytes.
+- `evaluate` returns NFT_CONTINUE (next expression), NFT_BREAK (the rule does not match) or a verdict. It never raises for bad
+  bytes.
 - `bind` resolves names (sets, chains, objects) when the rule is built; nothing is looked up by name per packet.
 - Values that Linux keeps in host order are little-endian in registers, whatever machine this runs on.
 """
@@ -23,7 +24,8 @@ if not cython.compiled:
 
 
 def register_offset(reg: int, length: int = 1) -> int:
-    """Byte offset of netlink register `reg`; ValueError unless `length` bytes fit (Linux: nft_parse_register, nft_validate_register_load)."""
+    """Byte offset of netlink register `reg`; ValueError unless `length` bytes fit (Linux: nft_parse_register,
+    nft_validate_register_load)."""
     if 1 <= reg <= 4:
         offset = (reg - 1) * 16
     elif 8 <= reg <= 23:

@@ -1,4 +1,5 @@
-"""Passive operating system fingerprints in the format of pf.os (OpenBSD's, as nft and nfnl_osf load it), and matching a SYN with them.
+"""Passive operating system fingerprints in the format of pf.os (OpenBSD's, as nft and nfnl_osf load it), and matching a SYN with
+them.
 
 Linux: nfnetlink_osf.c, nf_osf_match_one. A line is `window:ttl:df:size:options:genre:version:subtype`.
 """
@@ -42,7 +43,9 @@ def parse_line(line: str) -> Fingerprint | None:
     parsed = _parse_options(options)
     if not (number.isdigit() and ttl.isdigit() and size.isdigit()) or parsed is None:
         return None
-    return Fingerprint(kind, int(number), int(ttl), df == "1", int(size), parsed, genre.lstrip("@*-"), version, ":".join(fields[7:]))
+    return Fingerprint(
+        kind, int(number), int(ttl), df == "1", int(size), parsed, genre.lstrip("@*-"), version, ":".join(fields[7:])
+    )
 
 
 def _parse_options(text: str) -> tuple[tuple[int, int], ...] | None:

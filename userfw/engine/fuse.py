@@ -146,7 +146,7 @@ def _padded(start: int, length: int) -> range:
 
 def _reads(expr: Expr) -> range:
     """Register bytes that `expr` reads; all of them for kinds that are not known here."""
-    if isinstance(expr, _NO_REGISTERS) or isinstance(expr, (Payload, Meta, Ct, Immediate)):
+    if isinstance(expr, (_NO_REGISTERS, Payload, Meta, Ct, Immediate)):
         return range(0)
     if isinstance(expr, Lookup) and expr.set is not None:
         return _padded(expr.src, expr.set.klen)

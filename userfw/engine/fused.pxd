@@ -8,13 +8,14 @@ from userfw.engine.context cimport Context
 from userfw.engine.expr cimport Expr
 from userfw.engine.expressions.ct cimport state_bit
 from userfw.engine.expressions.meta cimport network_family
-from userfw.engine.expressions.payload cimport base_offset
+from userfw.engine.expressions.payload cimport base_offset, fast_transport
 
 cdef bint compare(unsigned long long value, int op, unsigned long long low, unsigned long long high) noexcept
 
 cdef class PayloadTest(Expr):
     cdef readonly int family, proto, base, offset, length, op
     cdef readonly unsigned long long mask, xor, low, high
+    cdef readonly bint fast
     cpdef int evaluate(self, Context ctx, Packet pkt) except? -100
 
 cdef class PayloadBytes(Expr):

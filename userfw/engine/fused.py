@@ -13,7 +13,6 @@ if not cython.compiled:
     from userfw.core.const import NFT_BREAK, NFT_CONTINUE
     from userfw.core.packet import Device, Packet
     from userfw.engine.const import (
-        BASE_LINK,
         BASE_NETWORK,
         BASE_TRANSPORT,
         CMP_EQ,
@@ -32,7 +31,7 @@ if not cython.compiled:
     from userfw.engine.context import Context
     from userfw.engine.expressions.ct import state_bit
     from userfw.engine.expressions.meta import network_family
-    from userfw.engine.expressions.payload import base_offset
+    from userfw.engine.expressions.payload import base_offset, fast_transport
 
 IN_RANGE, NOT_IN_RANGE = 6, 7
 
@@ -75,6 +74,7 @@ class PayloadTest(Expr):
         self.xor = xor
         self.low = low
         self.high = high
+        self.fast = length in (1, 2, 4) and offset % length == 0
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
         start: cython.Py_ssize_t
@@ -86,9 +86,9 @@ class PayloadTest(Expr):
         if self.proto >= 0 and (pkt.l4proto != self.proto or not ctx.l4):
             return NFT_BREAK
         if self.base == BASE_TRANSPORT:
-            if pkt.fragoff != 0 or not ctx.l4:
+            if not ctx.l4 or (pkt.fragoff != 0 and not self.fast):
                 return NFT_BREAK
-            start = pkt.l4 + self.offset
+            start = (pkt.l4 if pkt.fragoff == 0 else fast_transport(pkt)) + self.offset
         elif self.base == BASE_NETWORK:
             start = pkt.l3 + self.offset
         else:
@@ -148,7 +148,8 @@ class PayloadBytes(Expr):
 
 
 class MetaTest(Expr):
-    """meta load of l4proto, nfproto, protocol, mark, iif, oif or pkttype, [bitwise], cmp eq or neq; `value` in the register's order."""
+    """meta load of l4proto, nfproto, protocol, mark, iif, oif or pkttype, [bitwise], cmp eq or neq; `value` in the register's
+    order."""
 
     kind = "meta test"
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Rule:
     """`exprs` as they were given, `ops` what runs: bound and, where possible, fused.
 
-    - `handle`: nft's; `location`: file, line and column in the ruleset (nft.location.Location) or None; `comment`; `owner`: the model's rule.
+    - `handle`: nft's; `location`: file, line and column in the ruleset (nft.location.Location) or None; `comment`; `owner`: the
+      model's rule.
     - A rule is bound once, when it is built, and never changes afterwards: a new version is a new Rule.
     """
 

@@ -2,7 +2,8 @@
 
 `router.Gateway` implements it; tests use a double. Laws:
 - Nothing here allocates for a packet unless the packet is answered, copied or reported.
-- `hook` is NF_INET_*, NF_ARP_* or NF_NETDEV_*; `family` the table's NFPROTO_*, and NFPROTO_IPV4 or NFPROTO_IPV6 where a header is meant.
+- `hook` is NF_INET_*, NF_ARP_* or NF_NETDEV_*; `family` the table's NFPROTO_*, and NFPROTO_IPV4 or NFPROTO_IPV6 where a header is
+  meant.
 - Addresses are offsets into `pkt.data` or bytes in network order (4 or 16).
 - What a gateway does not have (sockets, cgroups, IPsec) it answers with None or zero, as a kernel does where nothing is found.
 """
@@ -59,10 +60,12 @@ class SocketInfo:
 class Services(Sender):
     """The surroundings of the machine; every method below is to be overridden but for those with a harmless answer.
 
-    - `clock`: the engine's time. `trace`: an engine.trace.TraceSink or None. `cpu`, `cgroup`: what `meta cpu` and `meta cgroup` give.
+    - `clock`: the engine's time. `trace`: an engine.trace.TraceSink or None. `cpu`, `cgroup`: what `meta cpu` and `meta cgroup`
+      give.
     - `conntrack`: the conntrack.table.ConnTable, or None; `nat`: the nat.mapping.Nat, or None.
     - `fingerprints`: engine.fingerprint.Fingerprints for osf, or None: every system is then unknown.
-    - `drop_chain`, `drop_rule`: where the machine last dropped a packet: the engine.chain.Chain and the engine.rule.Rule (None: its policy).
+    - `drop_chain`, `drop_rule`: where the machine last dropped a packet: the engine.chain.Chain and the engine.rule.Rule (None:
+      its policy).
       Valid right after a HookList returned NF_DROP with `pkt.drop_reason` RULE, POLICY or REJECT.
     """
 
@@ -95,14 +98,15 @@ class Services(Sender):
         family: cython.int,
         address: cython.Py_ssize_t,
         source: cython.Py_ssize_t,
-        device: Device,
+        device: Device | None,
         mark: cython.uint,
         result: FibResult,
     ) -> cython.bint:
         """Look up the address at offset `address` of `pkt.data` in the routing table; False if nothing is found (`result` cleared).
 
         `family`: NFPROTO_IPV4 or NFPROTO_IPV6. `source`: offset of the flow's other address, or -1. `device`: routes and local
-        addresses are restricted to it, or None (Linux: nft_fib4_eval_type, nft_fib4_eval and the IPv6 pair). `mark`: 0 unless asked for.
+        addresses are restricted to it, or None (Linux: nft_fib4_eval_type, nft_fib4_eval and the IPv6 pair). `mark`: 0 unless
+        asked for.
         """
         raise NotImplementedError
 
@@ -115,17 +119,21 @@ class Services(Sender):
         return None
 
     def send_reject(self, pkt: Packet, hook: cython.int, family: cython.int, type: cython.int, code: cython.int) -> cython.int:
-        """Answer `pkt` (left untouched): type REJECT_TCP_RST, or REJECT_ICMP_UNREACH with the code of ICMP or ICMPv6 by the packet's family.
+        """Answer `pkt` (left untouched): type REJECT_TCP_RST, or REJECT_ICMP_UNREACH with the code of ICMP or ICMPv6 by the
+        packet's family.
 
-        The answer carries an ICMP quotation or a RST as Linux nf_send_reset/nf_send_unreach build it, respects rate limits and never answers
-        errors, broadcasts, fragments or packets with a wrong checksum. In bridge and netdev it leaves through the device it came from.
+        The answer carries an ICMP quotation or a RST as Linux nf_send_reset/nf_send_unreach build it, respects rate limits and
+        never answers
+        errors, broadcasts, fragments or packets with a wrong checksum. In bridge and netdev it leaves through the device it came
+        from.
         """
         raise NotImplementedError
 
     def send_duplicate(
-        self, pkt: Packet, hook: cython.int, family: cython.int, gateway: bytes, device: Device
+        self, pkt: Packet, hook: cython.int, family: cython.int, gateway: bytes | None, device: Device | None
     ) -> cython.int:
-        """Send a copy: in ip and ip6 routed to `gateway` (through `device` if not None), in netdev (`gateway` None) out of `device`."""
+        """Send a copy: in ip and ip6 routed to `gateway` (through `device` if not None), in netdev (`gateway` None) out of
+        `device`."""
         raise NotImplementedError
 
     def forward_device(self, pkt: Packet, device: Device) -> cython.int:
@@ -156,7 +164,8 @@ class Services(Sender):
         return NF_DROP
 
     def reroute(self, pkt: Packet, hook: cython.int) -> cython.int:
-        """A chain of type route changed mark, addresses or dscp: look up the route again. NF_ACCEPT, or NF_DROP with the reason set."""
+        """A chain of type route changed mark, addresses or dscp: look up the route again. NF_ACCEPT, or NF_DROP with the reason
+        set."""
         return NF_ACCEPT
 
     def broute(self, pkt: Packet, on: cython.bint) -> cython.int:

@@ -18,5 +18,6 @@ class TraceSink:
         self, kind: cython.int, ctx: Context, pkt: Packet, chain: Any, rule: Any, verdict: cython.int, target: Any
     ) -> cython.int:
         """`kind`: TRACE_RULE (a rule was run and gave `verdict`), TRACE_RETURN (the end of a chain that was jumped to, or a return
-        verdict in the base chain) or TRACE_POLICY. `target`: the chain of a jump or goto, else None. The packet may be read only."""
+        verdict in the base chain) or TRACE_POLICY. `target`: the chain of a jump or goto, else None. The packet may be read
+        only."""
         raise NotImplementedError

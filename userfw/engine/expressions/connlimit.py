@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import cython
-
 from collections import deque
+
+import cython
 
 from userfw.engine.expr import Expr
 from userfw.engine.registry import Row, register
@@ -18,9 +18,9 @@ if not cython.compiled:
         IPS_DYING,
         IPS_OFFLOAD,
         IPS_TEMPLATE,
+        NF_DROP,
         NFT_BREAK,
         NFT_CONTINUE,
-        NF_DROP,
     )
     from userfw.core.drop import DROP_RULE
     from userfw.core.packet import Packet
@@ -34,7 +34,8 @@ _GRACE = 8_000_000
 
 
 def _over(conn: Conn, since: cython.ulonglong, now: cython.ulonglong) -> cython.bint:
-    """Whether a counted connection is gone: destroyed, expired, closed, or never confirmed within two ticks (Linux: find_or_evict)."""
+    """Whether a counted connection is gone: destroyed, expired, closed, or never confirmed within two ticks (Linux:
+    find_or_evict)."""
     if conn.status & IPS_DYING:
         return True
     if not conn.status & IPS_CONFIRMED:

@@ -1,4 +1,5 @@
-"""ct: the packet's connection (Linux: nft_ct.c). Without an entry everything but the state breaks the rule; setting does nothing."""
+"""ct: the packet's connection (Linux: nft_ct.c). Without an entry everything but the state breaks the rule; setting does
+nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +28,6 @@ if not cython.compiled:
     )
     from userfw.core.packet import Packet
     from userfw.engine.const import (
-        U32_MASK,
         CT_KEY_AVGPKT,
         CT_KEY_BYTES,
         CT_KEY_DIRECTION,
@@ -40,9 +40,9 @@ if not cython.compiled:
         CT_KEY_LABELS,
         CT_KEY_MARK,
         CT_KEY_PKTS,
-        CT_KEY_PROTOCOL,
         CT_KEY_PROTO_DST,
         CT_KEY_PROTO_SRC,
+        CT_KEY_PROTOCOL,
         CT_KEY_SECMARK,
         CT_KEY_SRC,
         CT_KEY_SRC_IP,
@@ -50,15 +50,36 @@ if not cython.compiled:
         CT_KEY_STATE,
         CT_KEY_STATUS,
         CT_KEY_ZONE,
+        U32_MASK,
     )
     from userfw.engine.context import Context
     from userfw.engine.expr import Expr
 
 CT_KEYS = {
-    "state": (0, 4), "direction": (1, 1), "status": (2, 4), "mark": (3, 4), "secmark": (4, 4), "expiration": (5, 4),
-    "helper": (6, 16), "l3protocol": (7, 1), "src": (8, 16), "dst": (9, 16), "protocol": (10, 1), "proto_src": (11, 2),
-    "proto_dst": (12, 2), "label": (13, 16), "packets": (14, 8), "bytes": (15, 8), "avgpkt": (16, 8), "zone": (17, 2),
-    "event": (18, 4), "src_ip": (19, 4), "dst_ip": (20, 4), "src_ip6": (21, 16), "dst_ip6": (22, 16), "id": (23, 4),
+    "state": (0, 4),
+    "direction": (1, 1),
+    "status": (2, 4),
+    "mark": (3, 4),
+    "secmark": (4, 4),
+    "expiration": (5, 4),
+    "helper": (6, 16),
+    "l3protocol": (7, 1),
+    "src": (8, 16),
+    "dst": (9, 16),
+    "protocol": (10, 1),
+    "proto_src": (11, 2),
+    "proto_dst": (12, 2),
+    "label": (13, 16),
+    "packets": (14, 8),
+    "bytes": (15, 8),
+    "avgpkt": (16, 8),
+    "zone": (17, 2),
+    "event": (18, 4),
+    "src_ip": (19, 4),
+    "dst_ip": (20, 4),
+    "src_ip6": (21, 16),
+    "dst_ip6": (22, 16),
+    "id": (23, 4),
 }
 CT_NAMES = {number: name for name, (number, _) in CT_KEYS.items()}
 _DIRECTIONS = {"original": 0, "reply": 1}
@@ -92,9 +113,7 @@ def state_bit(pkt: Packet) -> cython.uint:
     return CT_BIT_UNTRACKED if pkt.ctinfo == CT_UNTRACKED else CT_BIT_INVALID
 
 
-def _load(
-    ctx: Context, pkt: Packet, conn: Conn, key: cython.int, direction: cython.int, dst: cython.int
-) -> cython.int:
+def _load(ctx: Context, pkt: Packet, conn: Conn, key: cython.int, direction: cython.int, dst: cython.int) -> cython.int:
     now: cython.ulonglong = ctx.clock.now
     if key == CT_KEY_MARK:
         ctx.write32(dst, conn.mark)
@@ -118,7 +137,7 @@ def _load(
     elif key == CT_KEY_ZONE:
         # a zone that does not apply to a direction is zone 0 there
         ctx.write16(dst, conn.zone if direction < 0 or (conn.zone_dir >> direction) & 1 else 0)
-    elif key == CT_KEY_PKTS or key == CT_KEY_BYTES or key == CT_KEY_AVGPKT:
+    elif key in (CT_KEY_PKTS, CT_KEY_BYTES, CT_KEY_AVGPKT):
         ctx.write64(dst, _count(conn, key, direction))
     elif key == CT_KEY_HELPER:
         return _helper_name(ctx, conn, dst)
@@ -168,7 +187,7 @@ def _tuple_field(ctx: Context, t: Tuple, key: cython.int, dst: cython.int) -> cy
     else:
         if t.l3num == NFPROTO_IPV4:
             return NFT_BREAK
-        if key == CT_KEY_SRC_IP6 or key == CT_KEY_SRC:
+        if key in (CT_KEY_SRC_IP6, CT_KEY_SRC):
             ctx.write_be64(dst, t.src_hi)
             ctx.write_be64(dst + 8, t.src_lo)
         else:
@@ -187,7 +206,8 @@ def _use_zone(ctx: Context, pkt: Packet, src: cython.int, direction: cython.int)
 
 
 class Ct(Expr):
-    """`dreg` = `key` of the connection (libnftnl's names: state, mark, src_ip, packets, label, …); `direction` original, reply or None.
+    """`dreg` = `key` of the connection (libnftnl's names: state, mark, src_ip, packets, label, …); `direction` original, reply or
+    None.
 
     `length`: 4 or 16 for src and dst, which take the size of the connection's family.
     """

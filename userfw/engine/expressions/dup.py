@@ -1,4 +1,5 @@
-"""dup and fwd: send a copy elsewhere, or the packet itself (Linux: nft_dup_ipv4.c, nft_dup_ipv6.c, nft_dup_netdev.c, nft_fwd_netdev.c)."""
+"""dup and fwd: send a copy elsewhere, or the packet itself (Linux: nft_dup_ipv4.c, nft_dup_ipv6.c, nft_dup_netdev.c,
+nft_fwd_netdev.c)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import HOOKS, Row, register
 
 if not cython.compiled:
-    from userfw.core.const import NFPROTO_IPV4, NFPROTO_IPV6, NFT_BREAK, NFT_CONTINUE, NF_DROP
+    from userfw.core.const import NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6, NFT_BREAK, NFT_CONTINUE
     from userfw.core.drop import (
         DROP_DEVICE_DOWN,
         DROP_NEIGH_FAILED,

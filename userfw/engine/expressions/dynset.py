@@ -54,10 +54,10 @@ class Dynset(Expr):
         self.given = self.exprs
         self.invert = invert
         self.lifetime = timeout * 1_000_000
-        self.set: Set | None = None
+        self.set: Any = None
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
-        table: Set | None = self.set
+        table: Set = self.set
         id: cython.Py_ssize_t
         if self.op == DYNSET_DELETE:
             table.forget(ctx.regs, self.src)

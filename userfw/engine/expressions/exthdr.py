@@ -19,9 +19,9 @@ if not cython.compiled:
         IPPROTO_ROUTING,
         IPPROTO_SCTP,
         IPPROTO_TCP,
+        NF_DROP,
         NFT_BREAK,
         NFT_CONTINUE,
-        NF_DROP,
         VNET_F_NEEDS_CSUM,
     )
     from userfw.core.packet import Packet
@@ -44,13 +44,7 @@ def find_ipv6(pkt: Packet, target: cython.int) -> cython.Py_ssize_t:
         return -1
     nexthdr = pkt.get8(pkt.l3 + 6)
     while nexthdr != target:
-        if not (
-            nexthdr == IPPROTO_HOPOPTS
-            or nexthdr == IPPROTO_ROUTING
-            or nexthdr == IPPROTO_FRAGMENT
-            or nexthdr == IPPROTO_AH
-            or nexthdr == IPPROTO_DSTOPTS
-        ):
+        if nexthdr not in (IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_FRAGMENT, IPPROTO_AH, IPPROTO_DSTOPTS):
             return -1
         if off + 2 > pkt.end:
             return -1
@@ -258,7 +252,8 @@ class Exthdr(Expr):
 
 
 class ExthdrSet(Expr):
-    """Write 2 or 4 bytes of `sreg` into TCP option `type` at `offset`; no option: the rule goes on (Linux: nft_exthdr_tcp_set_eval).
+    """Write 2 or 4 bytes of `sreg` into TCP option `type` at `offset`; no option: the rule goes on (Linux:
+    nft_exthdr_tcp_set_eval).
 
     The maximum segment size is only ever lowered.
     """

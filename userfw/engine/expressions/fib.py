@@ -10,15 +10,14 @@ from userfw.engine.registry import FWD, IN, INET_ONLY, OUT, POST, PRE, Row, regi
 if not cython.compiled:
     from userfw.core.const import (
         ARPHRD_LOOPBACK,
+        NF_INET_PRE_ROUTING,
         NFPROTO_IPV4,
         NFT_BREAK,
         NFT_CONTINUE,
-        NF_INET_PRE_ROUTING,
         PACKET_LOOPBACK,
     )
     from userfw.core.packet import Device, Packet
     from userfw.engine.const import (
-        U32_MASK,
         FIB_ADDRTYPE,
         FIB_F_DADDR,
         FIB_F_IIF,
@@ -26,6 +25,7 @@ if not cython.compiled:
         FIB_F_OIF,
         FIB_OIF,
         RTN_LOCAL,
+        U32_MASK,
     )
     from userfw.engine.context import Context
     from userfw.engine.expr import Expr
@@ -104,7 +104,7 @@ class Fib(Expr):
             return pkt.get32(at + 16) == U32_MASK or pkt.get32(at + 16) >> 8 == 0xE00000
         return False
 
-    def _store(self, ctx: Context, device: Device) -> cython.int:
+    def _store(self, ctx: Context, device: Device | None) -> cython.int:
         if self.present:
             ctx.write32(self.dst, 1 if device is not None else 0)
         elif self.result == FIB_OIF:

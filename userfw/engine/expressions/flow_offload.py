@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import cython
-
 from typing import Any
+
+import cython
 
 from userfw.engine.expr import Expr
 from userfw.engine.registry import FWD, Row, hooks, register

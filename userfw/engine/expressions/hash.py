@@ -8,7 +8,6 @@ from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import Row, register
 
 if not cython.compiled:
-    from userfw.engine.const import JHASH_INITVAL, U32_MASK
     from userfw.core.const import (
         IPPROTO_DCCP,
         IPPROTO_SCTP,
@@ -20,6 +19,7 @@ if not cython.compiled:
         NFT_CONTINUE,
     )
     from userfw.core.packet import Packet
+    from userfw.engine.const import JHASH_INITVAL, U32_MASK
     from userfw.engine.context import Context
     from userfw.engine.expr import Expr
 
@@ -83,7 +83,8 @@ def _word(data: bytearray, at: cython.Py_ssize_t, left: cython.int) -> cython.ui
 
 def symmetric_hash(ctx: Context, pkt: Packet, words: bytearray, secret: cython.uint) -> cython.uint:
     """A hash of addresses, ports and protocol that both directions share (Linux: __skb_get_hash_symmetric; there and here seeded
-    by chance). Packets without a transport header, and fragments, go by their addresses; frames without a network header by their MACs."""
+    by chance). Packets without a transport header, and fragments, go by their addresses; frames without a network header by their
+    MACs."""
     size: cython.int = 4
     first: cython.Py_ssize_t = pkt.l3 + 12
     i: cython.int
@@ -118,9 +119,7 @@ def symmetric_hash(ctx: Context, pkt: Packet, words: bytearray, secret: cython.u
 
 
 def _has_ports(proto: cython.int) -> cython.bint:
-    return (
-        proto == IPPROTO_TCP or proto == IPPROTO_UDP or proto == IPPROTO_UDPLITE or proto == IPPROTO_SCTP or proto == IPPROTO_DCCP
-    )
+    return proto in (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, IPPROTO_SCTP, IPPROTO_DCCP)
 
 
 def _check(modulus: int, offset: int) -> None:

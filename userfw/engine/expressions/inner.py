@@ -158,13 +158,7 @@ class Inner(Expr):
 
     def _walk_ipv6(self, ctx: Context, pkt: Packet, proto: cython.int, off: cython.Py_ssize_t) -> cython.bint:
         size: cython.int
-        while (
-            proto == IPPROTO_HOPOPTS
-            or proto == IPPROTO_ROUTING
-            or proto == IPPROTO_DSTOPTS
-            or proto == IPPROTO_FRAGMENT
-            or proto == IPPROTO_AH
-        ):
+        while proto in (IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_DSTOPTS, IPPROTO_FRAGMENT, IPPROTO_AH):
             if off + 8 > pkt.end:
                 return False
             if proto == IPPROTO_FRAGMENT:

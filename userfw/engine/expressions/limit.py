@@ -29,9 +29,7 @@ class Limit(Expr):
 
     kind = "limit"
 
-    def __init__(
-        self, rate: int, unit: str = "second", burst: int = 5, by_bytes: bool = False, invert: bool = False
-    ) -> None:
+    def __init__(self, rate: int, unit: str = "second", burst: int = 5, by_bytes: bool = False, invert: bool = False) -> None:
         if unit not in _UNITS:
             raise ValueError(f"no unit of time {unit!r}")
         if rate <= 0:

@@ -18,7 +18,8 @@ if not cython.compiled:
 
 
 class Lookup(Expr):
-    """`sreg` looked up in `set_name`; `invert`: go on if absent. `dreg` None: a set; 0: a verdict map; else the map's data register."""
+    """`sreg` looked up in `set_name`; `invert`: go on if absent. `dreg` None: a set; 0: a verdict map; else the map's data
+    register."""
 
     kind = "lookup"
 
@@ -31,15 +32,15 @@ class Lookup(Expr):
         self.dreg = -1 if dreg is None else dreg
         self.set_name = set_name
         self.invert = invert
-        self.set: Set | None = None
+        self.set: Any = None
         self.map = dreg is not None
         self.verdict = dreg == 0
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
-        table: Set | None = self.set
+        table: Set = self.set
         id: cython.Py_ssize_t
         rich: Rich
-        verdict: Verdict
+        verdict: Verdict | None
         if not self.map and table.store.expr_count == 0:
             return NFT_BREAK if table.contains(ctx.regs, self.src) == self.invert else NFT_CONTINUE
         id = table.find(ctx.regs, self.src)
@@ -54,8 +55,8 @@ class Lookup(Expr):
         if self.verdict:
             rich = table.rich(id)
             verdict = rich.verdict
-            ctx.target = verdict.target
-            return verdict.code
+            ctx.target = verdict.target  # type: ignore[union-attr]
+            return verdict.code  # type: ignore[union-attr]
         return NFT_CONTINUE
 
     def operands(self) -> str:

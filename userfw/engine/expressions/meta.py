@@ -9,12 +9,12 @@ from userfw.engine.registry import FWD, IN, PRE, Row, register
 
 if not cython.compiled:
     from userfw.core.const import (
+        NF_INET_POST_ROUTING,
         NFPROTO_INET,
         NFPROTO_IPV4,
         NFPROTO_NETDEV,
         NFT_BREAK,
         NFT_CONTINUE,
-        NF_INET_POST_ROUTING,
         PACKET_BROADCAST,
         PACKET_LOOPBACK,
         PACKET_MULTICAST,
@@ -63,13 +63,43 @@ if not cython.compiled:
     from userfw.engine.services import RouteInfo, SocketInfo
 
 META_KEYS = {
-    "len": (0, 4), "protocol": (1, 2), "priority": (2, 4), "mark": (3, 4), "iif": (4, 4), "oif": (5, 4),
-    "iifname": (6, 16), "oifname": (7, 16), "iiftype": (8, 2), "oiftype": (9, 2), "skuid": (10, 4), "skgid": (11, 4),
-    "nftrace": (12, 1), "rtclassid": (13, 4), "secmark": (14, 4), "nfproto": (15, 1), "l4proto": (16, 1),
-    "bri_iifname": (17, 16), "bri_oifname": (18, 16), "pkttype": (19, 1), "cpu": (20, 4), "iifgroup": (21, 4),
-    "oifgroup": (22, 4), "cgroup": (23, 4), "prandom": (24, 4), "secpath": (25, 1), "iifkind": (26, 16),
-    "oifkind": (27, 16), "bri_iifpvid": (28, 2), "bri_iifvproto": (29, 2), "time": (30, 8), "day": (31, 1),
-    "hour": (32, 4), "sdif": (33, 4), "sdifname": (34, 16), "broute": (35, 1), "ibrhwaddr": (37, 6),
+    "len": (0, 4),
+    "protocol": (1, 2),
+    "priority": (2, 4),
+    "mark": (3, 4),
+    "iif": (4, 4),
+    "oif": (5, 4),
+    "iifname": (6, 16),
+    "oifname": (7, 16),
+    "iiftype": (8, 2),
+    "oiftype": (9, 2),
+    "skuid": (10, 4),
+    "skgid": (11, 4),
+    "nftrace": (12, 1),
+    "rtclassid": (13, 4),
+    "secmark": (14, 4),
+    "nfproto": (15, 1),
+    "l4proto": (16, 1),
+    "bri_iifname": (17, 16),
+    "bri_oifname": (18, 16),
+    "pkttype": (19, 1),
+    "cpu": (20, 4),
+    "iifgroup": (21, 4),
+    "oifgroup": (22, 4),
+    "cgroup": (23, 4),
+    "prandom": (24, 4),
+    "secpath": (25, 1),
+    "iifkind": (26, 16),
+    "oifkind": (27, 16),
+    "bri_iifpvid": (28, 2),
+    "bri_iifvproto": (29, 2),
+    "time": (30, 8),
+    "day": (31, 1),
+    "hour": (32, 4),
+    "sdif": (33, 4),
+    "sdifname": (34, 16),
+    "broute": (35, 1),
+    "ibrhwaddr": (37, 6),
 }
 META_NAMES = {number: name for name, (number, _) in META_KEYS.items()}
 _WRITABLE = frozenset(("mark", "priority", "nftrace", "pkttype", "secmark", "broute"))
@@ -91,7 +121,7 @@ def packet_type(pkt: Packet) -> cython.int:
     return PACKET_MULTICAST
 
 
-def store_name(ctx: Context, dst: cython.int, device: Device) -> cython.int:
+def store_name(ctx: Context, dst: cython.int, device: Device | None) -> cython.int:
     """16 bytes of the device's name; zeros without a device."""
     regs: bytearray = ctx.regs
     i: cython.int
@@ -149,19 +179,19 @@ def _store_from_services(ctx: Context, pkt: Packet, dst: cython.int, key: cython
 def _store_device(ctx: Context, pkt: Packet, dst: cython.int, key: cython.int) -> cython.int:
     """Keys of the devices; without a device the rule breaks (bridge names are empty instead)."""
     device: Device | None = pkt.iif
-    if key == META_OIFTYPE or key == META_OIFGROUP or key == META_OIFKIND or key == META_BRI_OIFNAME:
+    if key in (META_OIFTYPE, META_OIFGROUP, META_OIFKIND, META_BRI_OIFNAME):
         device = pkt.oif
     elif key == META_IIFTYPE and ctx.hook == NF_INET_POST_ROUTING and ctx.family != NFPROTO_NETDEV:
         device = pkt.oif  # Linux reads skb->dev, which is the outgoing device by then
-    if key == META_BRI_IIFNAME or key == META_BRI_OIFNAME:
+    if key in (META_BRI_IIFNAME, META_BRI_OIFNAME):
         return store_name(ctx, dst, device.master if device is not None else None)
     if device is None:
         return NFT_BREAK
-    if key == META_IIFTYPE or key == META_OIFTYPE:
+    if key in (META_IIFTYPE, META_OIFTYPE):
         ctx.write16(dst, device.type)
-    elif key == META_IIFGROUP or key == META_OIFGROUP:
+    elif key in (META_IIFGROUP, META_OIFGROUP):
         ctx.write32(dst, device.group)
-    elif key == META_IIFKIND or key == META_OIFKIND:
+    elif key in (META_IIFKIND, META_OIFKIND):
         if not device.kind:
             return NFT_BREAK
         ctx.write_bytes(dst, device.kind.encode(), 16)
@@ -226,9 +256,9 @@ class Meta(Expr):
             ctx.write32(dst, 0)
         elif key == META_SDIFNAME:
             return store_name(ctx, dst, None)
-        elif key == META_TIME_NS or key == META_TIME_DAY or key == META_TIME_HOUR:
+        elif key in (META_TIME_NS, META_TIME_DAY, META_TIME_HOUR):
             return _store_time(ctx, dst, key)
-        elif key == META_SKUID or key == META_SKGID or key == META_CGROUP or key == META_RTCLASSID:
+        elif key in (META_SKUID, META_SKGID, META_CGROUP, META_RTCLASSID):
             return _store_from_services(ctx, pkt, dst, key)
         else:
             return _store_device(ctx, pkt, dst, key)

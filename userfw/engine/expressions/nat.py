@@ -52,9 +52,7 @@ def _ports(ctx: Context, within: NatRange, least: cython.int, most: cython.int) 
     return 0
 
 
-def _addresses(
-    ctx: Context, within: NatRange, four: cython.bint, least: cython.int, most: cython.int
-) -> cython.int:
+def _addresses(ctx: Context, within: NatRange, four: cython.bint, least: cython.int, most: cython.int) -> cython.int:
     """Addresses of the range from registers."""
     if least < 0:
         return 0

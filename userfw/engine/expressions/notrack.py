@@ -14,7 +14,6 @@ if not cython.compiled:
     from userfw.engine.expr import Expr
 
 
-
 class Notrack(Expr):
     """Marks a packet without an entry as untracked."""
 

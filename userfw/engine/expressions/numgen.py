@@ -8,9 +8,9 @@ from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import Row, register
 
 if not cython.compiled:
-    from userfw.engine.const import U32_MASK
     from userfw.core.const import NFT_CONTINUE
     from userfw.core.packet import Packet
+    from userfw.engine.const import U32_MASK
     from userfw.engine.context import Context
     from userfw.engine.expr import Expr
 

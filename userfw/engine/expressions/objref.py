@@ -10,12 +10,20 @@ from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import Row, register
 
 OBJECT_TYPES = {
-    "counter": 1, "quota": 2, "ct helper": 3, "limit": 4, "ct count": 5, "tunnel": 6, "ct timeout": 7, "secmark": 8,
-    "ct expectation": 9, "synproxy": 10,
+    "counter": 1,
+    "quota": 2,
+    "ct helper": 3,
+    "limit": 4,
+    "ct count": 5,
+    "tunnel": 6,
+    "ct timeout": 7,
+    "secmark": 8,
+    "ct expectation": 9,
+    "synproxy": 10,
 }
 
 if not cython.compiled:
-    from userfw.core.const import NFT_BREAK, NFT_CONTINUE
+    from userfw.core.const import NFT_BREAK
     from userfw.core.packet import Packet
     from userfw.engine.context import Context
     from userfw.engine.objects.object import NamedObject
@@ -55,10 +63,10 @@ class ObjrefMap(Expr):
         self.src = register_offset(sreg)
         self.sreg = sreg
         self.set_name = set_name
-        self.set: Set | None = None
+        self.set: Any = None
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
-        table: Set | None = self.set
+        table: Set = self.set
         rich: Rich
         named: NamedObject
         id: cython.Py_ssize_t = table.find(ctx.regs, self.src)

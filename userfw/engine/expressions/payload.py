@@ -1,7 +1,12 @@
 """payload: load bytes of the packet into a register (Linux: nft_payload.c).
 
-Loads beyond the packet break the rule, nothing is zero-filled. Transport loads break on fragments other than the first and where the
+Loads beyond the packet break the rule, nothing is zero-filled. Transport loads break on fragments other than the first and where
+the
 transport protocol is unknown; link loads break where there is no link header.
+
+Except that Linux's fast path (nft_payload_fast_eval: 1, 2 or 4 aligned bytes) does not look at the fragment offset. Seen on 6.18: such loads
+from a later fragment read its payload in IPv4, and the network header in IPv6, where no transport header was found. It matters only
+before defragmentation and in netdev chains.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ if not cython.compiled:
         IPPROTO_IPV6,
         IPPROTO_TCP,
         IPPROTO_UDP,
+        NFPROTO_IPV6,
         NFT_BREAK,
         NFT_CONTINUE,
     )
@@ -42,8 +48,16 @@ def base_offset(ctx: Context, pkt: Packet, base: cython.int) -> cython.Py_ssize_
     return -1
 
 
+def fast_transport(pkt: Packet) -> cython.Py_ssize_t:
+    """Where a fast transport load reads, fragments included."""
+    if pkt.fragoff != 0 and pkt.nfproto == NFPROTO_IPV6:
+        return pkt.l3
+    return pkt.l4
+
+
 def inner_offset(ctx: Context, pkt: Packet) -> cython.Py_ssize_t:
-    """Start of what the transport header carries (Linux: __nft_payload_inner_offset): behind UDP, TCP, GRE or an IP-in-IP header; -1 if none."""
+    """Start of what the transport header carries (Linux: __nft_payload_inner_offset): behind UDP, TCP, GRE or an IP-in-IP header;
+    -1 if none."""
     if not ctx.l4 or pkt.fragoff != 0:
         return -1
     off: cython.Py_ssize_t = pkt.l4
@@ -73,9 +87,7 @@ def inner_offset(ctx: Context, pkt: Packet) -> cython.Py_ssize_t:
     return -1
 
 
-def copy_to_register(
-    ctx: Context, pkt: Packet, start: cython.Py_ssize_t, length: cython.int, dst: cython.int
-) -> cython.int:
+def copy_to_register(ctx: Context, pkt: Packet, start: cython.Py_ssize_t, length: cython.int, dst: cython.int) -> cython.int:
     """Copy `length` bytes at `start`; the rest of the last word becomes zero. NFT_BREAK if they are not all in the packet."""
     regs: bytearray = ctx.regs
     data: bytearray = pkt.data
@@ -138,14 +150,20 @@ class Payload(Expr):
         self.base = BASES[base]
         self.offset = offset
         self.length = length
+        self.fast = base == "transport" and length in (1, 2, 4) and offset % length == 0
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
         start: cython.Py_ssize_t
         if self.base == BASE_LINK:
             return copy_link(ctx, pkt, self.offset, self.length, self.dst)
-        start = base_offset(ctx, pkt, self.base)
-        if start < 0:
-            return NFT_BREAK
+        if self.fast:
+            if not ctx.l4:
+                return NFT_BREAK
+            start = fast_transport(pkt)
+        else:
+            start = base_offset(ctx, pkt, self.base)
+            if start < 0:
+                return NFT_BREAK
         return copy_to_register(ctx, pkt, start + self.offset, self.length, self.dst)
 
     def operands(self) -> str:

@@ -24,9 +24,7 @@ class Queue(Expr):
 
     kind = "queue"
 
-    def __init__(
-        self, num: int = 0, total: int = 1, bypass: bool = False, fanout: bool = False, sreg: int | None = None
-    ) -> None:
+    def __init__(self, num: int = 0, total: int = 1, bypass: bool = False, fanout: bool = False, sreg: int | None = None) -> None:
         if not 0 <= num <= 0xFFFF or total < 1 or num + total - 1 > 0xFFFF:
             raise ValueError("queues are numbered 0 to 65535")
         if sreg is not None and fanout:

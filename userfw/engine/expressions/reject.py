@@ -8,10 +8,10 @@ from userfw.engine.expr import Expr
 from userfw.engine.registry import FWD, IN, INGRESS, OUT, PRE, Row, register
 
 if not cython.compiled:
-    from userfw.core.const import NFPROTO_IPV4, NF_DROP
+    from userfw.core.const import NF_DROP, NFPROTO_IPV4
     from userfw.core.drop import DROP_REJECT
     from userfw.core.packet import Packet
-    from userfw.engine.const import REJECT_ICMPX_UNREACH, REJECT_ICMP_UNREACH
+    from userfw.engine.const import REJECT_ICMP_UNREACH, REJECT_ICMPX_UNREACH
     from userfw.engine.context import Context
     from userfw.engine.expr import Expr
 
@@ -24,7 +24,8 @@ ICMPX_TO_ICMPV6 = bytes((0, 4, 3, 1))
 
 
 class Reject(Expr):
-    """`type`: "icmp" (`code` of ICMP unreachable, or of ICMPv6 in ip6), "icmpx" (0 no-route, 1 port, 2 host, 3 admin-prohibited) or "tcp reset"."""
+    """`type`: "icmp" (`code` of ICMP unreachable, or of ICMPv6 in ip6), "icmpx" (0 no-route, 1 port, 2 host, 3 admin-prohibited)
+    or "tcp reset"."""
 
     kind = "reject"
 
@@ -55,10 +56,14 @@ class Reject(Expr):
 
 register(
     Row(
-        "reject", Reject,
+        "reject",
+        Reject,
         hooks={
-            1: frozenset((PRE, IN, FWD, OUT, INGRESS)), 2: frozenset((PRE, IN, FWD, OUT)), 10: frozenset((PRE, IN, FWD, OUT)),
-            7: frozenset((PRE, IN)), 5: frozenset((0,)),
+            1: frozenset((PRE, IN, FWD, OUT, INGRESS)),
+            2: frozenset((PRE, IN, FWD, OUT)),
+            10: frozenset((PRE, IN, FWD, OUT)),
+            7: frozenset((PRE, IN)),
+            5: frozenset((0,)),
         },
     )
 )

@@ -8,7 +8,7 @@ from userfw.engine.expr import Expr
 from userfw.engine.registry import FWD, IN, Row, hooks, register
 
 if not cython.compiled:
-    from userfw.core.const import IPPROTO_TCP, NFT_BREAK, NFT_CONTINUE, NF_ACCEPT, NF_DROP
+    from userfw.core.const import IPPROTO_TCP, NF_ACCEPT, NF_DROP, NFT_BREAK, NFT_CONTINUE
     from userfw.core.drop import DROP_SYNPROXY
     from userfw.core.packet import Packet
     from userfw.engine.context import Context
@@ -20,9 +20,7 @@ class Synproxy(Expr):
 
     kind = "synproxy"
 
-    def __init__(
-        self, mss: int | None = None, wscale: int | None = None, timestamp: bool = False, sack_perm: bool = False
-    ) -> None:
+    def __init__(self, mss: int | None = None, wscale: int | None = None, timestamp: bool = False, sack_perm: bool = False) -> None:
         if mss is not None and not 0 <= mss <= 0xFFFF:
             raise ValueError("mss is 16 bits")
         if wscale is not None and not 0 <= wscale <= 14:

@@ -47,4 +47,6 @@ class Tunnel(Expr):
         return f"load {self.key} => reg {self.dreg}"
 
 
-register(Row("tunnel", Tunnel, hooks={2: frozenset(range(5)), 10: frozenset(range(5)), 1: frozenset(range(6)), 5: frozenset((0, 1))}))
+register(
+    Row("tunnel", Tunnel, hooks={2: frozenset(range(5)), 10: frozenset(range(5)), 1: frozenset(range(6)), 5: frozenset((0, 1))})
+)

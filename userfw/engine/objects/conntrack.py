@@ -1,4 +1,5 @@
-"""Objects that act on a new connection: ct helper, ct timeout, ct expectation (Linux: nft_ct.c). Confirmed connections are left alone."""
+"""Objects that act on a new connection: ct helper, ct timeout, ct expectation (Linux: nft_ct.c). Confirmed connections are left
+alone."""
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ class CtTimeout(Expr):
 
 
 class CtExpectation(Expr):
-    """`ct expectation set`: the peer may open a connection of `l4proto` to `dport` within `timeout` ns; at most `size` at a time."""
+    """`ct expectation set`: the peer may open a connection of `l4proto` to `dport` within `timeout` ns; at most `size` at a
+    time."""
 
     kind = "ct expectation"
 

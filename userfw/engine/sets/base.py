@@ -235,8 +235,10 @@ class Set:
     ) -> bool:
         """Add one element; True if it is new, False if it was there already (then a given timeout is taken over).
 
-        `key` None: the catch-all. `timeout` in ns (None: the set's; 0: lives for ever); `expires`: ns left, None: all of it. `exprs` None:
-        copies of the set's own. SetError: EEXIST (there, and `exclusive`; or overlaps), EBUSY (there with other data), ENFILE (full),
+        `key` None: the catch-all. `timeout` in ns (None: the set's; 0: lives for ever); `expires`: ns left, None: all of it.
+        `exprs` None:
+        copies of the set's own. SetError: EEXIST (there, and `exclusive`; or overlaps), EBUSY (there with other data), ENFILE
+        (full),
         ENOTEMPTY (overlaps in part, ranges in concatenations), EINVAL.
         """
         end = key if key_end is None else key_end
@@ -269,7 +271,9 @@ class Set:
     def load(self, elements: Iterable[Element]) -> int:
         """Add many; returns how many were new. Subclasses do it in one go where the set was empty."""
         return sum(
-            self.add(e.key, e.key_end, e.data, e.timeout or None, e.expires or None, e.exprs or None, e.comment, e.userdata, e.flags)
+            self.add(
+                e.key, e.key_end, e.data, e.timeout or None, e.expires or None, e.exprs or None, e.comment, e.userdata, e.flags
+            )
             for e in elements
         )
 
@@ -407,8 +411,12 @@ class Set:
         if lifetime:
             self.store.put_time(id, lifetime, self.clock.now + expires if deadline < 0 else deadline)
         if rich is not None and (
-            rich.count or rich.verdict is not None or rich.object is not None or rich.comment is not None
-            or rich.userdata is not None or rich.flags
+            rich.count
+            or rich.verdict is not None
+            or rich.object is not None
+            or rich.comment is not None
+            or rich.userdata is not None
+            or rich.flags
         ):
             self.store.put_rich(id, rich)
         if key is None or end is None:

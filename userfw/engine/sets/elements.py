@@ -62,7 +62,8 @@ class Rich:
 class Element:
     """A copy of one element, for listings and transactions. `key_end` is inclusive (None: one key); `key` None: the catch-all.
 
-    `data`: bytes, a Verdict, a named object, or None. `timeout`: lifetime in ns (0: forever); `expires`: ns left, 0 if it never dies.
+    `data`: bytes, a Verdict, a named object, or None. `timeout`: lifetime in ns (0: forever); `expires`: ns left, 0 if it never
+    dies.
     """
 
     key: bytes | None
@@ -210,7 +211,7 @@ class Store:
         store64(self.lifetime, id * 8, lifetime)
         return 0
 
-    def put_rich(self, id: cython.Py_ssize_t, rich: Rich) -> cython.int:
+    def put_rich(self, id: cython.Py_ssize_t, rich: Rich | None) -> cython.int:
         """The Rich of `id`, or None."""
         if not self.rich:
             if rich is None:
@@ -231,7 +232,7 @@ class Store:
         at: cython.Py_ssize_t = id * self.klen
         keys: bytearray = self.keys
         i: cython.int
-        for i in range(self.klen):
+        for i in range(self.klen):  # noqa: SIM110 - a generator would cost an allocation
             if keys[at + i] != regs[src + i]:
                 return False
         return True

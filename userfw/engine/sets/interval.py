@@ -16,7 +16,7 @@ from userfw.engine.sets.base import Set, SetError
 from userfw.engine.sets.elements import Element
 
 if not cython.compiled:
-    from userfw.engine.sets.elements import Store, load32, store32
+    from userfw.engine.sets.elements import load32, store32
 
 TOP_LIMIT = 2048
 
@@ -39,9 +39,7 @@ class IntervalSet(Set):
         self.n = 0
         return 0
 
-    def _compare(
-        self, column: bytearray, where: cython.Py_ssize_t, data: bytearray, at: cython.Py_ssize_t
-    ) -> cython.int:
+    def _compare(self, column: bytearray, where: cython.Py_ssize_t, data: bytearray, at: cython.Py_ssize_t) -> cython.int:
         """-1, 0, 1 as the key at `column[where]` is below, at or above `data[at]`."""
         i: cython.int
         a: cython.int

@@ -2,7 +2,8 @@
 
 Each element is cut into at most MAX_PIECES pieces with a bit mask each: a range is the union of prefixes, and what would make too
 many pieces is covered by its common prefix instead. Pieces with the same mask form a group with a hash table over the masked key.
-A lookup probes each group once and then compares the candidates field by field with the element's real bounds, so the answer is exact
+A lookup probes each group once and then compares the candidates field by field with the element's real bounds, so the answer is
+exact
 whatever the cutting. Of several elements that contain a key, the one added first is found, as in Linux.
 
 Linux refuses an element whose start or end lies in another one (ENOTEMPTY), not one that encloses others.
@@ -21,7 +22,6 @@ from userfw.engine.sets.base import Set
 if not cython.compiled:
     from userfw.engine.const import U32_MASK
     from userfw.engine.sets.elements import Store, load32, load64, store32, store64
-    from userfw.engine.sets.hash import hash_key
 
 MAX_PIECES = 16
 Piece = tuple[bytes, bytes]
