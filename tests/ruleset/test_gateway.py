@@ -212,3 +212,63 @@ def test_listing_with_traffic_never_fails(text: str) -> None:
     lab = Rules(FILTER)
     lab.udp(53)
     assert lab.run(text)
+
+
+FLOWS = """
+table inet f {
+  flowtable ft { hook ingress priority 0; devices = { "lan", "wan" }
+  }
+  chain c { type filter hook forward priority 0
+    udp dport 53 flow add @ft
+    counter accept
+  }
+}
+"""
+
+
+def test_flowtable() -> None:
+    lab = Rules(FLOWS)
+    back = IP(src="198.51.100.10", dst="192.0.2.10") / UDP(sport=53, dport=1000)
+    table = lab.lan.flowtable
+    assert table is not None and lab.wan.flowtable is table
+    lab.udp(53)
+    lab.send(back, "wan")
+    assert lab.udp(53) == 1
+    listing = lab.run("list ruleset")
+    lab.udp(53)
+    lab.send(back, "wan")
+    assert lab.run("list ruleset") == listing, "the rules saw packets of an offloaded flow"
+    assert table.forwarded == 2 and table.count
+    lab.run("flush chain inet f c\ndelete flowtable inet f ft")
+    assert table.count == 0 and lab.lan.flowtable is None
+
+
+def test_devices_of_a_flowtable_come_and_go() -> None:
+    lab = Rules(FLOWS)
+    lab.run('delete flowtable inet f ft { hook ingress priority 0; devices = { "wan" }; }')
+    assert lab.wan.flowtable is None and lab.lan.flowtable is not None
+    lab.run('add flowtable inet f ft { hook ingress priority 0; devices = { "wan" }; }')
+    assert lab.wan.flowtable is lab.lan.flowtable
+
+
+def test_nat_both_ways() -> None:
+    lab = Rules("""
+table inet n {
+  map ports { type inet_service : ipv4_addr . inet_service; elements = { 8080 : 192.0.2.10 . 80 }
+  }
+  chain pre { type nat hook prerouting priority dstnat
+    iifname "wan" dnat ip to tcp dport map @ports
+  }
+  chain post { type nat hook postrouting priority srcnat
+    oifname "wan" counter masquerade
+  }
+}""")
+    lab.send(IP(src="192.0.2.10", dst="198.51.100.10") / UDP(sport=1000, dport=53))
+    sent = lab.one()
+    assert (sent[IP].src, sent[UDP].sport) == ("198.51.100.1", 1000)
+    lab.send(IP(src="198.51.100.10", dst="198.51.100.1") / UDP(sport=53, dport=1000), "wan")
+    assert lab.one("lan")[IP].dst == "192.0.2.10"
+    lab.send(IP(src="198.51.100.10", dst="198.51.100.1") / TCP(sport=5, dport=8080), "wan")
+    arrived = lab.one("lan")
+    assert (arrived[IP].dst, arrived[TCP].dport) == ("192.0.2.10", 80)
+    assert "counter packets 1" in lab.run("list ruleset")

@@ -37,7 +37,7 @@ from userfw.nat.mapping import Nat
 from userfw.nft.datatype import Names
 from userfw.router.gateway import Gateway
 from userfw.router.pipeline import Pipeline
-from userfw.ruleset.compile import Hooks
+from userfw.ruleset.compile import Hooks, matches
 
 NAT_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING)
 TRACK_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT)
@@ -85,7 +85,7 @@ class GatewayPlatform:
         return list(self.gateway.devices.values())
 
     def install(self, hooks: Hooks) -> None:
-        self.hooks = hooks
+        before, self.hooks = self.hooks, hooks
         lists: dict[tuple[int, int], HookList] = {}
         for family in (NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_ARP, NFPROTO_BRIDGE):
             for hook in range(5):
@@ -95,6 +95,20 @@ class GatewayPlatform:
         self.gateway.set_pipeline(Pipeline(lists, bool(hooks.tracked) and self.conns is not None))
         for device in self.devices():
             self._attach(device)
+        self._end_flows(before)
+
+    def _end_flows(self, before: Hooks) -> None:
+        """Flows of a flowtable that is gone, or that lost a device, go back to conntrack (Linux: nf_flow_table_cleanup)."""
+        kept = {id(entry.engine) for entry in self.hooks.flowtables}
+        for entry in before.flowtables:
+            if entry.engine is None:
+                continue
+            if id(entry.engine) not in kept:
+                entry.engine.flush()
+                continue
+            for device in self.devices():
+                if matches(entry.node.devices, device.name) and self.hooks.flowtable_on(device.name) is not entry.engine:
+                    entry.engine.flush(device.index)
 
     def _entries(self, family: int, hook: int) -> list[HookEntry]:
         """The entries of one hook, in the order in which equal priorities run."""
@@ -116,7 +130,7 @@ class GatewayPlatform:
         return builtin + entries
 
     def _changed(self, event: str, device: Device, address: Any) -> None:
-        if event == "device-add":
+        if event.startswith("device") and event != "device-remove":
             self._attach(device)
 
     def _attach(self, device: Device) -> None:
