@@ -147,9 +147,11 @@ def _merge(draft: Draft, table: Table, entry: Set, spans: list[tuple[Span, SetEl
     """Join what touches, among the new and with the old, which are taken away (nft: set_automerge)."""
     overlay = draft.overlay(table, entry)
     result: list[tuple[Span, SetElemExpr]] = []
+    # Names that touch ("dum2*", "dum3*") stay two: a range of names cannot be written.
+    touch = 0 if spans and getattr(spans[0][1].key.dtype, "is_string", False) else 1
     for span, node in spans:
         while True:
-            old = overlay.overlapping((max(span[0] - 1, 0), span[1] + 1))
+            old = overlay.overlapping((max(span[0] - touch, 0), span[1] + touch))
             if old is None or old.key == span:
                 break
             joined = min(span[0], old.key[0]), max(span[1], old.key[1])
@@ -158,7 +160,7 @@ def _merge(draft: Draft, table: Table, entry: Set, spans: list[tuple[Span, SetEl
                 break
             draft.remove_element(table, entry, old)
             span = joined
-        if result and span[0] <= result[-1][0][1] + 1:
+        if result and span[0] <= result[-1][0][1] + touch:
             last, first = result.pop()
             span = last[0], max(last[1], span[1])
             node = first
