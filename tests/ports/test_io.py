@@ -144,14 +144,15 @@ def datagrams() -> Iterator[Pair]:
     theirs.close()
 
 
-def packet_port(pair: Pair, prefix: int = 10) -> PacketPort:
-    port = PacketPort("wan", pair[0], "eth1", prefix=prefix)
+@pytest.fixture
+def port(datagrams: Pair) -> Iterator[PacketPort]:
+    port = PacketPort("wan", datagrams[0], "eth1")
     port.attach(Device("wan", 3, bytes.fromhex("020000000002")))
-    return port
+    yield port
+    port.close()
 
 
-def test_packet_port_receives_a_batch(datagrams: Pair) -> None:
-    port = packet_port(datagrams)
+def test_packet_port_receives_a_batch(port: PacketPort, datagrams: Pair) -> None:
     for i in range(5):
         datagrams[1].send(bytes(10) + bytes([i]) * (60 + i))
     slots = [Packet() for _ in range(64)]
@@ -160,8 +161,7 @@ def test_packet_port_receives_a_batch(datagrams: Pair) -> None:
     assert port.receive(slots, 64) == 0 and port.rx_errors == 0
 
 
-def test_packet_port_skips_what_does_not_fit(datagrams: Pair) -> None:
-    port = packet_port(datagrams)
+def test_packet_port_skips_what_does_not_fit(port: PacketPort, datagrams: Pair) -> None:
     datagrams[1].send(bytes(MAX_FRAME + 11))
     datagrams[1].send(bytes(10) + b"y" * 60)
     slots = [Packet(), Packet(), Packet()]
@@ -170,8 +170,7 @@ def test_packet_port_skips_what_does_not_fit(datagrams: Pair) -> None:
     assert len({id(p) for p in slots}) == 3, "slots stay distinct"
 
 
-def test_packet_port_sends_on_flush_in_order(datagrams: Pair) -> None:
-    port = packet_port(datagrams)
+def test_packet_port_sends_on_flush_in_order(port: PacketPort, datagrams: Pair) -> None:
     packets = []
     for i in range(3):
         pkt = Packet()
@@ -184,8 +183,7 @@ def test_packet_port_sends_on_flush_in_order(datagrams: Pair) -> None:
     assert [datagrams[1].recv(100)[10] for _ in range(3)] == [0, 1, 2]
 
 
-def test_packet_port_passes_over_what_the_kernel_refuses(datagrams: Pair) -> None:
-    port = packet_port(datagrams)
+def test_packet_port_passes_over_what_the_kernel_refuses(port: PacketPort, datagrams: Pair) -> None:
     datagrams[1].close()
     pkt = Packet()
     pkt.load_frame(bytes(60))
@@ -194,8 +192,7 @@ def test_packet_port_passes_over_what_the_kernel_refuses(datagrams: Pair) -> Non
     assert port.tx_errors == 1 and port.device.tx_dropped == 1
 
 
-def test_packet_port_without_uso_segments(datagrams: Pair) -> None:
-    port = packet_port(datagrams)
+def test_packet_port_without_uso_segments(port: PacketPort, datagrams: Pair) -> None:
     frame = bytes.fromhex("02000000000202000000000108004500") + (28 + 3000).to_bytes(2, "big") + bytes.fromhex(
         "0001000040110000" "0a0000010a000002" "04d200350bc00000"
     ) + bytes(3000)  # fmt: skip

@@ -216,6 +216,12 @@ class Batch:
             sent += 1
         return sent
 
+    def close(self) -> None:
+        """Release what the interpreted form holds."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+
 
 class Readiness:
     """An epoll set whose members carry a small number: which ports have something to read. Level-triggered."""

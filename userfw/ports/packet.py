@@ -175,6 +175,7 @@ class PacketPort(IoPort):
 
     def close(self) -> None:
         """Close the socket and let the host's stack back."""
+        self.batch.close()
         if self.fd >= 0:
             self.sock.close()
             self.fd = -1
