@@ -384,3 +384,9 @@ def test_inner_ipv6_with_extension_headers() -> None:
 def test_checksum_helpers_agree() -> None:
     assert csum(with_l4_csum(ip4(tcp(), 6))[:20]) == 0
     assert Clock().now == 0
+
+
+def test_sctp_chunks_of_a_later_fragment() -> None:
+    """Linux 6.18 walks chunks in a later fragment's payload as if it were a transport header."""
+    body = b"\0" * 12 + b"\0\3\0\x05Q\0\0\0"
+    assert load(Exthdr(1, "sctp", 0, 1, 1), packet(ip4(body, 132, frag=9)), 1) == b"\3"

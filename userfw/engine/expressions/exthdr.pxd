@@ -6,7 +6,7 @@ from userfw.core.packet cimport Packet
 from userfw.engine.const cimport EXTHDR_IPV4, EXTHDR_IPV6, EXTHDR_SCTP, EXTHDR_TCPOPT
 from userfw.engine.context cimport Context
 from userfw.engine.expr cimport Expr
-from userfw.engine.expressions.payload cimport copy_to_register
+from userfw.engine.expressions.payload cimport copy_to_register, fast_transport
 from userfw.wire.checksum cimport replace16
 
 cdef Py_ssize_t find_ipv6(Packet pkt, int target) except? -100

@@ -28,7 +28,7 @@ if not cython.compiled:
     from userfw.engine.const import EXTHDR_IPV4, EXTHDR_IPV6, EXTHDR_SCTP, EXTHDR_TCPOPT
     from userfw.engine.context import Context
     from userfw.engine.expr import Expr
-    from userfw.engine.expressions.payload import copy_to_register
+    from userfw.engine.expressions.payload import copy_to_register, fast_transport
     from userfw.wire.checksum import replace16
 
 OPERATIONS = {"ipv6": 0, "tcpopt": 1, "ipv4": 2, "sctp": 3, "dccp": 4}
@@ -151,9 +151,10 @@ def find_ipv4_option(pkt: Packet, type: cython.int) -> cython.Py_ssize_t:
 
 def find_sctp_chunk(ctx: Context, pkt: Packet, type: cython.int, needed: cython.int) -> cython.Py_ssize_t:
     """Start of the first chunk `type`, or -1; with `needed` it must be whole and have that many bytes."""
-    at: cython.Py_ssize_t = pkt.l4 + 12
+    # Linux does not look at the fragment offset here; in IPv6 it then has no transport offset and starts from the network header
+    at: cython.Py_ssize_t = fast_transport(pkt) + 12
     size: cython.int
-    if not ctx.l4 or pkt.l4proto != IPPROTO_SCTP or pkt.fragoff != 0:
+    if not ctx.l4 or pkt.l4proto != IPPROTO_SCTP:
         return -1
     while at + 4 <= pkt.end:
         size = pkt.get16(at + 2)

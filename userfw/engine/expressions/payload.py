@@ -4,9 +4,10 @@ Loads beyond the packet break the rule, nothing is zero-filled. Transport loads 
 the
 transport protocol is unknown; link loads break where there is no link header.
 
-Except that Linux's fast path (nft_payload_fast_eval: 1, 2 or 4 aligned bytes) does not look at the fragment offset. Seen on 6.18: such loads
-from a later fragment read its payload in IPv4, and the network header in IPv6, where no transport header was found. It matters only
-before defragmentation and in netdev chains.
+Except that Linux's fast path (nft_payload_fast_eval: 1, 2 or 4 aligned bytes) does not look at the fragment offset. Seen on
+6.18: such loads
+from a later fragment read its payload in IPv4, and the network header in IPv6, where no transport header was found.
+It matters only before defragmentation and in netdev chains.
 """
 
 from __future__ import annotations
