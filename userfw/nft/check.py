@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -112,6 +112,19 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
+_LARGE = 2000
+
+
+def _size(command: Command) -> int:
+    """Rules and elements of a command."""
+    node = command.node
+    if isinstance(node, TableBlock):
+        return sum(len(chain.rules) for chain in node.chains) + sum(len(block.elements) for block in node.sets)
+    if isinstance(node, ElementsBlock | SetBlock):
+        return len(node.elements)
+    return 1
+
+
 _ADDS = frozenset(("add", "create", "insert", "replace"))
 
 
@@ -120,8 +133,9 @@ def check_commands(commands: Iterable[Command], resolver: Resolver) -> list[Comm
     overlay = _Overlay(resolver)
     problems: list[NftError] = []
     checked: list[Command] = []
-    with collector_paused():
-        for command in commands:
+    todo = list(commands)
+    with collector_paused() if sum(map(_size, todo)) > _LARGE else nullcontext():
+        for command in todo:
             try:
                 checked.append(_Commands(overlay, problems).command(command))
             except NftError as problem:
