@@ -171,7 +171,8 @@ def seq_offset(conn: Conn, direction: cython.int, seq: cython.uint) -> cython.in
 def ack_offset(adj: SeqAdj, direction: cython.int, ack: cython.uint) -> cython.int:
     """By how much packets of `direction` are moved at what the other side acknowledges with `ack`, in the numbers that it sees.
 
-    Linux asks its window tracking with the translated number (nf_ct_seq_offset) and so can take an honest acknowledgement for one of
+    Linux asks its window tracking with the translated number (nf_ct_seq_offset) and so can take an honest acknowledgement for
+    one of
     data not sent yet; here both window tracking and rewriting count as nf_ct_seq_adjust does.
     """
     beyond: cython.uint = (ack - adj.offset_before[direction] - adj.correction_pos[direction] - 1) & U32_MASK

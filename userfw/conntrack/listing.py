@@ -23,10 +23,8 @@ from userfw.conntrack.expect import Expectation
 from userfw.conntrack.table import ConnTable
 
 NSEC = 1_000_000_000
-PROTOCOLS = {1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 33: "dccp", 41: "ipv6", 47: "gre", 50: "esp", 51: "ah", 58: "icmpv6"} | {
-    132: "sctp",
-    136: "udplite",
-}
+# the names that conntrack(8) knows; to it, all other protocols are "unknown"
+PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 58: "icmpv6", 132: "sctp", 136: "udplite"}
 FAMILIES = {2: "ipv4", 10: "ipv6"}
 TCP_STATES = ("NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE",
 "SYN_SENT2")

@@ -18,7 +18,6 @@ if not cython.compiled:
         CT_PKT_ACCEPT,
         CT_PKT_INVALID,
         SCTP_CLOSED,
-        SCTP_COOKIE_ECHOED,
         SCTP_ESTABLISHED,
         SCTP_MAX,
         SCTP_NONE,
@@ -26,7 +25,6 @@ if not cython.compiled:
     )
     from userfw.conntrack.table import ConnTable
     from userfw.core.const import (
-        CT_DIR_REPLY,
         IPPROTO_SCTP,
         IPS_ASSURED,
         IPS_CONFIRMED,
@@ -44,7 +42,7 @@ _ORIGINAL = (
     "CL CL CW CE ES SS SR SA CL",
     "CL CL CL CL CL CL CL CL CL",
     "CL CL CW CE SS SS SR SA CL",
-    "SA CL CW CE SA SA SA SA SA",
+    "SA CL CW CE ES SA SA SA SA",
     "CL CL CW CE ES SS SR SA CL",
     "CL CL CE CE ES SS SR SA CL",
     "CL CL CW ES ES SS SR SA CL",
@@ -133,7 +131,7 @@ def _new(pkt: Packet, conn: Conn, seen: cython.uint, vtag: cython.uint) -> cytho
             if vtag or at + 8 > pkt.end:
                 return False
             conn.td_end[1] = pkt.get32(at + 4)
-        elif type == 4:
+        elif type in (4, 5):
             conn.td_end[0] = vtag
         else:
             conn.td_end[1] = vtag
@@ -154,9 +152,11 @@ def sctp_packet(table: ConnTable, pkt: Packet, conn: Conn, direction: cython.int
     if not conn.status & IPS_CONFIRMED:
         if not _new(pkt, conn, seen, vtag):
             return CT_PKT_INVALID
-    elif not seen & (1 << 1 | 1 << 14 | 1 << 10 | 1 << 6 | 1 << 8 | 1 << 4 | 1 << 5) and vtag != conn.td_end[direction]:
+    # chunks with rules of their own aside, the tag must be the one announced; a first packet's is none
+    if not seen & (1 << 1 | 1 << 14 | 1 << 10 | 1 << 6 | 1 << 8 | 1 << 4 | 1 << 5) and vtag != conn.td_end[direction]:
         return CT_PKT_INVALID
     ignore: cython.bint = False
+    assured: cython.bint = False
     old: cython.int = SCTP_NONE
     new: cython.int = SCTP_NONE
     type: cython.int
@@ -176,6 +176,8 @@ def sctp_packet(table: ConnTable, pkt: Packet, conn: Conn, direction: cython.int
             if type == 1 and new == SCTP_CLOSED and old == SCTP_CLOSED and conn.status & IPS_CONFIRMED:
                 ignore = True
             conn.state = new
+            if new == SCTP_ESTABLISHED:
+                assured = True
             if old != new and table.listening:
                 conn.events |= CT_EVENT_PROTOINFO
         at += (pkt.get16(at + 2) + 3) & ~3
@@ -183,11 +185,10 @@ def sctp_packet(table: ConnTable, pkt: Packet, conn: Conn, direction: cython.int
         return CT_PKT_ACCEPT
     table.refresh(conn, conn.policy.t[new] if conn.policy is not None else table.settings.t[T_SCTP + new])
     table.account(conn, direction, pkt)
-    if old == SCTP_COOKIE_ECHOED and new == SCTP_ESTABLISHED and direction == CT_DIR_REPLY:
-        if not conn.status & IPS_ASSURED:
-            conn.status |= IPS_ASSURED
-            if table.listening:
-                conn.events |= CT_EVENT_ASSURED
+    if assured and not conn.status & IPS_ASSURED:
+        conn.status |= IPS_ASSURED
+        if table.listening:
+            conn.events |= CT_EVENT_ASSURED
     return CT_PKT_ACCEPT
 
 

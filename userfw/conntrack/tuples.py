@@ -54,8 +54,8 @@ def read_tuple(
     into.l3num = family
     into.l4proto = l4proto
     if l4proto in (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, IPPROTO_SCTP):
-        # Linux asks for the first 8 bytes, also of the header quoted by an ICMP error
-        if l4 + 8 > end:
+        # the ports suffice, an ICMP error may quote no more; trackers ask for the rest of the header
+        if l4 + 4 > end:
             return False
         into.sport = pkt.get16(l4)
         into.dport = pkt.get16(l4 + 2)
