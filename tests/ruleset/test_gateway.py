@@ -10,6 +10,7 @@ from tests.router.router_lab import Lab
 from userfw.core.const import NF_INET_FORWARD, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_IPV4, NFPROTO_IPV6
 from userfw.ruleset.manager import RulesetManager
 from userfw.ruleset.options import Options
+from userfw.ruleset.service import NftService
 
 
 class Rules(Lab):
@@ -272,3 +273,42 @@ table inet n {
     arrived = lab.one("lan")
     assert (arrived[IP].dst, arrived[TCP].dport) == ("192.0.2.10", 80)
     assert "counter packets 1" in lab.run("list ruleset")
+
+
+def test_trace() -> None:
+    lab = Rules("""
+table ip t {
+  chain f { type filter hook forward priority 0; policy drop
+    ip protocol udp meta nftrace set 1
+    udp dport 53 jump c
+    udp dport 5 meta mark set 7
+    udp dport 7 accept
+  }
+  chain c { counter
+    return
+  }
+}""")
+    texts: list[str] = []
+    stop = NftService(lab.rules).monitor({"objects": "trace"}, lambda message: texts.append(message["text"]))
+    lab.udp(53)
+    lines = "".join(texts).splitlines()
+    ident = lines[0].split()[2]
+    head = f"trace id {ident} ip t"
+    assert lines[0].startswith(
+        f'{head} f packet: iif "lan" oif "wan" ether saddr 02:00:00:00:01:10 ether daddr 02:00:00:00:00:01 ip saddr 192.0.2.10 '
+        "ip daddr 198.51.100.10 ip dscp cs0 ip ecn not-ect ip ttl 63 ip id 1 ip length 38 udp sport 1000 udp dport 53 udp length 18 "
+    )
+    assert lines[1:] == [
+        f"{head} f rule ip protocol udp meta nftrace set 1 (verdict continue)",
+        f"{head} f rule udp dport 53 jump c (verdict jump c)",
+        f"{head} c rule counter packets 1 bytes 38 (verdict continue)",
+        f"{head} c rule return (verdict return)",
+        f"{head} f policy drop ",
+    ]
+    texts.clear()
+    lab.udp(5)
+    assert "".join(texts).splitlines()[-1].endswith(" f policy drop meta mark 0x00000007 ")
+    texts.clear()
+    stop()
+    lab.udp(7)
+    assert texts == [] and lab.gw.trace is None

@@ -69,6 +69,11 @@ class NftService:
             raise UsageError(str(error)) from None
         chosen = Filter(args.get("event"), args.get("objects"))
         style = options.style(self.manager.names)
+        if chosen.objects == "trace":
+            from userfw.ruleset.trace import subscribe
+
+            services = getattr(self.manager.backend, "platform").services  # noqa: B009 - a backend without one has no packets
+            return subscribe(services, style, lambda text: send({"text": text}), options.json)
 
         def told(events: list[Event | NewGeneration]) -> None:
             shown = [event for event in events if chosen.wants(event)]
