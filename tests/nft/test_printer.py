@@ -82,7 +82,8 @@ def test_ruleset_json_loads_again() -> None:
     ("value", "family", "hook", "text"),
     [
         (0, "ip", "input", "filter"), (-5, "ip", "input", "filter - 5"), (11, "ip", "input", "11"),
-        (-97, "ip", "prerouting", "dstnat + 3"), (-100, "ip", "output", "-100"), (100, "inet", "postrouting", "srcnat"),
+        (-97, "ip", "prerouting", "dstnat + 3"), (-100, "ip", "output", "dstnat"), (-100, "ip", "forward", "-100"),
+        (-300, "bridge", "output", "-300"), (100, "inet", "postrouting", "srcnat"),
         (100, "bridge", "output", "out"), (-200, "bridge", "forward", "filter"), (-300, "netdev", "ingress", "-300"),
     ],
 )  # fmt: skip
@@ -102,3 +103,10 @@ def test_flag_timeout_is_left_out_when_a_timeout_says_it() -> None:
     text = "table ip t { set s { type mark; %s timeout 5s; }; }"
     assert "flags" not in format_ruleset(tables(text % "flags timeout;"))
     assert "flags dynamic,timeout\n" in format_ruleset(tables(text % "flags dynamic,timeout;"))
+
+
+def test_an_empty_line_follows_flags_but_not_a_comment_alone() -> None:
+    plain = format_ruleset(tables('table ip t { comment "x"; chain c { }; }'))
+    assert plain == 'table ip t {\n\tcomment "x"\n\tchain c {\n\t}\n}\n'
+    flagged = format_ruleset(tables("table ip t { flags dormant; chain c { }; }"))
+    assert flagged == "table ip t {\n\tflags dormant\n\n\tchain c {\n\t}\n}\n"

@@ -301,15 +301,12 @@ def format_table(table: s.TableBlock, style: Style = PLAIN) -> str:
         head += " # progname nft"
     if style.handles and table.handle is not None:
         head += f"{'' if 'owner' in table.flags else ' #'} handle {table.handle}"
-    parts = []
-    top = ""
     flags = [flag for flag in ("dormant", "owner", "persist") if flag in table.flags]
-    if flags:
-        top += f"\tflags {','.join(flags)}\n"
-    if table.comment is not None:
-        top += f"\tcomment {quote(table.comment)}\n"
-    if top:
-        parts.append(top)
+    comment = "" if table.comment is None else f"\tcomment {quote(table.comment)}\n"
+    # nft leaves an empty line after flags, none after a comment alone.
+    parts = [f"\tflags {','.join(flags)}\n{comment}"] if flags else []
+    if not flags:
+        head += f"\n{comment}".rstrip("\n")
     parts += [format_object(block, style) for block in table.objects]
     parts += [format_set(block, style) for block in table.sets]
     parts += [format_flowtable(block, table.family, style) for block in table.flowtables]

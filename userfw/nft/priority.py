@@ -9,7 +9,8 @@ from typing import Final
 
 _COMMON: Final = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
 _BRIDGE: Final = {"dstnat": -300, "filter": -200, "out": 100, "srcnat": 300}
-_HOOKS: Final = {"dstnat": "prerouting", "srcnat": "postrouting", "out": "output"}
+_HOOKS: Final = {"dstnat": ("prerouting", "output"), "srcnat": ("postrouting", "input")}
+_BRIDGE_HOOKS: Final = {"dstnat": ("prerouting",), "srcnat": ("postrouting",), "out": ("output",)}
 _REACH: Final = 10
 
 
@@ -20,7 +21,8 @@ def _names(family: str) -> dict[str, int]:
 
 
 def _legal(name: str, family: str, hook: str) -> bool:
-    return _HOOKS.get(name, hook) == hook
+    hooks = (_BRIDGE_HOOKS if family == "bridge" else _HOOKS).get(name)
+    return hooks is None or hook in hooks
 
 
 def resolve(name: str | None, offset: int, family: str, hook: str) -> int | None:
