@@ -198,3 +198,18 @@ def test_no_rule_text_escapes_as_another_exception() -> None:
             format_rule(checked)
         except NftErrors:
             continue
+
+
+def test_keys_have_the_size_of_the_set() -> None:
+    head = "table ip t {\nset s {\ntypeof ip length\n}\nchain c {\n"
+    check_commands(parse(head + "ip id @s\n}\n}"), NothingThere())
+    with pytest.raises(NftErrors, match="of 2 bytes, not 4"):
+        check_commands(parse(head + "meta length @s\n}\n}"), NothingThere())
+
+
+def test_equality_sign_as_nft_writes_it() -> None:
+    text = "set m {\ntype mark\n}\nset mi {\ntype mark\nflags interval\n}\nchain c {\nmeta mark & 0xff @m\nmeta mark & 0xff @mi\n}"
+    (command,) = check_commands(parse(f"table inet t {{\n{text}\n}}"), NothingThere())
+    first, second = command.node.chains[0].rules  # type: ignore[union-attr]
+    assert format_rule(first) == "meta mark & 0x000000ff == @m"
+    assert format_rule(second) == "meta mark & 0x000000ff @mi"

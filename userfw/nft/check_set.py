@@ -198,9 +198,11 @@ class SetChecker(ExprChecker):
         want, have = target.key_dtype, key.dtype
         if want is None or ((have.same(want) or _alike_key(have, want)) and have.octets == want.octets):
             return
+        sizes = have.octets != want.octets and have.name == want.name
+        more = f" of {want.octets} bytes, not {have.octets}" if sizes else ""
         fail(
             key,
-            f"datatype mismatch, expected {_described(want)}, expression has type {_described(have)}",
+            f"datatype mismatch, expected {_described(want)}{more}, expression has type {_described(have)}",
             ref.loc,
         )
 

@@ -31,8 +31,10 @@ from userfw.nft.syntax import (
     RelationalExpr,
     SetElemExpr,
     SetExpr,
+    SetRefExpr,
     TcpOptionExpr,
     TypeofExpr,
+    UnaryExpr,
 )
 
 
@@ -167,6 +169,27 @@ def listing_order(elements: list[SetElemExpr]) -> list[SetElemExpr]:
 
 def listed_relational(expr: RelationalExpr) -> RelationalExpr:
     """A match as it is listed."""
+    left, right, op = expr.left, expr.right, expr.op
+    if isinstance(left, BinopExpr) and _turned(left, right):
+        # nft's own left side is a byte order step here, and before one it writes no ``==``
+        inner = _listed_relational(expr)
+        return RelationalExpr(op, UnaryExpr("hton", inner.left, loc=left.loc, dtype=left.dtype), inner.right, loc=expr.loc)
+    return _listed_relational(expr)
+
+
+def _turned(left: BinopExpr, right: Expr) -> bool:
+    """Whether a number in host order is compared with ranges."""
+    dtype: Datatype = left.dtype
+    if dtype.byteorder == BIG or dtype.octets < 2:
+        return False
+    if isinstance(right, SetRefExpr):
+        return "interval" in right.target.flags
+    if isinstance(right, SetExpr):
+        return any(isinstance(elem.key, RangeExpr | PrefixExpr) for elem in right.elements)
+    return isinstance(right, RangeExpr)
+
+
+def _listed_relational(expr: RelationalExpr) -> RelationalExpr:
     left, right, op = expr.left, expr.right, expr.op
     if isinstance(right, SetExpr):
         elements = [listed_element(elem) for elem in listing_order(right.elements)]
