@@ -46,14 +46,20 @@ class Box:
                              **daemon}, "port": list(ports)}
         (self.path / "userfw.toml").write_text(toml(config))
 
-    def start(self, *ports: dict[str, Any], **more: Any) -> None:
-        """Run the daemon with these ports (or as configured before) until it is ready."""
+    def start(self, *ports: dict[str, Any], notify: str = "", fds: dict[str, int] | None = None, **more: Any) -> None:
+        """Run the daemon with these ports (or as configured before) until it is ready; `notify`, `fds`: as systemd would."""
         if ports:
             self.configure(*ports, **more)
+        command = netns.inside(self.rt, [sys.executable, "-m", "userfw", "run", "-c", str(self.path / "userfw.toml")])
+        env = {**environment(), "NOTIFY_SOCKET": notify}
+        if fds:  # a single one: it becomes number 3 of a process that knows its own id
+            [(name, fd)] = fds.items()
+            env |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": name}
+            command = ["bash", "-c", f'exec 3<&{fd}; LISTEN_PID=$$ exec "$@"', "bash", *command]
         with self.stderr.open("wb") as log:
             self.process = subprocess.Popen(
-                netns.inside(self.rt, [sys.executable, "-m", "userfw", "run", "-c", str(self.path / "userfw.toml")]),
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment(), cwd=ROOT)
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, cwd=ROOT,
+                pass_fds=tuple((fds or {}).values()))
         self.until(lambda: self.stderr.read_bytes().startswith(b"ready") or b"\nready\n" in self.stderr.read_bytes())
 
     def end(self, number: int = signal.SIGTERM) -> None:
@@ -170,12 +176,14 @@ def test_a_deleted_device_and_a_new_namespace_are_found_again(box: Box) -> None:
 
 
 @pytest.mark.parametrize("offloads", [True, False])
-@pytest.mark.parametrize("kind", ["tap", "packet"])
+@pytest.mark.parametrize("kind", ["tap", "queues", "packet"])
 def test_streams_arrive_whole(box: Box, kind: str, offloads: bool) -> None:
-    wan = {**WAN, "netns": box.wan}
+    wan: dict[str, Any] = {**WAN, "netns": box.wan}
     if kind == "packet":
         box.veth()
         wan = {**WAN, "type": "packet", "netns": box.rt, "device": "edge0"}
+    elif kind == "queues":
+        wan["queues"] = 3
     box.start({**LAN, "netns": box.lan}, {**wan, "offloads": offloads})
     box.host(box.lan, "192.168.1.10", "192.168.1.1")
     box.host(box.wan, "203.0.113.10", "203.0.113.1")
@@ -277,6 +285,29 @@ def test_reload_keeps_connections_and_restart_finds_them(box: Box) -> None:
         box.start()
         talk(b"after the restart")
         assert "connections restored" in box.stderr.read_text()
+
+
+def test_descriptors_are_kept_over_a_restart(box: Box) -> None:
+    """What systemd's descriptor store does: the TAP is the same device afterwards, without `persist`."""
+    path = box.path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(10)
+        box.start({**LAN, "netns": box.lan}, notify=str(path))
+        told, kept = "", {}
+        while "READY=1" not in told:
+            message, fds, _, _ = socket.recv_fds(manager, 4096, 4)
+            told = message.decode()
+            for fd in fds:
+                kept[told.split("FDNAME=")[1].split("\n")[0]] = fd
+    [name] = kept
+    box.host(box.lan, "192.168.1.10", "192.168.1.1")
+    before = netns.run(["ip", "-o", "link", "show", "eth0"], ns=box.lan).stdout
+    box.end(signal.SIGKILL)
+    box.start(fds=kept)
+    assert netns.run(["ip", "-o", "link", "show", "eth0"], ns=box.lan).stdout == before
+    assert ping(box.lan, "192.168.1.1")
+    os.close(kept[name])
 
 
 def test_routes_of_a_kernel_table_are_mirrored(box: Box) -> None:

@@ -60,10 +60,12 @@ def apply(server: Server, old: schema.Config, new: schema.Config) -> None:
     """Go from `old`, which is in force, to `new`. ApplyError, and nothing has changed."""
     step = Step(server)
     try:
+        _daemon(step, old, new)
         _settings(step, old, new)
         _remove_routes(step, old, new)
         _ports(step, old, new)
         _add_routes(step, old, new)
+        _mirror(step, old, new)
         _ruleset(step, new)
     except (PortError, ValueError, KeyError, OSError) as error:
         step.rollback()
@@ -75,6 +77,30 @@ def apply(server: Server, old: schema.Config, new: schema.Config) -> None:
         raise
     step.commit()
     server.sync_local()
+
+
+# -- the daemon's own keys
+
+LIVE_DAEMON_KEYS = {"ruleset", "save_interval", "log_level", "batch", "busy_poll_us", "restore_ruleset", "restore_connections"}
+
+
+def _daemon(step: Step, old: schema.Config, new: schema.Config) -> None:
+    server = step.server
+    if not server.running:
+        return
+    changed = {f.name for f in dataclasses.fields(new.daemon) if getattr(new.daemon, f.name) != getattr(old.daemon, f.name)}
+    if fixed := changed - LIVE_DAEMON_KEYS:
+        raise ValueError(f"daemon: a change of {', '.join(sorted(fixed))} needs a restart of the daemon")
+    server.tune(new.daemon)
+    step.undo.append(lambda: server.tune(old.daemon))
+
+
+def _mirror(step: Step, old: schema.Config, new: schema.Config) -> None:
+    server = step.server
+    if new.mirror == old.mirror:
+        return
+    server.set_mirror(new.mirror)
+    step.undo.append(lambda: server.set_mirror(old.mirror))
 
 
 # -- sysctl and limits

@@ -7,8 +7,6 @@ import logging
 import os
 import sys
 
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "notice": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-
 
 class JournalFormatter(logging.Formatter):
     """Lines with a syslog level in front, as systemd reads them from standard error (sd-daemon(3))."""
@@ -24,7 +22,7 @@ class JournalFormatter(logging.Formatter):
         return "\n".join(f"<{level}>{line}" for line in text.splitlines())
 
 
-def set_up_logging(level: str) -> None:
+def set_up_logging(level: int) -> None:
     """Log to standard error: for the journal when it is the journal, with time and level otherwise."""
     handler = logging.StreamHandler(sys.stderr)
     if os.environ.get("JOURNAL_STREAM"):
@@ -33,13 +31,14 @@ def set_up_logging(level: str) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(LEVELS[level])
+    root.setLevel(level)
 
 
 def run(path: str, check: bool = False) -> int:
     """Run the daemon with the configuration in `path` until it is told to stop; with `check`, only check the file."""
     from userfw.daemon import sysctl
     from userfw.daemon.config import ConfigError, load
+    from userfw.daemon.schema import LOG_LEVELS
 
     try:
         config = load(path, sysctl.NAMES)
@@ -49,7 +48,7 @@ def run(path: str, check: bool = False) -> int:
     if check:
         print(f"{path}: {len(config.port)} ports, {len(config.route)} routes: no mistakes found")
         return 0
-    set_up_logging(config.daemon.log_level)
+    set_up_logging(LOG_LEVELS[config.daemon.log_level])
     import uvloop
 
     from userfw.daemon.server import Server, StartError, compiled

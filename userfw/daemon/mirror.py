@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("userfw.mirror")
 
+_SERIALS = itertools.count(1)
 RTN_UNICAST, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT = 1, 6, 7, 8
 
 
 class RouteMirror:
-    """Keeps the gateway's table like the kernel's. `routes`: what was taken over, by (family, prefix, length, metric)."""
+    """Keeps the gateway's table like the kernel's. `routes`: what was taken over, by (family, prefix, length, metric).
+
+    `serial` marks its notifications.
+    """
 
     def __init__(self, server: Server, config: schema.Mirror) -> None:
         self.server = server
@@ -33,13 +38,19 @@ class RouteMirror:
         self.routes: dict[tuple[int, bytes, int, int], Any] = {}
         self.devices: dict[int, str] = {}
         self.skipped = 0
+        self.serial = next(_SERIALS)
         self.netlink = server.links.subscribe(
-            ("route", config.netns, 0), config.netns, RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE, parse_route_untrusted
+            ("route", config.netns, self.serial), config.netns, RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE, parse_route_untrusted
         )
-        self.resync()
+        try:
+            self.resync()
+        except OSError:
+            self.close()
+            raise
 
     def resync(self) -> None:
-        """Read the whole table anew and drop what is not there any more."""
+        """Read the whole table anew and drop what is not there any more. OSError."""
+        self.skipped = 0
         netlink = Netlink(self.config.netns)
         try:
             self._learn_devices(netlink)
@@ -106,8 +117,10 @@ class RouteMirror:
                 self.server.gateway.routes.remove(route)
 
     def close(self) -> None:
-        """Stop following; mirrored routes stay."""
+        """Stop following and take the mirrored routes away."""
         self.server.links.unsubscribe(self.netlink)
+        for key in list(self.routes):
+            self._remove(key)
 
 
 def _key(route: KernelRoute) -> tuple[int, bytes, int, int]:

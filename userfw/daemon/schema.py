@@ -20,7 +20,7 @@ Reader = Callable[[Any], Any]
 
 PORT_TYPES = ("tap", "tun", "packet", "pcap", "memory")
 ROUTE_TYPES = ("unicast", "blackhole", "unreachable", "prohibit")
-LOG_LEVELS = ("debug", "info", "notice", "warning", "error")
+LOG_LEVELS = {"debug": 10, "info": 20, "notice": 20, "warning": 30, "error": 40}  # by the numbers of logging
 
 
 def text(value: Any) -> str:
@@ -181,7 +181,7 @@ class Daemon:
     restore_ruleset: bool = key(flag, False)
     restore_connections: bool = key(flag, True)
     save_interval: float = key(seconds, 60.0)
-    log_level: str = key(choice(LOG_LEVELS), "info")
+    log_level: str = key(choice(tuple(LOG_LEVELS)), "info")
     batch: int = key(number(1, 64), 64)
     busy_poll_us: int = key(number(0, 10000), 0)
 

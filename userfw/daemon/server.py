@@ -123,8 +123,6 @@ class Server:
             apply(self, self.config, self.wanted)
             self.config = self.wanted
             self.assembly.restore(self.config)
-            if self.config.mirror is not None:
-                self.mirror = RouteMirror(self, self.config.mirror)
         except (ApplyError, OSError, LookupError) as error:
             await self.stop()
             if isinstance(error, OSError) and error.filename:
@@ -362,6 +360,20 @@ class Server:
         """Remove a configured route; nothing if it is gone with its device."""
         self.assembly.remove_route(route)
 
+    def tune(self, daemon: schema.Daemon) -> None:
+        """Put in force what may change while running."""
+        logging.getLogger().setLevel(schema.LOG_LEVELS[daemon.log_level])
+        self.poller.batch = daemon.batch
+        self.poller.busy_ns = daemon.busy_poll_us * 1000
+
+    def set_mirror(self, config: schema.Mirror | None) -> None:
+        """Mirror another kernel table, or none. OSError, and nothing is mirrored."""
+        if self.mirror is not None:
+            self.mirror.close()
+            self.mirror = None
+        if config is not None:
+            self.mirror = RouteMirror(self, config)
+
     def sync_local(self) -> None:
         """Give the kernel's side of TUN ports the gateway's addresses, so that services there answer to them."""
         for opened in self.ports.values():
@@ -419,7 +431,7 @@ class Server:
     def _netlink(self, tag: Any, items: list[Any] | None) -> None:
         kind, netns, serial = tag
         if kind == "route":
-            if self.mirror is not None:
+            if self.mirror is not None and self.mirror.serial == serial:
                 self.mirror.changed(items)
             return
         if self.watched.get(netns, (0, None))[0] != serial:
