@@ -226,6 +226,41 @@ def test_bulk_interval_load() -> None:
         make_set("t", 4, Clock(), SET_INTERVAL).load([Element(word(1), word(5)), Element(word(5), word(9))])
 
 
+def test_bulk_load_into_a_set_with_elements() -> None:
+    table = make_set("s", 4, Clock(), SET_INTERVAL)
+    table.add(word(5), word(9))
+    table.add(word(1000))
+    table.begin()
+    with pytest.raises(SetError):
+        table.load([Element(word(20)), Element(word(9), word(12))])
+    assert len(table) == 2
+    assert table.load([Element(word(5), word(9)), *(Element(word(n * 3 + 2000)) for n in range(3000))]) == 3000
+    assert has(table, word(2003)) and not has(table, word(2004)) and has(table, word(7)) and has(table, word(1000))
+    table.rollback()
+    assert [e.key for e in table] == [word(5), word(1000)]
+    assert not has(table, word(2003)) and has(table, word(1000))
+
+
+def test_many_ranges_need_few_groups() -> None:
+    rng = random.Random(4)
+    table = make_set("s", 8, Clock(), SET_INTERVAL, ((0, 4), (4, 2)))
+    added = []
+    while len(added) < 400:
+        low, port = rng.randrange(1 << 32), rng.randrange(60000)
+        high, last = min(low + rng.choice((0, 255, 4999)), (1 << 32) - 1), port + rng.choice((0, 77, 999))
+        try:
+            table.add(word(low) + word(port, 2) + b"\0\0", word(high) + word(last, 2) + b"\0\0")
+        except SetError:
+            continue
+        added.append((low, high, port, last))
+    for low, high, port, last in added:
+        assert has(table, word(rng.randint(low, high)) + word(rng.randint(port, last), 2) + b"\0\0")
+        assert not has(table, word(low) + word(last + 1, 2) + b"\0\0") or any(
+            a <= low <= b and c <= last + 1 <= d for a, b, c, d in added
+        )
+    assert len(table.by_mask) < 50  # type: ignore[attr-defined]
+
+
 def test_high_keys() -> None:
     table = make_set("s", 4, Clock(), SET_INTERVAL)
     table.add(b"\xff\xff\xff\xff")

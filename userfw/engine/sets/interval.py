@@ -6,6 +6,7 @@ From TOP_LIMIT elements on, a table over the first two bytes narrows the search.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -152,42 +153,58 @@ class IntervalSet(Set):
         return 0
 
     def load(self, elements: Iterable[Element]) -> int:
-        """Into an empty set: sort once, then check neighbours for overlaps; else one by one."""
+        """Many at once: checked against each other and against what is there, then sorted once. All or nothing."""
         batch = list(elements)
-        plain = all(e.key is not None for e in batch)
-        if self.n or not plain or self.journal is not None or (self.size and len(batch) > self.size):
+        if any(e.key is None for e in batch) or len(batch) * 8 < self.n or (self.size and self.n + len(batch) > self.size):
             return Set.load(self, batch)
         batch.sort(key=_bounds)
-        last = None
+        fresh = self._checked(batch)
         self.deferred = True
         try:
-            added = 0
-            for e in batch:
+            for e in fresh:
                 key, end = _bounds(e)
-                if last is not None and key <= last[1]:
-                    if (key, end) == last and e.data is None:
-                        continue
-                    raise SetError("EEXIST", f"interval overlaps with an existing one in {self.name}")
-                self._check(key, end, e.data)
                 rich = None
                 if e.exprs or self.exprs or self.data_type >= 2 or e.comment or e.userdata or e.flags:
                     rich = self._rich_for(e)
-                self._enter(key, end, e.data, e.timeout or self.timeout, e.expires or e.timeout or self.timeout, rich)
-                last = (key, end)
-                added += 1
-        except SetError:
+                lifetime = e.timeout or self.timeout
+                self._enter(key, end, e.data, lifetime, e.expires or lifetime, rich)
+        finally:
             self.deferred = False
-            self.flush()
-            raise
-        self.deferred = False
-        self.lows = bytearray(self.store.keys[: self.store.top * self.klen])
-        self.order = bytearray(self.store.top * 4)
-        for id in range(self.store.top):
-            store32(self.order, id * 4, id)
-        self.n = self.store.top
-        if self.n >= TOP_LIMIT and self.klen >= 2:
+        self._rebuild()
+        return len(fresh)
+
+    def _checked(self, batch: list[Element]) -> list[Element]:
+        """What of the sorted `batch` is new; SetError if anything overlaps."""
+        fresh = []
+        last: tuple[bytes, bytes] | None = None
+        for e in batch:
+            key, end = _bounds(e)
+            self._check(key, end, e.data)
+            if last is not None and key <= last[1]:
+                if (key, end) == last and e.data is None:
+                    continue
+                raise SetError("EEXIST", f"interval overlaps with an existing one in {self.name}")
+            last = (key, end)
+            if self.n and self._present(key, end) >= 0:
+                if self.data_type and self._data(self.match(key, end)) != e.data:
+                    raise SetError("EBUSY", f"element exists in {self.name} with other data")
+                continue
+            fresh.append(e)
+        return fresh
+
+    def _rebuild(self) -> None:
+        """The sorted arrays from the store."""
+        klen = self.klen
+        keys = bytes(self.store.keys)
+        live = self.store.live
+        ids = [id for id in range(self.store.top) if live[id] and id != self.catchall]
+        ids.sort(key=lambda id: keys[id * klen : (id + 1) * klen])
+        self.lows = bytearray(b"".join([keys[id * klen : (id + 1) * klen] for id in ids]))
+        self.order = bytearray(struct.pack(f"<{len(ids)}I", *ids))
+        self.n = len(ids)
+        self.top = bytearray()
+        if self.n >= TOP_LIMIT and klen >= 2:
             self._build_top()
-        return added
 
     def _rich_for(self, e: Element) -> Any:
         from userfw.engine.sets.elements import Rich as RichClass

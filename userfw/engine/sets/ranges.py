@@ -1,7 +1,8 @@
 """RangeSet: concatenations with ranges in any field (the job of Linux's nft_set_pipapo).
 
-Each element is cut into at most MAX_PIECES pieces with a bit mask each: a range is the union of prefixes, and what would make too
-many pieces is covered by its common prefix instead. Pieces with the same mask form a group with a hash table over the masked key.
+Each element is cut into at most MAX_PIECES pieces with a bit mask each: a range is covered by prefixes at steps of 4 bits, and what
+would make too many pieces by its common prefix instead. Pieces with the same mask form a group with a hash table over the masked
+key.
 A lookup probes each group once and then compares the candidates field by field with the element's real bounds, so the answer is
 exact
 whatever the cutting. Of several elements that contain a key, the one added first is found, as in Linux.
@@ -40,33 +41,57 @@ def prefixes(low: int, high: int, bits: int) -> list[tuple[int, int]]:
     return result
 
 
-def common(low: int, high: int, bits: int) -> tuple[int, int]:
-    """The longest prefix that covers `low` to `high`."""
-    mask = ((1 << bits) - 1) & ~((1 << (low ^ high).bit_length()) - 1)
-    return low & mask, mask
+def cover(low: int, high: int, length: int) -> dict[tuple[int, int], None]:
+    """Prefixes (value, mask) that together contain `low` to `high` of a field of `length` bytes, cut at steps of 4 bits (8 in long
+    fields) so that few different masks arise; in order, without repetition."""
+    bits = length * 8
+    full = (1 << bits) - 1
+    if low == high:
+        return {(low, full): None}
+    step = 4 if length <= 4 else 8
+    parts = prefixes(low, high, bits)
+    if len(parts) > MAX_PIECES:
+        mask = full & ~((1 << (low ^ high).bit_length()) - 1)
+        parts = [(low & mask, mask)]
+    result: dict[tuple[int, int], None] = {}
+    for value, mask in parts:
+        free = ((full ^ mask).bit_length() + step - 1) // step * step
+        coarse = full >> free << free
+        result[value & coarse, coarse] = None
+    return result
 
 
 def pieces(key: bytes, end: bytes, fields: tuple[tuple[int, int], ...]) -> list[Piece]:
-    """(masked key, mask) of every piece of the element `key` to `end`."""
-    cut = []
+    """(masked key, mask) of every piece of the element `key` to `end`; at most MAX_PIECES."""
+    cut: list[list[Piece]] = []
+    counts: list[int] = []
     for offset, length in fields:
         low = int.from_bytes(key[offset : offset + length], "big")
         high = int.from_bytes(end[offset : offset + length], "big")
-        cut.append((prefixes(low, high, length * 8), common(low, high, length * 8)))
-    counts = [len(parts) for parts, _ in cut]
-    chosen = [parts for parts, _ in cut]
+        size = (length + 3) // 4 * 4
+        parts = cover(low, high, length)
+        cut.append([(v.to_bytes(length, "big").ljust(size, b"\0"), m.to_bytes(length, "big").ljust(size, b"\0")) for v, m in parts])
+        counts.append(len(parts))
     while _product(counts) > MAX_PIECES:
         worst = counts.index(max(counts))
-        chosen[worst] = [cut[worst][1]]
+        cut[worst] = [_common(cut[worst])]
         counts[worst] = 1
-    result = []
-    for combination in itertools.product(*chosen):
-        value, mask = bytearray(len(key)), bytearray(len(key))
-        for (offset, length), (v, m) in zip(fields, combination, strict=True):
-            value[offset : offset + length] = v.to_bytes(length, "big")
-            mask[offset : offset + length] = m.to_bytes(length, "big")
-        result.append((bytes(value), bytes(mask)))
-    return result
+    if _product(counts) == 1:
+        return [(b"".join(parts[0][0] for parts in cut), b"".join(parts[0][1] for parts in cut))]
+    return [
+        (b"".join(value for value, _ in combination), b"".join(mask for _, mask in combination))
+        for combination in itertools.product(*cut)
+    ]
+
+
+def _common(parts: list[Piece]) -> Piece:
+    """The shortest prefix, in whole steps of 4 bits, that contains all `parts`."""
+    size = len(parts[0][0])
+    values = [int.from_bytes(value, "big") for value, _ in parts]
+    mask = min(int.from_bytes(m, "big") for _, m in parts)
+    while len({value & mask for value in values}) > 1:
+        mask = mask << 4 & ((1 << size * 8) - 1)
+    return (values[0] & mask).to_bytes(size, "big"), mask.to_bytes(size, "big")
 
 
 def _product(numbers: list[int]) -> int:
@@ -244,19 +269,20 @@ class RangeSet(Set):
         return found
 
     def match(self, key: bytes, end: bytes) -> cython.Py_ssize_t:
-        value, mask = pieces(key, end, self.fields)[0]
-        group: Group | None = self.by_mask.get(mask)
-        if group is None:
-            return -1
-        piece: bytearray = bytearray(value)
-        p: cython.Py_ssize_t = load32(group.heads, cython.cast(cython.Py_ssize_t, group.slot(piece, 0, self.seed)) * 4)
+        group: Group
+        store: Store = self.store
+        p: cython.Py_ssize_t
+        id: cython.Py_ssize_t
         at: cython.Py_ssize_t
-        while p:
-            at = load32(group.ids, (p - 1) * 4)
-            at = at * self.klen
-            if self.store.keys[at : at + self.klen] == key and self.store.ends[at : at + self.klen] == end:
-                return at // self.klen
-            p = load32(group.nexts, (p - 1) * 4)
+        self.scratch[: self.klen] = key
+        for group in self.groups:
+            p = load32(group.heads, cython.cast(cython.Py_ssize_t, group.slot(self.scratch, 0, self.seed)) * 4)
+            while p:
+                id = load32(group.ids, (p - 1) * 4)
+                at = id * self.klen
+                if store.same_key(id, self.scratch, 0) and store.ends[at : at + self.klen] == end:
+                    return id
+                p = load32(group.nexts, (p - 1) * 4)
         return -1
 
     def overlap(self, key: bytes, end: bytes) -> cython.Py_ssize_t:
