@@ -16,8 +16,7 @@ from lab.topology import SIDES, Out
 from . import pools
 
 FRAGMENT_IDENTS = 0x4000
-OPTIONS4 = (b"\x01\x01\x01\x00", b"\x94\x04\x00\x00", b"\x07\x07\x04\x00\x00\x00\x00\x00", b"\x44\x08\x09\x00\x00\x00\x00\x00",
-            b"\x83\x07\x04\xcb\x00\x71\x0a\x00", b"\x07\x03\x04\x00", b"\x82\x02\x00\x00")
+OPTIONS4 = (b"\x01\x01\x01\x00", b"\x94\x04\x00\x00", b"\x82\x02\x00\x00", b"\x01\x94\x04\x00\x00\x00\x00\x00")
 TCP_OPTIONS = (b"", b"", b"\2\4\5\xb4", b"\2\4\5\xb4\4\2\1\3\3\7"[:9] + b"\7\1\1", b"\1\1\x08\x0a\0\0\0\1\0\0\0\0", b"\3\3\x0e\0",
                b"\2\4\5\0", b"\x05\x0a\0\0\x03\xe8\0\0\x07\xd0\1\1", b"\2\1\1\1", b"\x08\0\0\0")
 
@@ -82,7 +81,7 @@ class Generator:
         elif roll < 0.22:
             dst = rng.choice(("255.255.255.255", "224.0.0.5", "127.0.0.1", "0.0.0.0", "240.0.0.1",
                               fam.net(other).replace(".0/24", ".255")) if fam.name == "ip" else
-                             ("ff02::1", "ff05::5", "::1", "::", "fe80::1", "2001:db8:3::"))
+                             ("ff02::1", "ff05::5", "::1", "fe80::1", "2001:db8:3::"))
         if rng.random() < 0.03:
             src = rng.choice(("0.0.0.0", "127.0.0.1", "255.255.255.255", "224.0.0.1", fam.host(other, 10), fam.host(port, 1))
                              if fam.name == "ip" else ("::", "::1", "ff02::1", "fe80::10", fam.host(other, 10)))
@@ -136,7 +135,7 @@ class Generator:
             head[4:6] = ident.to_bytes(2, "big")
             head[6:8] = b"\0\0"
             packet = bytes(head) + packet[20:]
-        size = rng.choice((8, 16, 64, 256, 512, 1024))
+        size = rng.choice((8, 16, 64, 256, 512, 1024) if version == 4 else (256, 512, 1024))
         size = max(size, (len(packet) // 12 + 7) // 8 * 8)
         if (version == 4 and packet[0] != 0x45) or len(packet) <= (20 if version == 4 else 40):
             return (packet,)

@@ -1,5 +1,5 @@
 from userfw.core.const cimport (
-    ARPHRD_LOOPBACK, IPPROTO_ICMP, IPPROTO_ICMPV6, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC, PACKET_HOST, U32_MASK,
+    ARPHRD_LOOPBACK, CT_RELATED, IPPROTO_ICMP, IPPROTO_ICMPV6, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC, PACKET_HOST, U32_MASK,
     VNET_F_NEEDS_CSUM,
 )
 from userfw.core.packet cimport Device, Packet
@@ -29,6 +29,7 @@ cdef class Icmp:
     cdef bint _from_loopback(self, Packet pkt) except? -1
     cdef bint _peer_ok(self, Dst dst, unsigned long long hi, unsigned long long lo, unsigned long long cost) except? -1
     cdef _fill(self, Packet reply, Packet pkt, int type, int code, unsigned int info, Py_ssize_t quoted)
+    cdef _attach(self, Packet reply, Packet pkt)
     cdef int _send(self, Packet reply) except -1
     cpdef bint echo4(self, Packet pkt) except? -1
     cpdef bint echo6(self, Packet pkt) except? -1

@@ -12,6 +12,7 @@ import cython
 if not cython.compiled:
     from userfw.core.const import (
         ARPHRD_LOOPBACK,
+        CT_RELATED,
         IPPROTO_ICMP,
         IPPROTO_ICMPV6,
         NFPROTO_IPV4,
@@ -92,6 +93,7 @@ class Icmp:
         tos: cython.int = (pkt.get8(l3 + 1) & 0x1E) | 0xC0
         ipv4(reply, IPPROTO_ICMP, 8 + quoted, own, source, self.router.settings.ttl, tos, self.router.next_id(), False)
         self._fill(reply, pkt, type, code, info, quoted)
+        self._attach(reply, pkt)
         return self._send(reply)
 
     def _answerable4(self, pkt: Packet, source: cython.uint) -> cython.bint:
@@ -154,6 +156,7 @@ class Icmp:
         ipv6(reply, IPPROTO_ICMPV6, 8 + quoted, own[0], own[1], hi, lo, self.router.settings.ttl, 0)
         reply.route = dst
         self._fill(reply, pkt, type, code, info, quoted)
+        self._attach(reply, pkt)
         return self._send(reply)
 
     def _answerable6(
@@ -209,6 +212,13 @@ class Icmp:
         reply.put32(reply.l4 + 4, info)
         copy_bytes(reply, reply.l4 + 8, pkt, pkt.l3, quoted)
         icmp_checksum(reply)
+
+    def _attach(self, reply: Packet, pkt: Packet) -> None:
+        """The error belongs to the connection of what it quotes, and is translated with it (Linux: nf_ct_attach)."""
+        if pkt.ct is not None:
+            reply.ct = pkt.ct
+            reply.ctinfo = CT_RELATED
+            reply.ctdir = 1 - pkt.ctdir
 
     def _send(self, reply: Packet) -> cython.int:
         self.sent += 1

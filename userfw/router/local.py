@@ -123,7 +123,7 @@ class Local:
         if not pkt.get8(pkt.l4 + 13) & TCP_RST and dst is not None and dst.type == RTN_LOCAL:
             tos: cython.int = pkt.get8(pkt.l3 + 1) if pkt.nfproto == NFPROTO_IPV4 else (pkt.get16(pkt.l3) >> 4) & 0xFF
             reply: Packet = self.router.take()
-            reset(reply, pkt, self.router.settings.ttl, tos)
+            reset(reply, pkt, self.router.settings.ttl, tos & 0xFC)  # the class of service, not what ECN says
             self.resets += 1
             self.router.local_out(reply)
             self.router.give(reply)
