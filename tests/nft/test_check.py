@@ -66,6 +66,8 @@ def the_set(text: str) -> SetBlock:
         ("inet", "meta mark 0xffffff00/24", "meta mark & 0xffffff00 == 0xffffff00"),
         ("inet", "ct mark ^ 0x23 == 0x11", "ct mark 0x00000032"),
         ("inet", "tcp dport { 22 }", "tcp dport 22"),
+        ("inet", "tcp flags { syn }", "tcp flags == syn"),
+        ("inet", "ip saddr { 1.1.1.1 counter }", "ip saddr { 1.1.1.1 counter }"),
         ("inet", "ip saddr { 10.0.0.0-10.255.255.255, 1.1.1.1 }", "ip saddr { 1.1.1.1, 10.0.0.0/8 }"),
         ("inet", "tcp dport { 10-20, 15-30, 31, 40 }", "tcp dport { 10-31, 40 }"),
         ("ip", "snat to 192.168.3.0-192.168.3.255", "snat to 192.168.3.0/24"),

@@ -191,8 +191,8 @@ class MatchChecker(SetChecker):
         choices = self.anonymous_set(right, dtype)
         if len(right.elements) == 1 and len(choices.elements) == 1:
             only = choices.elements[0].key
-            if isinstance(only, ConstantExpr | RangeExpr | PrefixExpr):
-                return self._settled(node, node.op, left, only, False)
+            if isinstance(only, ConstantExpr | RangeExpr | PrefixExpr) and not choices.elements[0].stmts:
+                return self._settled(node, op, left, only, False)
         if op == "==":
             for elem in choices.elements:
                 self.learn(left, elem.key)
