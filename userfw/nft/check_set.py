@@ -33,17 +33,14 @@ from userfw.nft.syntax import (
     SetElemExpr,
     SetExpr,
     SetRefExpr,
-    Stmt,
     SymbolExpr,
     VerdictExpr,
 )
 
 STATEFUL = (CounterStmt, QuotaStmt, LimitStmt, LastStmt, ConnlimitStmt)
-OBJECT = "object"
-"""As data type of a map: names of stateful objects."""
-OBJECT_NAME = STRING
 
 Data = Datatype | str | None
+"""What a map holds: values of a type, or stateful objects of a kind (``counter``, ``ct helper``, …); None in a set."""
 
 
 class SetChecker(ExprChecker):
@@ -319,8 +316,3 @@ def span(low: int, high: int, dtype: Datatype, loc: Location) -> Expr:
     if dtype.prefix and size & (size - 1) == 0 and low % size == 0:
         return PrefixExpr(first, dtype.width - size.bit_length() + 1, loc=loc, dtype=dtype)
     return RangeExpr(first, ConstantExpr(high, loc=loc, dtype=dtype), loc=loc, dtype=dtype)
-
-
-def stateful(stmts: list[Stmt]) -> bool:
-    """Whether all statements may stand in an element."""
-    return all(isinstance(stmt, STATEFUL) for stmt in stmts)

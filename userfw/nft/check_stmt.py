@@ -55,6 +55,7 @@ from userfw.nft.syntax import (
     ObjrefStmt,
     OptstripStmt,
     PayloadExpr,
+    PrefixExpr,
     QueueStmt,
     QuotaStmt,
     RangeExpr,
@@ -129,9 +130,6 @@ class RuleChecker(NatChecker):
     # --- counting and limits: nothing to look up
 
     def _as_it_is(self, node: Stmt) -> Stmt:
-        return node
-
-    def _counter(self, node: CounterStmt) -> Stmt:
         return node
 
     def _limit(self, node: LimitStmt) -> Stmt:
@@ -284,13 +282,11 @@ class RuleChecker(NatChecker):
         if self.family not in ("ip", "ip6"):
             fail(node, "unsupported family")
         to = self.argument(node.to, IPV4_ADDR if self.family == "ip" else IPV6_ADDR, node)
-        if not isinstance(to, ConstantExpr | MapExpr) and isinstance(to, RangeExpr | SetExpr):
-            fail(node.to, "cannot use a range here")
         self._no_range(to)
         return DupStmt(to, None if node.dev is None else self._device(node.dev, node), loc=node.loc)
 
     def _no_range(self, node: Expr) -> None:
-        if type(node).__name__ in ("RangeExpr", "PrefixExpr"):
+        if isinstance(node, RangeExpr | PrefixExpr):
             fail(node, "cannot use a range or prefix here")
 
     def _device(self, node: Expr, stmt: Stmt) -> Expr:
@@ -399,7 +395,7 @@ def _terminal(stmt: Stmt) -> bool:
 
 
 def check_one_rule(rule: RuleBlock, family: str, info: ChainInfo, resolver: Any) -> RuleBlock:
-    """A checked rule; ``check`` replaces this with its own that also makes the canonical form."""
+    """A checked rule of an anonymous chain."""
     from userfw.nft.check import check_rule
 
     return check_rule(rule, family, info, resolver)
@@ -411,7 +407,7 @@ _STATEMENTS: dict[type[Any], Callable[..., Stmt]] = {
     MangleStmt: RuleChecker._mangle,
     OptstripStmt: RuleChecker._optstrip,
     NotrackStmt: RuleChecker._as_it_is,
-    CounterStmt: RuleChecker._counter,
+    CounterStmt: RuleChecker._as_it_is,
     QuotaStmt: RuleChecker._as_it_is,
     LimitStmt: RuleChecker._limit,
     LastStmt: RuleChecker._as_it_is,

@@ -15,7 +15,6 @@ from __future__ import annotations
 from userfw.nft.datatype import Datatype
 from userfw.nft.datatype_tables import (
     ARP_OP,
-    BITMASK,
     DCCP_PKTTYPE,
     DSCP,
     ECN,
@@ -33,9 +32,6 @@ from userfw.nft.datatype_tables import (
     TCP_FLAG,
     integer,
 )
-
-BASES = ("ll", "nh", "th", "ih")
-BASE_NAMES = {"ll": "link layer", "nh": "network layer", "th": "transport layer", "ih": "payload data"}
 
 
 class Field:
@@ -63,7 +59,7 @@ class Field:
 class Protocol:
     """One protocol: its fields, in header order, and what may follow it."""
 
-    __slots__ = ("base", "by_place", "checksum", "fields", "inner", "key", "key_width", "length", "meta_key", "name", "uppers")
+    __slots__ = ("base", "by_place", "checksum", "fields", "inner", "key", "length", "meta_key", "name", "uppers")
 
     def __init__(
         self,
@@ -73,7 +69,6 @@ class Protocol:
         *,
         key: str | None = None,
         meta_key: str | None = None,
-        key_width: int = 0,
         checksum: str | None = None,
         inner: tuple[int, int, int] | None = None,
     ) -> None:
@@ -82,7 +77,6 @@ class Protocol:
         self.length = length
         self.key = key
         self.meta_key = meta_key
-        self.key_width = key_width
         self.checksum = checksum
         self.inner = inner
         """Of a tunnel: nf_tables inner type, header size in bytes, flags."""
@@ -140,13 +134,13 @@ ARP = _fields(
     ("saddr ether", 48, ETHER_ADDR), ("saddr ip", 32, IPV4_ADDR), ("daddr ether", 48, ETHER_ADDR), ("daddr ip", 32, IPV4_ADDR),
 )  # fmt: skip
 IP = _fields(
-    Protocol("ip", "nh", 160, meta_key="l4proto", key_width=8, checksum="checksum"),
+    Protocol("ip", "nh", 160, meta_key="l4proto", checksum="checksum"),
     ("version", 4), ("hdrlength", 4), ("dscp", 6, DSCP), ("ecn", 2, ECN), ("length", 16), ("id", 16),
     ("frag-off", 16, _HEX16), ("ttl", 8), ("protocol", 8, INET_PROTO), ("checksum", 16),
     ("saddr", 32, IPV4_ADDR), ("daddr", 32, IPV4_ADDR),
 )  # fmt: skip
 IP6 = _fields(
-    Protocol("ip6", "nh", 320, meta_key="l4proto", key_width=8),
+    Protocol("ip6", "nh", 320, meta_key="l4proto"),
     ("version", 4), ("dscp", 6, DSCP), ("ecn", 2, ECN), ("flowlabel", 20), ("length", 16), ("nexthdr", 8, INET_PROTO),
     ("hoplimit", 8), ("saddr", 128, IPV6_ADDR), ("daddr", 128, IPV6_ADDR),
 )  # fmt: skip
@@ -208,9 +202,9 @@ GENEVE = _fields(
     Protocol("geneve", "ih", 64, inner=(2, 8, _HDR | _LL | _NH | _TH)), (None, 16), ("type", 16, ETHER_TYPE), ("vni", 24)
 )
 
-INET = Protocol("inet", "ll", meta_key="nfproto", key_width=8)
-NETDEV = Protocol("netdev", "ll", meta_key="protocol", key_width=16)
-INET_SERVICE_LAYER = Protocol("inet-service", "nh", meta_key="l4proto", key_width=8)
+INET = Protocol("inet", "ll", meta_key="nfproto")
+NETDEV = Protocol("netdev", "ll", meta_key="protocol")
+INET_SERVICE_LAYER = Protocol("inet-service", "nh", meta_key="l4proto")
 """Whichever network layer: transport protocols in tables that see both."""
 
 _TRANSPORTS = {
@@ -245,13 +239,8 @@ PROTOCOLS: dict[str, Protocol] = {
 FAMILY_PROTOCOL: dict[str, Protocol] = {"ip": IP, "ip6": IP6, "arp": ARP, "inet": INET, "bridge": ETHER, "netdev": NETDEV}
 """What a chain of the family knows of every packet before any rule has matched."""
 
-KEY_TYPE = {"nfproto": "nf_proto", "protocol": "ether_type", "l4proto": "inet_proto"}
-
 
 def field(protocol: str, name: str) -> Field | None:
     """The row of a field by its keywords."""
     found = PROTOCOLS.get(protocol)
     return None if found is None else found.fields.get(name)
-
-
-__all__ = ["BASES", "BASE_NAMES", "BITMASK", "FAMILY_PROTOCOL", "PROTOCOLS", "Field", "Protocol", "field"]
