@@ -4,6 +4,7 @@ import pytest
 from router_lab import LAN_HOST, MACS, WAN_HOST, Lab
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (
+    HBHOptUnknown,
     ICMPv6DestUnreach,
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
@@ -11,6 +12,8 @@ from scapy.layers.inet6 import (
     ICMPv6ParamProblem,
     ICMPv6TimeExceeded,
     IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrRouting,
 )
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
@@ -207,3 +210,31 @@ def test_the_gateway_reaches_itself_by_lo() -> None:
     lab.send(bytes(IP(src="192.0.2.1", dst="198.51.100.1") / UDP(sport=9, dport=7)), "tun0")
     assert [IP(f).dst for f in lab.ports["tun0"].take()] == ["198.51.100.1"]
     assert lab.gw.lo.tx_packets == lab.gw.lo.rx_packets == 1
+
+
+def test_headers_for_the_destination_only() -> None:
+    lab = Lab()
+    flow = IPv6(src="2001:db8:1::10", dst="2001:db8:1::1")
+    lab.send(flow / IPv6ExtHdrDestOpt(options=[HBHOptUnknown(otype=0x9E, optlen=2, optdata=b"ab")]) / UDP())
+    problem = lab.one("lan")[ICMPv6ParamProblem]
+    assert (problem.code, problem.ptr) == (2, 42)
+    lab.send(flow / IPv6ExtHdrRouting(type=0, addresses=["2001:db8:2::10"]) / UDP())
+    problem = lab.one("lan")[ICMPv6ParamProblem]
+    assert (problem.code, problem.ptr) == (0, 42)
+    assert lab.drops() == {"IP_OPTIONS": 2}
+    forwarded = IPv6(src="2001:db8:1::10", dst="2001:db8:2::10")
+    lab.send(forwarded / IPv6ExtHdrDestOpt(options=[HBHOptUnknown(otype=0x9E, optlen=2, optdata=b"ab")]) / UDP())
+    assert len(lab.out()) == 1
+
+
+def test_no_reset_for_a_broadcast_frame() -> None:
+    lab = Lab()
+    lab.send(bytes(Ether(dst="ff:ff:ff:ff:ff:ff", src=LAN_HOST) / IP(src="192.0.2.10", dst="192.0.2.1") / TCP(flags="S")))
+    assert lab.out("lan") == []
+
+
+def test_a_refused_route_costs_twice() -> None:
+    lab = Lab()
+    for _ in range(10):
+        lab.send(IP(src="192.0.2.10", dst="9.9.9.9") / UDP())
+    assert len(lab.out("lan")) == 2

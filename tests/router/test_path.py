@@ -197,6 +197,44 @@ def test_options() -> None:
     assert lab.drops() == {"IP_OPTIONS": 3}
 
 
+def test_record_route_gets_our_address() -> None:
+    lab = Lab()
+    packet = IP(src="192.0.2.10", dst="198.51.100.10", ihl=7) / Raw(b"\x07\x07\x04" + bytes(5)) / UDP()
+    frame = bytearray(bytes(Ether(dst=MACS["lan"], src=LAN_HOST) / packet))
+    fix_ipv4_checksum(frame)
+    lab.send(bytes(frame))
+    out = bytearray(bytes(lab.one()))
+    assert bytes(out[34:42]) == b"\x07\x07\x08" + bytes([198, 51, 100, 1]) + b"\0"
+    before = bytes(out)
+    fix_ipv4_checksum(out)
+    assert bytes(out) == before
+
+
+def test_rejects_answer_only_what_arrived_intact() -> None:
+    class Reject(HookEntry):
+        def __init__(self, lab: Lab, type: int, code: int) -> None:
+            super().__init__(0)
+            self.lab, self.type, self.code = lab, type, code
+
+        def run(self, pkt: Packet, hook: int) -> int:
+            self.lab.gw.send_reject(pkt, hook, NFPROTO_IPV4, self.type, self.code)
+            return NF_DROP
+
+    lab = Lab()
+    flow = IP(src="192.0.2.10", dst="198.51.100.10")
+    lab.gw.set_pipeline(Pipeline({(NFPROTO_IPV4, 2): HookList(2, [Reject(lab, 1, 0)])}))
+    lab.send(flow / TCP(sport=5, dport=6, seq=9, flags="S"))
+    reset = lab.one("lan")
+    assert (reset[IP].src, reset[TCP].flags, reset[TCP].ack, reset[TCP].sport) == ("198.51.100.10", "RA", 10, 6)
+    for silent in (TCP(chksum=1), TCP(flags="R"), UDP()):
+        lab.send(flow / silent)
+        assert lab.out("lan") == []
+    lab.gw.set_pipeline(Pipeline({(NFPROTO_IPV4, 2): HookList(2, [Reject(lab, 0, 3)])}))
+    for payload, answers in ((UDP() / Raw(b"x"), 1), (UDP(chksum=1), 0), (UDP(chksum=0), 1), (ICMP(chksum=9), 0), (ICMP(type=3), 0)):
+        lab.send(flow / payload)
+        assert len(lab.out("lan")) == answers
+
+
 def test_an_exception_costs_one_packet() -> None:
     class Broken(HookEntry):
         def run(self, pkt: Packet, hook: int) -> int:

@@ -28,6 +28,8 @@ cdef class Fib:
     cdef Route _lookup_rules(
         self, int family, unsigned long long hi, unsigned long long lo, unsigned long long src_hi, unsigned long long src_lo,
         unsigned int mark, int iif, Device oif, int tos)
+    cdef bint _fits(
+        self, Dst dst, int family, unsigned long long hi, unsigned long long lo, unsigned int mark, int index) noexcept
     cpdef Dst resolve(
         self, int family, unsigned long long hi, unsigned long long lo, unsigned long long src_hi, unsigned long long src_lo,
         unsigned int mark, Device iif)

@@ -1,6 +1,6 @@
 """The forwarding information base: tables, rules, addresses, and the cache of decisions.
 
-Laws: every change bumps one generation; a Dst of an older generation is never used. The cache is a fixed number of slots, a
+Laws: every change bumps one generation; a Dst of an older generation is never used. The cache is a fixed number of slots in pairs, a
 colliding destination evicts, so hostile traffic costs lookups but never memory. IPv4 and IPv6 take the same code.
 Linux: fib_frontend.c, fib_semantics.c, fib_rules.c, ip6_route.c.
 """
@@ -28,7 +28,7 @@ if not cython.compiled:
     from userfw.router.lpm import Table, mix
     from userfw.router.types import Dst, Generation, NextHop, Route
 
-CACHE_SLOTS = 8192
+CACHE_SLOTS = 32768
 
 
 class Rule:
@@ -216,15 +216,10 @@ class Fib:
         index: cython.int = iif.index if iif is not None else 0
         slot: cython.Py_ssize_t = (mix(hi, lo, self.seed) + index * 31 + (mark if self.by_mark else 0)) & self.cache_mask
         dst: Dst | None = self.cache[slot]
-        if (
-            dst is not None
-            and dst.gen == self.generation.value
-            and dst.key_lo == lo
-            and dst.key_hi == hi
-            and dst.family == family
-            and dst.key_iif == index
-            and (dst.key_mark == mark or not self.by_mark)
-        ):
+        if dst is not None and self._fits(dst, family, hi, lo, mark, index):
+            return dst
+        dst = self.cache[slot ^ 1]
+        if dst is not None and self._fits(dst, family, hi, lo, mark, index):
             return dst
         oif: Device | None = iif if family == NFPROTO_IPV6 and _link_scoped(hi) else None
         route: Route | None = self.lookup(family, hi, lo, src_hi, src_lo, mark, index, oif, 0)
@@ -232,8 +227,22 @@ class Fib:
         dst.key_iif = index
         dst.key_mark = mark
         if not self.by_source:
+            self.cache[slot ^ 1] = self.cache[slot]
             self.cache[slot] = dst
         return dst
+
+    def _fits(
+        self, dst: Dst, family: cython.int, hi: cython.ulonglong, lo: cython.ulonglong, mark: cython.uint, index: cython.int
+    ) -> cython.bint:
+        """A cached decision is fresh and answers this question."""
+        return (
+            dst.key_lo == lo
+            and dst.key_hi == hi
+            and dst.gen == self.generation.value
+            and dst.family == family
+            and dst.key_iif == index
+            and (dst.key_mark == mark or not self.by_mark)
+        )
 
     def resolve_out(
         self,
