@@ -230,7 +230,8 @@ def test_rejects_answer_only_what_arrived_intact() -> None:
         lab.send(flow / silent)
         assert lab.out("lan") == []
     lab.gw.set_pipeline(Pipeline({(NFPROTO_IPV4, 2): HookList(2, [Reject(lab, 0, 3)])}))
-    for payload, answers in ((UDP() / Raw(b"x"), 1), (UDP(chksum=1), 0), (UDP(chksum=0), 1), (ICMP(chksum=9), 0), (ICMP(type=3), 0)):
+    cases = ((UDP() / Raw(b"x"), 1), (UDP(chksum=1), 0), (UDP(chksum=0), 1), (ICMP(chksum=9), 0), (ICMP(type=3), 0))
+    for payload, answers in cases:
         lab.send(flow / payload)
         assert len(lab.out("lan")) == answers
 

@@ -1,6 +1,6 @@
 """The forwarding information base: tables, rules, addresses, and the cache of decisions.
 
-Laws: every change bumps one generation; a Dst of an older generation is never used. The cache is a fixed number of slots in pairs, a
+Laws: every change bumps one generation; a Dst of an older generation is never used. The cache is a fixed number of slots, a
 colliding destination evicts, so hostile traffic costs lookups but never memory. IPv4 and IPv6 take the same code.
 Linux: fib_frontend.c, fib_semantics.c, fib_rules.c, ip6_route.c.
 """
