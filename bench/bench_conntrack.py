@@ -18,7 +18,6 @@ from nat_harness import Gateway, NatRange  # noqa: E402
 
 from userfw.conntrack.conn import Tuple  # noqa: E402
 from userfw.conntrack.listing import Dump, line  # noqa: E402
-from userfw.conntrack.snapshot import save  # noqa: E402
 from userfw.conntrack.table import ConnTable  # noqa: E402
 from userfw.core.clock import Clock  # noqa: E402
 
@@ -136,9 +135,6 @@ def million(count: int) -> None:
     for conn in sample:
         line(conn, clock.now)
     print(f"listing: {(time.perf_counter() - start) / len(sample) * 1e6:.1f} us a line")
-    start = time.perf_counter()
-    size = sum(len(piece) for piece in save(table))
-    print(f"snapshot: {time.perf_counter() - start:.2f} s, {size / 1e6:.0f} MB")
     start, longest = time.perf_counter(), 0
     while table.count:
         clock.now = max(clock.now, table.next_deadline())
@@ -155,11 +151,13 @@ def main() -> None:
         (tcp(LAN, SERVER, 40000, 80, ".", 6, 8), False),
     ]
     stamp = b"\x01\x01\x08\x0a" + bytes(8)
-    established("TCP segment out: lookup, window, NAT, checksums", handshake, tcp(LAN, SERVER, 40000, 80, "P.", 6, 8, data=b"x", options=stamp), False)
+    established("TCP segment out: lookup, window, NAT, checksums", handshake, tcp(LAN, SERVER, 40000, 80, "P.", 6, 8,
+    data=b"x", options=stamp), False)
     established("TCP acknowledgement in", handshake, tcp(SERVER, WAN, 80, 40000, ".", 8, 6, options=stamp), True)
     query = [(udp(LAN, SERVER, 40000, 53, b"q"), False), (udp(SERVER, WAN, 53, 40000, b"a"), True)]
     established("UDP datagram out", query, udp(LAN, SERVER, 40000, 53, b"q"), False)
-    six = [(tcp("fd00:1::5", "2001:db8:9::9", 4, 80, "S", 5), False), (tcp("2001:db8:9::9", "2001:db8::1", 80, 4, "S.", 7, 6), True)]
+    six = [(tcp("fd00:1::5", "2001:db8:9::9", 4, 80, "S", 5), False), (tcp("2001:db8:9::9", "2001:db8::1", 80, 4, "S.", 7, 6),
+    True)]
     established("TCP segment out, IPv6", six, tcp("fd00:1::5", "2001:db8:9::9", 4, 80, ".", 6, 8), False)
     new_connections("new UDP connection, no rule", lambda n: udp(LAN, SERVER, n + 1024, 53), False)
     new_connections("new UDP connection, masquerade (rule in Python)", lambda n: udp(LAN, SERVER, n + 1024, 53), True)

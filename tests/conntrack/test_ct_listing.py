@@ -1,8 +1,6 @@
-"""What users see of the table, and the table as bytes."""
+"""What users see of the table."""
 
 from __future__ import annotations
-
-import ipaddress
 
 import pytest
 from ct_build import echo, tcp, udp
@@ -10,8 +8,8 @@ from ct_harness import SECOND, Lab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userfw.conntrack import listing, snapshot
-from userfw.conntrack.listing import Dump, Filter, as_dict, change, create, delete, event_line, line
+from userfw.conntrack import listing
+from userfw.conntrack.listing import Dump, change, create, event_line, line
 
 A, B = "10.0.1.1", "10.0.2.2"
 
@@ -51,37 +49,6 @@ def test_event_lines() -> None:
         "src=10.0.2.2 dst=10.0.1.1 sport=2 dport=1"
     )
     assert lines[1].startswith("[DESTROY] udp      17 src=10.0.1.1 dst=10.0.2.2 sport=1 dport=2 packets=1 bytes=28 [UNREPLIED]")
-
-
-def test_dict() -> None:
-    lab = Lab()
-    lab.send(udp(A, B, 1, 2))
-    d = as_dict(lab.conns()[0], lab.clock.now)
-    assert d["original"] == {"src": A, "dst": B, "sport": 1, "dport": 2, "packets": 1, "bytes": 28}
-    assert d["status"] == ["CONFIRMED"] and d["timeout"] == 30
-
-
-def test_filters() -> None:
-    lab = Lab()
-    for n in range(5):
-        lab.send(udp(A, B, 1000 + n, 53))
-    lab.send(tcp(A, B, 7, 80, "S"))
-    lab.send(udp("fd00::1", "fd00::2", 1, 2))
-    lab.conns()[0].mark = 0x10
-
-    def count(**kw: object) -> int:
-        return len(list(Dump(lab.table, Filter(**kw))))  # type: ignore[arg-type]
-
-    assert count() == 7 and count(l4proto=17) == 6 and count(family=10) == 1
-    assert count(sport=1003) == 1 and count(dport=53) == 5 and count(state="syn_sent") == 1
-    assert count(orig_src=ipaddress.ip_network("10.0.1.0/24")) == 6
-    assert count(orig_dst=ipaddress.ip_network("fd00::/16")) == 1
-    assert count(mark=0x10, mark_mask=0xF0) == 1 and count(mark=0) == 6 and count(unreplied=True) == 7
-    assert count(any_nat=True) == 0 and count(status=8) == 7 and count(status=4) == 0
-    with pytest.raises(ValueError, match="NONSENSE"):
-        Filter(state="nonsense")
-    assert sum(delete(lab.table, Filter(l4proto=17))) == 6 and lab.table.count == 1
-    assert sum(delete(lab.table)) == 1
 
 
 def test_change_and_create() -> None:
@@ -127,38 +94,3 @@ def test_a_dump_neither_repeats_nor_loses_while_the_table_changes(count: int, bu
     while (found := dump.next(budget)) is not None:
         seen += [c.orig.src_lo for c in found]
     assert len(seen) == len(set(seen)) and set(range(count)) <= set(seen)
-
-
-def test_snapshot_and_back() -> None:
-    lab = Lab()
-    lab.send(tcp(A, B, 40000, 80, "S", 100, options=b"\x03\x03\x07\x01"))
-    lab.send(tcp(B, A, 80, 40000, "S.", 500, 101, options=b"\x03\x03\x08\x01"))
-    lab.send(tcp(A, B, 40000, 80, ".", 101, 501))
-    lab.send(udp("fd00::1", "fd00::2", 1, 2, b"x"))
-    (conn,) = [c for c in lab.conns() if c.orig.l4proto == 6]
-    conn.mark, conn.labels_lo, conn.masq_index, conn.status = 7, 5, 3, conn.status | 0x1B0
-    data = b"".join(snapshot.save(lab.table, {3: "wan"}.get))
-    other = Lab()
-    other.clock.now = 5 * SECOND
-    assert sum(snapshot.load(other.table, data, {"wan": 9}.get)) == 2
-    (back,) = [c for c in other.conns() if c.orig.l4proto == 6]
-    assert line(back, other.clock.now) == line(conn, lab.clock.now)
-    assert (back.mark, back.labels_lo, back.masq_index, back.td_scale) == (7, 5, 9, [7, 8])
-    assert other.state(tcp(B, A, 80, 40000, "P.", 501, 101, data=b"x" * 50)) == "established"
-    assert other.state(tcp(A, B, 40000, 80, ".", 101, 551)) == "established"
-    # a device that is gone takes its masqueraded connections with it; entering twice changes nothing
-    assert sum(snapshot.load(Lab().table, data)) == 1
-    assert sum(snapshot.load(other.table, data, {"wan": 9}.get)) == 0
-    for bad in (b"", data[:-1], b"x" + data[1:]):
-        with pytest.raises(ValueError, match="snapshot"):
-            snapshot.load(Lab().table, bad)
-
-
-@given(st.binary(min_size=196, max_size=196))
-@settings(max_examples=200, deadline=None)
-def test_snapshot_rows_of_any_bytes(row: bytes) -> None:
-    lab = Lab()
-    head = b"".join(snapshot.save(lab.table))
-    sum(snapshot.load(lab.table, head + row))
-    for conn in lab.conns():
-        line(conn, lab.clock.now)

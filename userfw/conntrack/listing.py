@@ -1,4 +1,4 @@
-"""What users see of the table: listings as `conntrack -L` and `-E` print them, dicts for JSON, filters, and changes by hand.
+"""What users see of the table: a connection as `conntrack -L` and `-E` print it, a walk over all of them, and changes by hand.
 
 Laws: a listing walks the table a slice at a time (`Dump.next`), so a million connections never stall the packets; growing
 between slices
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
 from typing import Any
 
 from userfw.conntrack.conn import Conn, Tuple
@@ -40,23 +39,6 @@ SCTP_STATES = (
     "HEARTBEAT_SENT",
     "HEARTBEAT_ACKED",
 )
-STATUS = {
-    "EXPECTED": 1,
-    "SEEN_REPLY": 2,
-    "ASSURED": 4,
-    "CONFIRMED": 8,
-    "SRC_NAT": 16,
-    "DST_NAT": 32,
-    "SEQ_ADJUST": 64,
-    "SRC_NAT_DONE": 128,
-    "DST_NAT_DONE": 256,
-    "DYING": 512,
-    "FIXED_TIMEOUT": 1024,
-    "HELPER": 8192,
-    "OFFLOAD": 16384,
-    "HW_OFFLOAD": 32768,
-}
-
 
 def address_text(hi: int, lo: int, l3num: int) -> str:
     """An address as text."""
@@ -160,43 +142,6 @@ def event_line(events: int, conn: Conn, now: int, *, acct: bool = True, ident: b
     return f"{kind:>9} " + line(conn, now, acct=False, ident=ident, dump=False)
 
 
-def _tuple_dict(conn: Conn, t: Tuple, direction: int, acct: bool) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "src": address_text(t.src_hi, t.src_lo, t.l3num),
-        "dst": address_text(t.dst_hi, t.dst_lo, t.l3num),
-    }
-    if t.l4proto in (1, 58):
-        result |= {"type": t.dport >> 8, "code": t.dport & 255, "id": t.sport}
-    elif _key(t):
-        result |= {"sport": t.sport, "dport": t.dport}
-    if acct:
-        result |= {"packets": conn.packets[direction], "bytes": conn.bytes[direction]}
-    return result
-
-
-def as_dict(conn: Conn, now: int, *, acct: bool = True) -> dict[str, Any]:
-    """One connection for JSON. `timeout` in seconds; `status` a list of names; `labels` bit numbers."""
-    labels = conn.labels_hi << 64 | conn.labels_lo
-    result: dict[str, Any] = {
-        "id": conn.id,
-        "family": FAMILIES[conn.orig.l3num],
-        "protocol": PROTOCOLS.get(conn.orig.l4proto, str(conn.orig.l4proto)),
-        "timeout": max(conn.timeout - now, 0) // NSEC,
-        "state": state_name(conn),
-        "status": [name for name, bit in STATUS.items() if conn.status & bit],
-        "original": _tuple_dict(conn, conn.orig, 0, acct),
-        "reply": _tuple_dict(conn, conn.reply, 1, acct),
-        "mark": conn.mark,
-        "zone": conn.zone,
-        "labels": [bit for bit in range(128) if labels >> bit & 1],
-        "helper": conn.helper.name if conn.helper is not None else None,
-        "timeout_policy": conn.policy.name if conn.policy is not None else None,
-        "offload": "hardware" if conn.status & 0x8000 else "software" if conn.status & 0x4000 else None,
-        "age": (now - conn.start) / NSEC,
-    }
-    return {key: value for key, value in result.items() if value is not None}
-
-
 def expectation_line(e: Expectation, now: int) -> str:
     """One expectation as `conntrack -L expect` prints it."""
     t = e.tuple
@@ -214,156 +159,13 @@ def _ones(t: Tuple) -> int:
     return 0xFFFFFFFF if t.l3num == 2 else (1 << 64) - 1
 
 
-# -- filters
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-@dataclass
-class Filter:
-    """Which connections a command means; None: any. Addresses are networks; `status` names must all be set; `*_nat`:
-    translated so."""
-
-    family: int | None = None
-    l4proto: int | None = None
-    orig_src: Network | None = None
-    orig_dst: Network | None = None
-    reply_src: Network | None = None
-    reply_dst: Network | None = None
-    sport: int | None = None
-    dport: int | None = None
-    reply_sport: int | None = None
-    reply_dport: int | None = None
-    icmp_type: int | None = None
-    icmp_code: int | None = None
-    icmp_id: int | None = None
-    state: str | None = None
-    status: int = 0
-    unreplied: bool = False
-    mark: int | None = None
-    mark_mask: int = 0xFFFFFFFF
-    zone: int | None = None
-    orig_zone: int | None = None
-    reply_zone: int | None = None
-    label: int = 0
-    src_nat: bool = False
-    dst_nat: bool = False
-    any_nat: bool = False
-    ident: int | None = None
-    _checks: list[Callable[[Conn], bool]] = field(default_factory=list, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Keep a check for each condition given; ValueError for a state that no protocol has."""
-        if self.state is not None:
-            self.state = self.state.upper()
-            if self.state not in TCP_STATES and self.state not in SCTP_STATES:
-                raise ValueError(f"no protocol has a state {self.state}")
-        self._checks = [
-            getattr(self, f"_match_{f.name}")
-            for f in fields(self)
-            if f.init and f.name != "mark_mask" and not self._void(f.name)
-        ]
-
-    def _void(self, name: str) -> bool:
-        value = getattr(self, name)
-        return value is None or value is False or (name in ("status", "label") and value == 0)
-
-    def matches(self, conn: Conn) -> bool:
-        """Whether `conn` is meant."""
-        return all(check(conn) for check in self._checks)
-
-    def _match_family(self, c: Conn) -> bool:
-        return c.orig.l3num == self.family
-
-    def _match_l4proto(self, c: Conn) -> bool:
-        return c.orig.l4proto == self.l4proto
-
-    def _match_orig_src(self, c: Conn) -> bool:
-        return _within(self.orig_src, c.orig.l3num, c.orig.src_hi, c.orig.src_lo)
-
-    def _match_orig_dst(self, c: Conn) -> bool:
-        return _within(self.orig_dst, c.orig.l3num, c.orig.dst_hi, c.orig.dst_lo)
-
-    def _match_reply_src(self, c: Conn) -> bool:
-        return _within(self.reply_src, c.orig.l3num, c.reply.src_hi, c.reply.src_lo)
-
-    def _match_reply_dst(self, c: Conn) -> bool:
-        return _within(self.reply_dst, c.orig.l3num, c.reply.dst_hi, c.reply.dst_lo)
-
-    def _match_sport(self, c: Conn) -> bool:
-        return c.orig.sport == self.sport and c.orig.l4proto not in (1, 58)
-
-    def _match_dport(self, c: Conn) -> bool:
-        return c.orig.dport == self.dport and c.orig.l4proto not in (1, 58)
-
-    def _match_reply_sport(self, c: Conn) -> bool:
-        return c.reply.sport == self.reply_sport and c.orig.l4proto not in (1, 58)
-
-    def _match_reply_dport(self, c: Conn) -> bool:
-        return c.reply.dport == self.reply_dport and c.orig.l4proto not in (1, 58)
-
-    def _match_icmp_type(self, c: Conn) -> bool:
-        return c.orig.l4proto in (1, 58) and c.orig.dport >> 8 == self.icmp_type
-
-    def _match_icmp_code(self, c: Conn) -> bool:
-        return c.orig.l4proto in (1, 58) and c.orig.dport & 255 == self.icmp_code
-
-    def _match_icmp_id(self, c: Conn) -> bool:
-        return c.orig.l4proto in (1, 58) and c.orig.sport == self.icmp_id
-
-    def _match_state(self, c: Conn) -> bool:
-        return state_name(c) == self.state
-
-    def _match_status(self, c: Conn) -> bool:
-        return c.status & self.status == self.status
-
-    def _match_unreplied(self, c: Conn) -> bool:
-        return not c.status & 2
-
-    def _match_mark(self, c: Conn) -> bool:
-        return c.mark & self.mark_mask == self.mark
-
-    def _match_zone(self, c: Conn) -> bool:
-        return c.zone == self.zone
-
-    def _match_orig_zone(self, c: Conn) -> bool:
-        return c.orig.zone == self.orig_zone
-
-    def _match_reply_zone(self, c: Conn) -> bool:
-        return c.reply.zone == self.reply_zone
-
-    def _match_label(self, c: Conn) -> bool:
-        return (c.labels_hi << 64 | c.labels_lo) & self.label == self.label
-
-    def _match_src_nat(self, c: Conn) -> bool:
-        return bool(c.status & 16)
-
-    def _match_dst_nat(self, c: Conn) -> bool:
-        return bool(c.status & 32)
-
-    def _match_any_nat(self, c: Conn) -> bool:
-        return bool(c.status & 48)
-
-    def _match_ident(self, c: Conn) -> bool:
-        return c.id == self.ident
-
-
-def _within(network: Network | None, l3num: int, hi: int, lo: int) -> bool:
-    assert network is not None
-    if (network.version == 4) != (l3num == 2):
-        return False
-    bits = 32 if l3num == 2 else 128
-    shift = bits - network.prefixlen
-    return (hi << 64 | lo) >> shift == int(network.network_address) >> shift
-
-
 # -- walking and changing
 
 
 class Dump:
     """A walk over all connections that match, a slice at a time."""
 
-    def __init__(self, table: ConnTable, wanted: Filter | None = None) -> None:
+    def __init__(self, table: ConnTable, wanted: Callable[[Conn], bool] | None = None) -> None:
         self.table = table
         self.wanted = wanted
         self.base = 0
@@ -384,21 +186,12 @@ class Dump:
             self.base += 1
             steps += 1
             seen += len(members)
-            result += members if self.wanted is None else [c for c in members if self.wanted.matches(c)]
+            result += members if self.wanted is None else [c for c in members if self.wanted(c)]
         return result
 
     def __iter__(self) -> Iterator[Conn]:
         while (found := self.next()) is not None:
             yield from found
-
-
-def delete(table: ConnTable, wanted: Filter | None = None) -> Iterator[int]:
-    """Destroy what matches (`conntrack -D`, without a filter `-F`); yields how many after each slice."""
-    dump = Dump(table, wanted)
-    while (found := dump.next()) is not None:
-        for conn in found:
-            table.destroy(conn)
-        yield len(found)
 
 
 def change(table: ConnTable, conn: Conn, changes: Mapping[str, Any]) -> None:

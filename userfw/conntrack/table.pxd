@@ -29,7 +29,6 @@ cdef enum:
 cdef class ConnObserver:
     # Told of the end of every connection that carries state of another room (a NAT mapping by source, a flowtable entry).
     cpdef int destroyed(self, Conn conn) except -1
-    cpdef int restored(self, Conn conn) except -1
 
 @cython.final
 cdef class Stats:

@@ -60,10 +60,6 @@ class ConnObserver:
         """`conn` has left the table and carries a NAT mapping (IPS_SRC_NAT) or a flow (`conn.flow`): forget it."""
         return 0
 
-    def restored(self, conn: Conn) -> cython.int:
-        """`conn` has come back from a snapshot."""
-        return 0
-
 
 class Stats:
     """Counters, named as in `conntrack -S`. `delete` counts connections removed for any reason."""

@@ -309,7 +309,7 @@ class Tcp:
             conn.td_maxwin[direction] = 0
             conn.td_maxack[direction] = 0
             conn.td_scale[direction] = 0
-            conn.td_flags[direction] = 0
+            conn.td_flags[direction] &= TCP_F_BE_LIBERAL
             return VERDICT_GO_ON
         conn.last_index = self.event
         conn.last_dir = direction

@@ -18,7 +18,6 @@ cdef class SourceIndex(ConnObserver):
     cpdef Conn first(self, Tuple orig)
     cpdef Conn after(self, Conn conn, Tuple orig)
     cpdef int destroyed(self, Conn conn) except -1
-    cpdef int restored(self, Conn conn) except -1
     cdef unsigned int _hash(self, Tuple t) noexcept
     cdef Py_ssize_t _index(self, unsigned int hash) noexcept
     cdef int _grow(self) except -1

@@ -93,12 +93,6 @@ class SourceIndex(ConnObserver):
             at = at.src_next
         return at
 
-    def restored(self, conn: Conn) -> cython.int:
-        """Remember the mapping again."""
-        if conn.status & IPS_SRC_NAT:
-            self.add(conn)
-        return 0
-
     def destroyed(self, conn: Conn) -> cython.int:
         """Forget `conn`."""
         if not conn.status & IPS_SRC_NAT:
