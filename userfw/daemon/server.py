@@ -52,6 +52,7 @@ from userfw.ruleset.service import UsageError
 log = logging.getLogger("userfw")
 
 SLICE_NS = 2_000_000
+ARM_SECONDS = 0.005
 SWITCH_SECONDS = 0.0005  # how long another thread may keep the interpreter from the packet loop
 QUIET_PACKETS = 1000  # fewer than this in a second: a moment to collect garbage
 
@@ -89,6 +90,7 @@ class Server:
         self.stopping = asyncio.Event()
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0
+        self.arming = False
         self.loop: asyncio.AbstractEventLoop | None = None
         self.lock_fd = -1
         self.running = False
@@ -203,6 +205,13 @@ class Server:
 
     def _on_ready(self) -> None:
         self.poller.run(SLICE_NS)
+        if not self.arming:
+            self.arming = True
+            self.loop.call_later(ARM_SECONDS, self._arm_soon)  # type: ignore[union-attr]
+
+    def _arm_soon(self) -> None:
+        """Deadlines that packets set are looked for a little later, so that a busy loop does not ask at each wake-up."""
+        self.arming = False
         self._arm()
 
     def _arm(self) -> None:
