@@ -173,3 +173,15 @@ async def test_a_dead_daemons_socket_is_taken(tmp_path: Path) -> None:
 async def test_an_unknown_group_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LookupError):
         await ControlServer(answer).start(str(tmp_path / "x.sock"), group="no-such-group-here")
+
+
+def test_every_command_is_documented() -> None:
+    import userfw.daemon.server  # noqa: F401 (brings all commands)
+    from userfw.daemon.commands import REGISTRY
+    from userfw.daemon.connections import Filter
+
+    text = (Path(__file__).parents[2] / "docs" / "control-socket.md").read_text()
+    for name, (kind, _) in REGISTRY.items():
+        [row] = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        assert all(f"`{field}`" in row for field in kind.__struct_fields__), row
+    assert all(f"`{field}`" in text for field in Filter.__struct_fields__)
