@@ -273,8 +273,14 @@ async def _list(server: Server, args: ListArgs, stream: Stream) -> Any:
     return {"entries": entries, "total": table_of(server).count}
 
 
-@command("conntrack.count", ListArgs)
-async def _count(server: Server, args: ListArgs, stream: Stream) -> Any:
+class FilterArgs(msgspec.Struct, forbid_unknown_fields=True):
+    """`filter`: which entries."""
+
+    filter: Filter = Filter()
+
+
+@command("conntrack.count", FilterArgs)
+async def _count(server: Server, args: FilterArgs, stream: Stream) -> Any:
     if args.filter == Filter():
         return {"count": table_of(server).count, "max": table_of(server).settings.max}
     test = compile_filter(args.filter)
@@ -284,8 +290,8 @@ async def _count(server: Server, args: ListArgs, stream: Stream) -> Any:
     return {"count": count, "max": table_of(server).settings.max}
 
 
-@command("conntrack.delete", ListArgs)
-async def _delete(server: Server, args: ListArgs, stream: Stream) -> Any:
+@command("conntrack.delete", FilterArgs)
+async def _delete(server: Server, args: FilterArgs, stream: Stream) -> Any:
     test = compile_filter(args.filter)
     deleted: list[dict[str, Any]] = []
     async for conns in walk(server, test):
