@@ -6,7 +6,7 @@ import struct
 import sys
 
 import pytest
-from ct_build import address, echo, icmp, ip, packet, tcp, udp
+from ct_build import address, csum, echo, icmp, ip, packet, pseudo, tcp, udp
 from ct_harness import SECOND, Lab
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -478,3 +478,14 @@ def test_gre_and_generic() -> None:
     assert lab.state(ip(A, B, 99, b"anything")) == "new"
     assert lab.table.count == 2
     assert address(A) in bytes(packet(ip(A, B, 99, b"")).data[:200])
+
+
+def test_udplite_with_a_right_checksum_is_tracked() -> None:
+    """Linux sums UDP-Lite's pseudo-header with UDP's protocol number and so refuses every right one (docs/differences.md)."""
+    segment = struct.pack("!HHHH", 1000, 53, 8, 0) + b"damage me"
+    check = csum(pseudo(A, B, 136, len(segment)) + segment[:8])
+    lab = Lab()
+    data = ip(A, B, 136, segment[:6] + struct.pack("!H", check) + segment[8:])
+    assert lab.state(data) == "new"
+    assert lab.state(data[:-1] + b"?") == "new"  # not covered
+    assert Lab().state(data[:26] + b"\0\0" + data[28:]) == "invalid"

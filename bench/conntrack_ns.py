@@ -1,6 +1,6 @@
 """Nanoseconds per packet of conntrack and NAT on prebuilt packets; the figures docs speak of come from here.
 
-Run: python bench/bench_conntrack.py [connections]. Each figure is the best of several rounds, the loop's own cost subtracted.
+Run: python bench/conntrack_ns.py [connections]. Each figure is the best of several rounds, the loop's own cost subtracted.
 """
 
 from __future__ import annotations
