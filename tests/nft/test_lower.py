@@ -91,6 +91,12 @@ def test_instructions(text: str, wanted: list[str]) -> None:
     assert lines(text) == wanted
 
 
+def test_the_link_type_is_asked_of_the_input_device_in_output_hooks_too() -> None:
+    chain = ChainInfo("t", "c", type="filter", hook="output")
+    checked = check_rule(parse_rule("ether type ip accept"), "inet", chain, NothingThere())
+    assert lower_rule(checked, "inet").render()[:2] == ["[ meta load iiftype => reg 1 ]", "[ cmp eq reg 1 0x00000001 ]"]
+
+
 @pytest.mark.parametrize(
     ("text", "write"),
     [

@@ -188,11 +188,8 @@ class LoadChecker:
         self._ask_payload(node, known, key, number)
 
     def _device_type(self, node: Expr) -> None:
-        key = "oiftype" if self.chain.hook in ("output", "postrouting", "egress") and self._no_input() else "iiftype"
-        self._ask_meta(node, key, 1)
-
-    def _no_input(self) -> bool:
-        return self.chain.hook in ("output", "postrouting")
+        """The link type is asked of the input device, in output hooks too."""
+        self._ask_meta(node, "iiftype", 1)
 
     def _depend(self, node: Expr, protocol: proto.Protocol) -> None:
         """Nothing is known at this base: ask what lies below."""
