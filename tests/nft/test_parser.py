@@ -201,3 +201,9 @@ def test_empty_members_are_skipped_as_in_nft() -> None:
     assert parse_rule("tcp dport { 1, , 2, , }") == parse_rule("tcp dport { 1, 2 }")
     errors("add rule t c tcp dport { , 1 }")
     errors("add rule t c tcp dport { }")
+
+
+def test_an_empty_set_is_for_named_sets_only() -> None:
+    assert parse("define e = { }\nadd set t s { type mark; elements = $e; }\nadd rule t c mark { $e, 1 }")
+    for use in ("tcp dport $e", "mark set mark map $e", "tcp dport vmap $e"):
+        assert "Set is empty" in errors(f"define e = {{ }}\nadd rule t c {use}\n")[0]

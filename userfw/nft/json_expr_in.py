@@ -118,7 +118,10 @@ class JsonExprParser:
         return s.ConcatExpr([self.expr(item) for item in body], loc=JSON_LOC)
 
     def _set(self, body: Json) -> s.Expr:
-        return s.SetExpr(self.elements(body), loc=JSON_LOC)
+        elements = self.elements(body)
+        if not elements:
+            raise fail("Set is empty")
+        return s.SetExpr(elements, loc=JSON_LOC)
 
     def elements(self, body: Json) -> list[s.SetElemExpr]:
         """Elements of a set or map: one, or a list."""
@@ -222,6 +225,8 @@ class JsonExprParser:
 
     def _exthdr(self, body: Json) -> s.Expr:
         name, field = self._named(body, "exthdr", kw.EXTHDRS)
+        if field is None and name not in kw.EXTHDR_EXISTS:
+            raise fail(f"exthdr: property 'field' is missing for '{name}'")
         if field in ("addr", "sid"):
             field = f"{field}[{optional_number(body, 'offset', 'exthdr', 256) or 0}]"
         return s.ExthdrExpr(name, field, loc=JSON_LOC)

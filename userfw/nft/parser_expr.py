@@ -187,14 +187,20 @@ class ExprParser(ParserBase):
             return self.parse_set()
         if kind == "@":
             return self.parse_set_reference()
-        return self.parse_list(VALUE)
+        return self._not_empty(self.parse_list(VALUE))
+
+    def _not_empty(self, expr: Expr) -> Expr:
+        """Refuse the empty set that a variable may hold."""
+        if isinstance(expr, SetExpr) and not expr.elements:
+            raise self.fail("Set is empty", expr.loc)
+        return expr
 
     def parse_argument(self) -> Expr:
         """The value given to a statement (``stmt_expr``): loads, values, operators, a map of them."""
         start = self.tok[2]
         if self.tok[0] == "{":
             return self.parse_set()
-        expr = self.parse_list(ANY)
+        expr = self._not_empty(self.parse_list(ANY))
         if self.word == "map":
             return self.parse_map_tail(expr, start)
         return expr
@@ -213,7 +219,7 @@ class ExprParser(ParserBase):
             return self.parse_set_reference()
         if self.tok[0] == "$":
             start = self.tok[2]
-            return replace(self.variable(), loc=self.span(start))
+            return self._not_empty(replace(self.variable(), loc=self.span(start)))
         raise self.unexpected("'{' or @")
 
     def parse_set_reference(self) -> SetRefExpr:
