@@ -296,7 +296,8 @@ table ip t {
     head = f"trace id {ident} ip t"
     assert lines[0].startswith(
         f'{head} f packet: iif "lan" oif "wan" ether saddr 02:00:00:00:01:10 ether daddr 02:00:00:00:00:01 ip saddr 192.0.2.10 '
-        "ip daddr 198.51.100.10 ip dscp cs0 ip ecn not-ect ip ttl 63 ip id 1 ip length 38 udp sport 1000 udp dport 53 udp length 18 "
+        "ip daddr 198.51.100.10 ip dscp cs0 ip ecn not-ect ip ttl 63 ip id 1 ip length 38 "
+        "udp sport 1000 udp dport 53 udp length 18 "
     )
     assert lines[1:] == [
         f"{head} f rule ip protocol udp meta nftrace set 1 (verdict continue)",
