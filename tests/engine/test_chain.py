@@ -11,7 +11,7 @@ from userfw.core.drop import DropReason
 from userfw.engine.bind import TableScope, check_loops
 from userfw.engine.chain import BaseChain, Chain
 from userfw.engine.expr import Expr
-from userfw.engine.expressions import Cmp, Counter, Immediate, ImmediateVerdict, Meta, MetaSet, Notrack, Payload
+from userfw.engine.expressions import Cmp, Counter, Immediate, ImmediateVerdict, Meta, MetaSet, Payload, Tproxy
 from userfw.engine.rule import Rule
 from userfw.engine.trace import TraceSink
 
@@ -118,9 +118,9 @@ def test_depth_and_loops() -> None:
 def test_illegal_expression_for_the_hook() -> None:
     scope = TableScope()
     (a,) = chains("a", scope)
-    fill(a, scope, (Notrack(),))
+    fill(a, scope, (Tproxy("ip", None, 8),))
     input_chain = base(Double(), [(V("jump", "a"),)], scope, hook=1)
-    with pytest.raises(ValueError, match="notrack"):
+    with pytest.raises(ValueError, match="tproxy"):
         check_loops([input_chain.chain, a])
     check_loops([base(Double(), [(V("jump", "a"),)], scope, hook=0).chain, a])
 

@@ -8,6 +8,7 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from userfw.nft import syntax as s
@@ -233,6 +234,8 @@ def _flow(stmt: s.FlowStmt, style: Style) -> str:
 
 
 def _with_stmts(elem: s.SetElemExpr, stmts: list[s.Stmt], style: Style) -> str:
+    """The element of a dynamic set; its statements are a pattern and have no state (libnftables: set_stmt_print)."""
+    style = replace(style, stateless=True)
     return " ".join([format_expr(elem, style), *(format_stmt(stmt, style) for stmt in stmts)])
 
 

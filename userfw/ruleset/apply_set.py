@@ -48,7 +48,7 @@ def _same(old: SetBlock, new: SetBlock) -> bool:
 
     if facts(old) != facts(new) or set(old.flags) != set(new.flags):
         return False
-    return new.size in (None, old.size) and (new.policy or "performance") == (old.policy or "performance")
+    return new.size in (None, old.size)
 
 
 def delete_set(draft: Draft, command: Command) -> None:

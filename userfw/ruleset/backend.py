@@ -36,6 +36,12 @@ class Backend(Protocol):
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         """What the engine's set will hold for one element."""
 
+    def set_size(self, entry: Set) -> None:
+        """Tell the engine of a new size."""
+
+    def reserve(self, draft: Draft, entry: Set, overlay: Overlay, element: Element) -> None:
+        """Refuse an element of concatenated ranges that overlaps another (EEXIST)."""
+
     def fill(self, entry: Set, overlay: Overlay) -> None:
         """Put the elements of a new set into its `engine`."""
 
@@ -84,6 +90,12 @@ class ModelBackend:
 
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         return None
+
+    def set_size(self, entry: Set) -> None:
+        pass
+
+    def reserve(self, draft: Draft, entry: Set, overlay: Overlay, element: Element) -> None:
+        pass
 
     def fill(self, entry: Set, overlay: Overlay) -> None:
         pass

@@ -19,7 +19,7 @@ from userfw.ruleset.elements import Element, Elements, Overlay
 from userfw.ruleset.events import Event
 from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Ruleset, Set, Table
 from userfw.ruleset.problems import refused
-from userfw.ruleset.references import element_refs, meter_set, set_refs, survey
+from userfw.ruleset.references import DYNAMIC_SIZE, element_refs, meter_set, set_refs, survey
 from userfw.ruleset.validate import check_refs
 
 
@@ -183,6 +183,8 @@ class Draft:
         chain = self.edit_chain(table, chain)
         found = survey(node)
         self._meters(table, found.meters)
+        for name in found.updates:
+            self._make_dynamic(table, name, loc)
         bound = [self._bind(table, verdict) for verdict in found.bound]
         table.hgenerator += found.anonymous
         refs = found.uses
@@ -200,8 +202,29 @@ class Draft:
         """The sets that `meter NAME { … }` statements bring along."""
         for item in meters:
             if item.name not in table.sets:
-                entry = self.new_set(table, meter_set(item))
-                self.emit("add", entry.kind, table, entry.name, entry.node, entry.handle)
+                self.new_set(table, meter_set(item))
+
+    def _make_dynamic(self, table: Table, name: str, loc: Location) -> None:
+        """A rule updates a set. Its elements are the engine's from now on; one that is new is declared dynamic, as nft does;
+        one without a size gets one (Linux: nft_dynset_init)."""
+        entry = table.sets.get(name)
+        if entry is None:
+            return
+        node = entry.node
+        if "interval" in node.flags:
+            raise refused(errno.EOPNOTSUPP, loc)
+        if "dynamic" in node.flags and node.size is not None:
+            return
+        new = id(entry.elements) in self.new_sets
+        flags = (*node.flags, "dynamic") if new and "dynamic" not in node.flags else node.flags
+        other = Set(entry.handle, replace(node, flags=flags, size=node.size or DYNAMIC_SIZE), Elements(live=True), entry.engine)
+        table.sets[name] = other
+        if new:
+            self.new_sets.add(id(other.elements))
+        before = self.overlays.pop(id(entry.elements), None)
+        if before is not None:
+            self.overlays[id(other.elements)] = table, other, before[2].moved(other.elements)
+        self.after.append(lambda: self.backend.set_size(other))
 
     def _bind(self, table: Table, verdict: Any) -> Chain:
         block: ChainBlock = verdict.block
@@ -225,6 +248,10 @@ class Draft:
             for inner in bound.rules:
                 table.unuse(inner.refs)
             table.chains.pop(bound.name, None)
+        for ref in rule.refs:
+            entry = table.sets.get(ref.name) if ref.kind == "set" else None
+            if entry is not None and entry.node.meter and not table.uses.get(ref):
+                del table.sets[entry.name]  # a meter's set goes with its rule
         if not chain.binding:
             self.emit("delete", "rule", table, chain.name, rule, rule.handle)
 
@@ -275,6 +302,8 @@ class Draft:
         refs = element_refs(entry.node, node)
         check_refs(self, table, refs, node.loc)
         element = Element(key, node, self.backend.element(self, table, entry, node))
+        if "interval" in entry.node.flags and not entry.elements.interval:
+            self.backend.reserve(self, entry, overlay, element)
         overlay.add(element)
         if refs:
             table.use(refs)

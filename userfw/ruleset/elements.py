@@ -131,7 +131,7 @@ class Overlay:
     `log` is what happened, in order: (True, element) for an addition, (False, element) for a removal.
     """
 
-    __slots__ = ("added", "base", "flushed", "log", "removed", "spans", "swapped")
+    __slots__ = ("added", "base", "flushed", "log", "removed", "scratch", "spans", "swapped")
 
     def __init__(self, base: Elements) -> None:
         self.base = base
@@ -141,6 +141,8 @@ class Overlay:
         self.spans: list[Span] = []
         self.log: list[tuple[bool, Element]] = []
         self.swapped: dict[Key, Element] = {}
+        self.scratch: Any = None
+        """The backend's own, to find overlaps among what is added."""
 
     def __len__(self) -> int:
         return (0 if self.flushed else len(self.base)) - len(self.removed) + len(self.added)
@@ -198,6 +200,7 @@ class Overlay:
     def remove(self, element: Element) -> None:
         """Take away an element that is there."""
         key = element.key
+        self.scratch = None
         if key in self.added:
             del self.added[key]
             if self.base.interval and key != CATCH_ALL:
@@ -220,6 +223,12 @@ class Overlay:
         self.spans.clear()
         self.swapped.clear()
         self.log.extend((False, element) for element in gone)
+
+    def moved(self, base: Elements) -> Overlay:
+        """The same changes on top of other elements (of a set that became live)."""
+        other = Overlay(base)
+        other.added, other.removed, other.flushed, other.log = self.added, self.removed, self.flushed, self.log
+        return other
 
     def apply(self) -> None:
         """Make it so in the base. The base was not changed by anybody else since this overlay was made."""

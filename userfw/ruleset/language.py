@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from userfw.core.const import NF_ACCEPT, NF_DROP
@@ -35,6 +36,7 @@ from userfw.ruleset.elements import Element, Overlay, key_of
 from userfw.ruleset.live import with_states
 from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Set, Table, priority_of
 from userfw.ruleset.platform import Platform, PrivatePlatform
+from userfw.ruleset.problems import refused
 from userfw.ruleset.references import NEED_CONNTRACK, NEED_DEFRAG
 from userfw.ruleset.scope import DraftResolver, TableScope
 from userfw.ruleset.stateful import stateful_exprs, statement_of
@@ -156,6 +158,27 @@ class LanguageBackend:
             return Verdict(VERDICTS[kind], chain, scope.chain(chain) if chain else None)
         return data
 
+    def set_size(self, entry: Set) -> None:
+        entry.engine.size = entry.node.size or 0
+
+    def reserve(self, draft: Draft, entry: Set, overlay: Overlay, element: Element) -> None:
+        """Linux: nft_pipapo_insert refuses an element whose first or last key another covers."""
+        new = element.engine
+        if not overlay.flushed and len(entry.engine):
+            for key in (new.key, new.key_end or new.key):
+                old = entry.engine.get(key) if key is not None else None
+                if old is not None and self._raised(entry, old).key not in overlay.removed:
+                    raise refused(errno.EEXIST, element.node.loc)
+        if overlay.scratch is None:
+            plain = replace(entry.node, is_map=False, data=None, data_dtype=None, objtype=None, size=None, timeout=None, stmts=[])
+            overlay.scratch = self.engine_set(plain, "")
+            for other in overlay.added.values():
+                overlay.scratch.add(other.engine.key, other.engine.key_end)
+        try:
+            overlay.scratch.add(new.key, new.key_end, exclusive=True)
+        except SetError:
+            raise refused(errno.EEXIST, element.node.loc) from None
+
     def fill(self, entry: Set, overlay: Overlay) -> None:
         apply_elements(entry.engine, overlay)
 
@@ -185,8 +208,6 @@ class LanguageBackend:
         return Element(key_of(key, entry.elements.interval), node, found)
 
     def element_block(self, entry: Set, element: Element, now: int) -> SetElemExpr:
-        from dataclasses import replace
-
         node = element.node
         found = entry.engine.get(element.engine.key, element.engine.key_end) if element.engine is not None else None
         if found is None:

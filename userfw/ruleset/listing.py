@@ -68,7 +68,7 @@ class Lister:
         """A table with everything in it."""
         block = self.table(table)
         block.objects = [object_block(entry, self.now) for entry in table.objects.values()]
-        block.sets = [self.set(entry) for entry in table.sets.values()]
+        block.sets = [self.set(entry) for entry in table.sets.values() if not entry.node.meter]
         block.flowtables = [self.flowtable(entry) for entry in table.flowtables.values()]
         block.chains = [self.chain(chain) for chain in table.chains.values() if not chain.binding]
         return block

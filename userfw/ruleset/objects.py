@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from userfw.conntrack.settings import TimeoutPolicy
-from userfw.core.const import NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6
+from userfw.core.const import NFPROTO_IPV4, NFPROTO_IPV6
 from userfw.engine.expr import Expr
 from userfw.engine.objects.conntrack import CtExpectation, CtHelper, CtTimeout
 from userfw.engine.objects.secmark import Secmark, TunnelObject
@@ -23,6 +24,7 @@ from userfw.nft.syntax import (
 from userfw.ruleset.compile import FAMILY_NUMBERS
 from userfw.ruleset.model import priority_of
 from userfw.ruleset.platform import Platform
+from userfw.ruleset.problems import refused
 from userfw.ruleset.stateful import stateful_expr
 
 PROTOCOLS = {
@@ -49,8 +51,10 @@ def object_expr(node: ObjectBlock, family: str, platform: Platform, now: int) ->
             helper = platform.helpers.get(body.helper, l4proto, l3num) if platform.helpers is not None else None
             return CtHelper(body.helper, l4proto, helper, l3num)
         if isinstance(body, CtExpectationBody):
+            if not l3num:
+                raise refused(errno.EAFNOSUPPORT, node.loc)
             lifetime = body.timeout * NSEC_PER_MSEC
-            return CtExpectation(PROTOCOLS[body.protocol], body.dport, lifetime, body.size, l3num or NFPROTO_INET)
+            return CtExpectation(PROTOCOLS[body.protocol], body.dport, lifetime, body.size, l3num)
     except (KeyError, ValueError) as problem:
         raise NftError(str(problem), node.loc) from None
     if isinstance(body, SecmarkBody):

@@ -23,6 +23,7 @@ from userfw.nft.syntax import (
     LimitStmt,
     LogStmt,
     MapExpr,
+    MapUpdateStmt,
     MetaExpr,
     MeterStmt,
     NatStmt,
@@ -34,6 +35,7 @@ from userfw.nft.syntax import (
     SetElemExpr,
     SetExpr,
     SetRefExpr,
+    SetUpdateStmt,
     Stmt,
     SymbolExpr,
     SynproxyStmt,
@@ -45,6 +47,8 @@ from userfw.ruleset.model import Ref
 
 NEED_CONNTRACK = Ref("need", "conntrack")
 NEED_DEFRAG = Ref("need", "defrag")
+DYNAMIC_SIZE = 65535
+"""Most elements of a set that packets add to, where none was given (nft)."""
 
 _CT_OBJECTS = ("ct helper", "ct timeout", "ct expectation", "synproxy")
 _FIELDS: dict[type[Any], tuple[str, ...]] = {}
@@ -59,12 +63,14 @@ def statements(rule: RuleBlock) -> list[Stmt]:
 
 @dataclass(slots=True)
 class Survey:
-    """What one walk over a rule finds: its uses, its anonymous sets, its meters, its anonymous chains (not looked into)."""
+    """What one walk over a rule finds: its uses, its anonymous sets, its meters, the sets that it updates, its anonymous chains
+    (not looked into)."""
 
     refs: list[Ref] = field(default_factory=list)
     needs: set[Ref] = field(default_factory=set)
     anonymous: int = 0
     meters: list[MeterStmt] = field(default_factory=list)
+    updates: list[str] = field(default_factory=list)
     bound: list[VerdictExpr] = field(default_factory=list)
 
     @property
@@ -135,6 +141,16 @@ def _meter(found: Survey, item: MeterStmt) -> bool:
     return True
 
 
+def _set_update(found: Survey, item: SetUpdateStmt) -> bool:
+    found.updates.append(item.set.name)
+    return True
+
+
+def _map_update(found: Survey, item: MapUpdateStmt) -> bool:
+    found.updates.append(item.map.name)
+    return True
+
+
 def _flow(found: Survey, item: FlowStmt) -> bool:
     found.refs.append(Ref("flowtable", item.name))
     found.needs.add(NEED_CONNTRACK)
@@ -164,6 +180,8 @@ _VISITS: dict[type[Any], Callable[[Survey, Any], bool]] = {
     SetRefExpr: _set_ref,
     SetExpr: _set,
     MeterStmt: _meter,
+    SetUpdateStmt: _set_update,
+    MapUpdateStmt: _map_update,
     FlowStmt: _flow,
     ObjrefStmt: _objref,
     CtExpr: _needs_conntrack,
@@ -214,4 +232,5 @@ def meter_set(stmt: MeterStmt) -> SetBlock:
     dtype = stmt.elem.dtype
     flags = ("dynamic", "timeout") if stmt.elem.timeout else ("dynamic",)
     names = [part.name for part in getattr(dtype, "parts", (dtype,))] if dtype is not None else []
-    return SetBlock(stmt.name, key=TypeExpr(names), flags=flags, size=stmt.size, meter=True, key_dtype=dtype, loc=stmt.loc)
+    size = stmt.size or DYNAMIC_SIZE
+    return SetBlock(stmt.name, key=TypeExpr(names), flags=flags, size=size, meter=True, key_dtype=dtype, loc=stmt.loc)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cython
 
 from userfw.engine.expr import Expr
-from userfw.engine.registry import OUT, PRE, Row, hooks, register
+from userfw.engine.registry import FWD, IN, OUT, POST, PRE, Row, hooks, register
 
 if not cython.compiled:
     from userfw.core.const import CT_UNTRACKED, NFT_CONTINUE
@@ -25,4 +25,5 @@ class Notrack(Expr):
         return NFT_CONTINUE
 
 
-register(Row("notrack", Notrack, hooks=hooks(PRE, OUT, families=(1, 2, 10, 7))))
+# Linux validates no hook for notrack; behind conntrack it changes nothing
+register(Row("notrack", Notrack, hooks=hooks(PRE, IN, FWD, OUT, POST, families=(1, 2, 10, 7))))
