@@ -1,150 +1,310 @@
-"""Nanoseconds per packet of the engine alone: a gateway on ports that swallow frames, 60-byte UDP packets in batches of 64.
+"""The engine alone, on memory ports: nanoseconds per packet for each rung, each kind of expression, and as tables grow.
 
-    make bench-engine
-
-Each rung is timed several times in turns; the time to fill the packets is measured alone and taken off. The best and the median
-are printed: the best tells what the code costs, the median what the machine was doing.
+`python -m bench.engine [--json FILE] [--quick] [--profile]`. What receiving costs (copying a frame into a slot) is measured by
+itself and taken off. Every figure is the median of several rounds; the clock is the manual one, so timers do not disturb.
 """
 
+from __future__ import annotations
+
 import argparse
-import random
-import statistics
+import gc
+import json
+import struct
 import sys
 import time
 from ipaddress import ip_address
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
 
-from lab import frames as f
-from lab.families import IP4
-from lab.topology import SIDES
-
+from userfw.conntrack.table import ConnTable
 from userfw.core.clock import Clock
+from userfw.core.const import NFPROTO_IPV4, NFPROTO_IPV6
 from userfw.core.packet import Device, Packet
 from userfw.ports.discard import DiscardPort
+from userfw.ports.repeat import RepeatPort
 from userfw.router.gateway import Gateway
 from userfw.router.interfaces import parse_address
 from userfw.ruleset.manager import RulesetManager
 
 BATCH = 64
-CHAIN = "type filter hook forward priority filter; policy accept;"
-TEN = "\n".join(f"udp dport {n} drop" for n in range(100, 110))
-NAT = 'chain n { type nat hook postrouting priority srcnat; oifname "wan" masquerade; }\n'
-FLOW = "flowtable ft { hook ingress priority filter; devices = { lan, wan }; }\n"
-RUNGS: dict[str, tuple[str, bool]] = {  # name -> (ruleset, every packet the first of its own)
-    "no rules": ("", False),
-    "10 rules": (f"table inet t {{ chain c {{ {CHAIN}\n{TEN}\n}}\n}}", False),
-    "a set of 1,000": ("table inet t {\nset s { type ipv4_addr; elements = { " + ", ".join(
-        f"10.0.{n // 250}.{n % 250}" for n in range(1000)) + f" }}\n}}\nchain c {{ {CHAIN}\nip saddr @s drop\n}}\n}}", False),
-    "conntrack": (f"table inet t {{ chain c {{ {CHAIN}\nct state established,related accept\n}}\n}}", False),
-    "conntrack, masquerade": (f"table inet t {{ chain c {{ {CHAIN}\nct state established,related accept\n}}\n{NAT}}}", False),
-    "flowtable, masquerade": (f"table inet t {{ {FLOW}chain c {{ {CHAIN}\nmeta l4proto udp flow add @ft\n"
-                              f"ct state established,related accept\n}}\n{NAT}}}", False),
-    "new connection": (f"table inet t {{ chain c {{ {CHAIN}\nct state established,related accept\n}}\n}}", True),
-    "new connection, masquerade": (f"table inet t {{ chain c {{ {CHAIN}\nct state established,related accept\n}}\n{NAT}}}", True),
+MACS = {"lan": "020000000101", "wan": "020000000201"}
+HOST_MAC = "020000000102"
+SERVER4, OUTSIDE4 = "203.0.113.9", "203.0.113.1"
+
+TEN_RULES = """
+table inet filter {
+    set blocked { type ipv4_addr; elements = { 10.0.0.1, 10.0.0.2 }; }
+    chain early {
+        type filter hook prerouting priority raw;
+        tcp flags & (fin | syn) == (fin | syn) drop
+        meta mark 5 drop
+    }
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ip saddr @blocked drop
+        ip protocol icmp limit rate over 1000/second drop
+        ct state established,related counter accept
+        ct state invalid drop
+        iifname "lan" tcp dport { 22, 80, 443 } accept
+        iifname "lan" udp dport 53 accept
+        iifname "lan" accept
+        counter reject
+    }
+}
+"""
+FORWARD_ACCEPT = "table inet filter { chain forward { type filter hook forward priority filter; ct state established accept\n}\n}\n"
+MASQUERADE = """
+table inet nat { chain post { type nat hook postrouting priority srcnat; oifname "wan" masquerade
+    }
+}
+"""
+FLOWTABLE = """
+table inet fast {
+    flowtable f { hook ingress priority filter; devices = { lan, wan }; }
+    chain forward { type filter hook forward priority filter - 5; meta l4proto { tcp, udp } flow add @f
+    }
+}
+"""
+# One of each kind; none of them matches the packet, so that the next rule follows.
+EXPRESSIONS = {
+    "meta iifname": 'iifname "dmz"',
+    "meta mark": "meta mark 7",
+    "meta length": "meta length > 2000",
+    "payload ip saddr": "ip saddr 10.0.0.1",
+    "payload prefix": "ip saddr 10.0.0.0/8",
+    "payload range": "ip saddr 10.0.0.1-10.0.0.9",
+    "payload udp dport": "udp dport 9",
+    "set lookup": "udp dport { 1, 2, 3, 4 }",
+    "interval lookup": "udp dport { 1-10, 20-30 }",
+    "concatenation lookup": "ip saddr . udp dport { 10.0.0.1 . 1, 10.0.0.2 . 2 }",
+    "verdict map": "udp dport vmap { 1 : drop, 2 : accept }",
+    "ct state": "ct state invalid",
+    "ct mark": "ct mark 3",
+    "counter": "counter",
+    "limit": "limit rate over 100000000/second",
+    "mark set": "meta mark set 9",
+    "numgen": "numgen inc mod 2 7",
+    "jhash": "jhash ip saddr mod 16 99",
+    "fib": "fib daddr type local",
+    "jump": "jump nothing",
 }
 
 
 class Bench:
-    """One gateway under one ruleset."""
+    """A gateway with lan and wan, a ruleset, and a way to measure."""
 
-    def __init__(self, ruleset: str) -> None:
-        self.clock = Clock(10**15)
-        self.faults: list[BaseException] = []
-        self.gateway = Gateway(self.clock, random.Random(1), fault=lambda error, where: self.faults.append(error))
+    def __init__(self, rules: str = "", maximum: int = 0) -> None:
+        self.clock = Clock(10**12)
+        self.faults: list[str] = []
+        self.gateway = Gateway(self.clock, Random(1), fault=lambda error, where: self.faults.append(f"{where}: {error!r}"))
         self.devices: dict[str, Device] = {}
-        for index, name in enumerate(("lan", "wan"), 2):
-            side = SIDES[name]
-            device = Device(name, index, f.mac(side.router_mac), 1500)
+        for index, (name, mac) in enumerate(MACS.items(), 2):
+            device = Device(name, index, bytes.fromhex(mac))
             device.port = DiscardPort()
-            self.devices[name] = device
             self.gateway.add_device(device)
-            self.gateway.add_address(device, parse_address(f"{side.ip4(1)}/24"))
-            for number in (10, 11):
-                high, low = divmod(int(ip_address(side.ip4(number))), 1 << 64)
-                self.gateway.neighbours.set_static(device, 2, high, low, f.mac(side.host_mac))
-        result = RulesetManager(self.gateway).execute(ruleset)
-        if result.errors:
-            raise SystemExit(result.errors)
+            self.devices[name] = device
+        for name, text in (("lan", "10.1.0.1/16"), ("lan", "fd00:1::1/64"), ("wan", "203.0.113.1/24"), ("wan", "fd00:9::1/64")):
+            self.gateway.add_address(self.devices[name], parse_address(text))
+        self.gateway.add_route("10.0.0.0/8", via="10.1.0.2")
+        for name, family, text in (
+            ("lan", NFPROTO_IPV4, "10.1.0.2"),
+            ("wan", NFPROTO_IPV4, SERVER4),
+            ("lan", NFPROTO_IPV6, "fd00:1::2"),
+            ("wan", NFPROTO_IPV6, "fd00:9::9"),
+        ):
+            hi, lo = divmod(int(ip_address(text)), 1 << 64)
+            self.gateway.neighbours.set_static(self.devices[name], family, hi, lo, bytes.fromhex(HOST_MAC))
+        self.conns = ConnTable(self.clock)
+        self.manager = RulesetManager(self.gateway, self.conns)
+        self.load(rules)
+        if maximum:
+            self.conns.settings.set("nf_conntrack_max", maximum)
         self.slots = [Packet() for _ in range(BATCH)]
 
-    def fill(self, frames: list[bytes]) -> None:
-        """The batch as the port would bring it."""
-        for slot, frame in zip(self.slots, frames, strict=True):
-            slot.load_frame(frame)
-            slot.iif = self.devices["lan"]
+    def load(self, rules: str) -> None:
+        result = self.manager.execute("flush ruleset\n" + rules)
+        if result.status:
+            raise SystemExit(f"the benchmark's ruleset was refused:\n{result.errors}")
 
-    def handle(self) -> None:
-        """The batch through the gateway."""
-        self.gateway.receive_batch(self.slots, BATCH)
-        self.gateway.end_batch()
+    def port(self, frames: list[bytes], name: str = "lan") -> RepeatPort:
+        port = RepeatPort(name, frames)
+        port.device = self.devices[name]
+        return port
 
-    def settle(self) -> None:
-        """A packet each way, three seconds apart, so that the flow is established."""
-        answer = f.udp_packet(IP4.wan, IP4.out if self.masked else IP4.lan, 9, 4000)
-        there, back = frame(4000), f.eth(SIDES["wan"].router_mac, SIDES["wan"].host_mac, f.ETH_IP, answer)
-        for _ in range(2):
-            self.fill([there] * BATCH)
-            self.handle()
-            slot = self.slots[0]
-            slot.load_frame(back)
-            slot.iif = self.devices["wan"]
-            self.gateway.receive_batch(self.slots[:1], 1)
-            self.gateway.end_batch()
-            self.clock.now += 3 * 10**9
+    def run(self, port: RepeatPort, batches: int) -> float:
+        """Seconds of processor time for `batches` batches through the gateway."""
+        receive, slots, gateway = port.receive, self.slots, self.gateway
+        start = time.process_time()
+        for _ in range(batches):
+            receive(slots, BATCH)
+            gateway.receive_batch(slots, BATCH)
+            gateway.end_batch()
+        return time.process_time() - start
 
-    masked = False
+    def receiving(self, port: RepeatPort, batches: int) -> float:
+        """Seconds for receiving alone."""
+        receive, slots = port.receive, self.slots
+        start = time.process_time()
+        for _ in range(batches):
+            receive(slots, BATCH)
+        return time.process_time() - start
 
+    def measure(self, frames: list[bytes], packets: int, rounds: int = 5) -> float:
+        """Nanoseconds per packet, receiving not counted."""
+        port = self.port(frames)
+        batches = max(1, packets // BATCH)
+        self.run(port, max(1, min(batches, len(frames) // BATCH)))  # warm caches, and every frame once
+        figures = [self.run(port, batches) - self.receiving(port, batches) for _ in range(rounds)]
+        if self.faults:
+            raise SystemExit(f"faults on the packet path: {self.faults}")
+        return median(figures) / (batches * BATCH) * 1e9
 
-def frame(sport: int, dport: int = 9) -> bytes:
-    """60 bytes from lan to wan."""
-    packet = f.ip4(IP4.lan, IP4.wan, f.UDP, f.udp(IP4.lan, IP4.wan, sport, dport, bytes(18), check=0))
-    return f.eth(SIDES["lan"].router_mac, SIDES["lan"].host_mac, f.ETH_IP, packet)
+    def once(self, frames: list[bytes], name: str = "lan") -> float:
+        """Seconds for every frame once."""
+        port = self.port(frames, name)
+        return self.run(port, len(frames) // BATCH) - self.receiving(port, len(frames) // BATCH)
 
+    def establish(self, flows: list[tuple[int, int]], nat: bool) -> list[bytes]:
+        """Both directions of each flow once; the original direction's frames."""
+        there = [datagram(source, port) for source, port in flows]
+        self.once(there)
+        back = []
+        for source, port in flows:
+            back.append(reply(OUTSIDE4 if nat else source, port))
+        self.once(back, "wan")
+        return there
 
-def run(ruleset: str, unique: bool, packets: int) -> float:
-    """Nanoseconds per packet of one rung."""
-    bench = Bench(ruleset)
-    bench.masked = "masquerade" in ruleset
-    batches = packets // BATCH
-    if unique:
-        frames = [frame(1024 + n % 60000, 9 + n // 60000) for n in range(batches * BATCH)]
-    else:
-        bench.settle()
-        frames = [frame(4000)] * BATCH
-    slices = [frames[n * BATCH % len(frames):][:BATCH] for n in range(batches)] if unique else [frames] * batches
-    began = time.perf_counter_ns()
-    for part in slices:
-        bench.fill(part)
-    filling = time.perf_counter_ns() - began
-    began = time.perf_counter_ns()
-    for part in slices:
-        bench.fill(part)
-        bench.handle()
-    took = time.perf_counter_ns() - began - filling
-    if bench.faults:
-        raise bench.faults[0]
-    sent = bench.devices["wan"].port
-    assert isinstance(sent, DiscardPort)
-    if sent.packets < batches * BATCH:
-        raise SystemExit(f"only {sent.packets} of {batches * BATCH} packets were sent")
-    return took / (batches * BATCH)
+    def sent(self) -> int:
+        return int(self.devices["wan"].tx_packets)
 
 
-def main() -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="make bench-engine", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--packets", type=int, default=100_000)
-    args = parser.parse_args()
-    values: dict[str, list[float]] = {name: [] for name in RUNGS}
-    for _ in range(args.rounds):
-        for name, (ruleset, unique) in RUNGS.items():
-            values[name].append(run(ruleset, unique, args.packets))
-    print(f"{'rung':<30} {'best':>9} {'median':>9}   ns per packet")
-    for name, each in values.items():
-        print(f"{name:<30} {min(each):>9.0f} {statistics.median(each):>9.0f}")
-    return 0
+def datagram(source: int, port: int, size: int = 18) -> bytes:
+    """UDP from `source` (a number) to the server, 60 bytes on the wire."""
+    return ipv4("lan", source, int(ip_address(SERVER4)), port, 5001, size)
+
+
+def reply(destination: int | str, port: int) -> bytes:
+    return ipv4("wan", int(ip_address(SERVER4)), int(ip_address(destination)), 5001, port, 18)
+
+
+def ipv4(device: str, source: int, destination: int, sport: int, dport: int, size: int) -> bytes:
+    head = bytearray(struct.pack(">BBHHHBBHII", 0x45, 0, 28 + size, 0, 0, 64, 17, 0, source, destination))
+    total = sum(struct.unpack(">10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head[10:12] = (~((total & 0xFFFF) + (total >> 16)) & 0xFFFF).to_bytes(2, "big")
+    link = bytes.fromhex(MACS[device] + HOST_MAC + "0800")
+    return link + bytes(head) + struct.pack(">HHHH", sport, dport, 8 + size, 0) + b"x" * size
+
+
+def ipv6(size: int = 18) -> bytes:
+    source, destination = ip_address("fd00:1::2").packed, ip_address("fd00:9::9").packed
+    link = bytes.fromhex(MACS["lan"] + HOST_MAC + "86dd")
+    udp = struct.pack(">HHHH", 4000, 5001, 8 + size, 0x1234) + b"x" * size
+    return link + struct.pack(">IHBB", 6 << 28, len(udp), 17, 64) + source + destination + udp
+
+
+def flows(count: int) -> list[tuple[int, int]]:
+    """(source address, source port) of `count` flows."""
+    base = int(ip_address("10.2.0.1"))
+    return [(base + n // 60000, 1024 + n % 60000) for n in range(count)]
+
+
+def rungs(packets: int) -> dict[str, float]:
+    """Each way a packet can go."""
+    some = flows(64)
+    rows = {}
+    plain = Bench()
+    rows["plain forwarding, no rules"] = plain.measure([datagram(*flow) for flow in some], packets)
+    rows["plain forwarding, IPv6"] = plain.measure([ipv6()] * 64, packets)
+    bench = Bench("table inet f { chain c { type filter hook forward priority 0;\n}\n}")
+    rows["one empty chain"] = bench.measure([datagram(*flow) for flow in some], packets)
+    bench = Bench(FORWARD_ACCEPT)
+    rows["conntrack, one rule, established"] = bench.measure(bench.establish(some, nat=False), packets)
+    bench = Bench(TEN_RULES)
+    rows["ten rules, conntrack, established"] = bench.measure(bench.establish(some, nat=False), packets)
+    bench = Bench(TEN_RULES + MASQUERADE)
+    rows["ten rules, conntrack, masquerade, established"] = bench.measure(bench.establish(some, nat=True), packets)
+    bench = Bench(TEN_RULES + MASQUERADE + FLOWTABLE)
+    frames = bench.establish(some, nat=True)
+    bench.once(frames)
+    rows["flowtable with masquerade"] = bench.measure(frames, packets)
+    new = flows(min(packets, 60_000) // BATCH * BATCH)  # one outside address has 64,512 ports
+    bench = Bench(TEN_RULES + MASQUERADE, maximum=1_000_000)
+    rows["new connection, ten rules, masquerade"] = bench.once([datagram(*flow) for flow in new]) / len(new) * 1e9
+    return rows
+
+
+def expressions(packets: int) -> dict[str, float]:
+    """What one rule of each kind adds: a chain with fifty of them against an empty one."""
+    copies = 50
+    rows = {}
+    head = "table ip f { chain nothing {\n}\nchain c { type filter hook forward priority 0;\n"
+    frames = [datagram(*flow) for flow in flows(64)]
+    for name, text in {"": "", **EXPRESSIONS}.items():
+        bench = Bench(head + f"{text}\n" * (copies if text else 0) + "}\n}\n")
+        rows[name] = bench.measure(frames, packets // 4, rounds=3)
+    empty = rows.pop("")
+    tracked = Bench(head + "ct state invalid\n}\n}\n").measure(frames, packets // 4, rounds=3)
+    return {name: (value - (tracked if name.startswith("ct ") else empty)) / copies for name, value in rows.items()}
+
+
+def scale(packets: int, largest: int) -> dict[str, dict[int, float]]:
+    """Cost per packet as connections, set elements and linear rules grow."""
+    rng = Random(3)
+    rows: dict[str, dict[int, float]] = {"connections": {}, "set elements": {}, "linear rules": {}}
+    for count in (n for n in (1_000, 100_000, 1_000_000) if n <= largest):
+        bench = Bench(FORWARD_ACCEPT, maximum=2_000_000)
+        all_flows = flows(count // BATCH * BATCH)
+        bench.once([datagram(*flow) for flow in all_flows])
+        chosen = rng.sample(all_flows, min(len(all_flows), 65_536) // BATCH * BATCH)
+        rows["connections"][count] = bench.measure([datagram(*flow) for flow in chosen], packets // 2)
+    for count in (n for n in (10, 10_000, 1_000_000) if n <= largest):
+        elements = ", ".join(f"11.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}" for n in range(count))
+        rules = f"set s {{ type ipv4_addr; elements = {{ {elements} }}; }}"
+        bench = Bench(f"table ip f {{ {rules}\nchain c {{ type filter hook forward priority 0; ip saddr @s drop\n}}\n}}")
+        chosen = [datagram(int(ip_address("10.2.0.1")) + n, 9) for n in range(0, 65_536, 7)]
+        rows["set elements"][count] = bench.measure(chosen[: len(chosen) // BATCH * BATCH], packets // 2)
+    for count in (10, 100, 1000):
+        text = "\n".join(f"udp dport {10_000 + n} accept" for n in range(count))
+        bench = Bench(f"table ip f {{ chain c {{ type filter hook forward priority 0;\n{text}\n}}\n}}")
+        rows["linear rules"][count] = bench.measure([datagram(*flow) for flow in flows(64)], max(packets // count, 2000), rounds=3)
+    return rows
+
+
+def show(results: dict[str, Any]) -> None:
+    """The tables, as the README has them."""
+    for title, rows in (("rung", results["rungs"]), ("expression", results["expressions"])):
+        print(f"\n| {title} | ns |\n|---|---|")
+        for name, value in rows.items():
+            print(f"| {name} | {value:,.0f} |")
+    for name, row in results["scale"].items():
+        print(f"\n| {name} | ns per packet |\n|---|---|")
+        for count, value in row.items():
+            print(f"| {count:,} | {value:,.0f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.engine", description=__doc__.split("\n", 1)[0] if __doc__ else None)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here as well")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the packets, no table above 100,000 entries")
+    options = parser.parse_args()
+    packets = 64_000 if options.quick else 640_000
+    gc.collect()
+    gc.disable()  # as the daemon does
+    results: dict[str, Any] = {}
+    for name, work in (
+        ("rungs", lambda: rungs(packets)),
+        ("expressions", lambda: expressions(packets)),
+        ("scale", lambda: scale(packets, 100_000 if options.quick else 1_000_000)),
+    ):
+        print(f"measuring {name} …", file=sys.stderr)
+        results[name] = work()
+    show(results)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,8 +1,10 @@
+cimport cython
 from userfw.core.const cimport ARPHRD_ETHER, CT_NONE, HEADROOM, MAX_FRAME, NFPROTO_UNSPEC, PACKET_HOST, U32_MASK
 from userfw.core.drop cimport DROP_NOT_SPECIFIED
 
 # C layout of the nouns of the packet path. Meanings, units and owners are told in packet.py.
 
+@cython.final
 cdef class Packet:
     cdef public bytearray data
     cdef public Py_ssize_t start, end, l3, l4
