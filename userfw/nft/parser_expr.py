@@ -84,12 +84,8 @@ class ExprParser(ParserBase):
             return first
         items = [first]
         while self.accept("."):
-            self.skip_continuation()
             items.append(self.parse_part(mode))
         return ConcatExpr(items, loc=self.span(start))
-
-    def skip_continuation(self) -> None:
-        """Nothing: a line ends where it ends. Kept as the one place that would change."""
 
     def parse_part(self, mode: int) -> Expr:
         """One part of a concatenation: an expression with operators, in values also a prefix or range."""
@@ -283,15 +279,11 @@ class ExprParser(ParserBase):
         element = SetElemExpr(key, loc=self.span(start))
         if self.tok[0] == "word":
             self.parse_element_options(element)
-        self._newlines_before(":")
         if self.accept(":"):
             self.skip_newlines()
             element.data = self.parse_data()
         element.loc = self.span(start)
         elements.append(element)
-
-    def _newlines_before(self, kind: str) -> None:
-        """nft lets the colon of a mapping stand on its own line only when nothing else does; keep it on one line."""
 
     def parse_element_options(self, element: SetElemExpr) -> None:
         """Statements, ``timeout``, ``expires``, ``comment`` of an element."""

@@ -328,7 +328,7 @@ class StmtParser(NatParser):
             seen.add(word)
             self.advance()
             if word == "prefix":
-                stmt.prefix = self._log_prefix()
+                stmt.prefix = self.parse_string()
             elif word == "level":
                 if self.word not in _LOG_LEVELS:
                     raise self.fail("invalid log level")
@@ -343,10 +343,6 @@ class StmtParser(NatParser):
                 flags |= self._log_flag()
         stmt.flags = tuple(flag for flag in _LOG_FLAGS if flag in flags)
         return stmt
-
-    def _log_prefix(self) -> str:
-        """A string; ``$name`` inside quotes and alone is the variable's value."""
-        return self.parse_string()
 
     def _log_flag(self) -> set[str]:
         word = self.expect_word("tcp", "ip", "skuid", "ether", "all")

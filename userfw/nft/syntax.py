@@ -4,8 +4,7 @@ Laws:
 - The parsers (text and JSON) build an *untyped* tree: names are ``SymbolExpr``, numbers are ``ConstantExpr`` with
   ``dtype`` None.
   The checker builds a *checked* tree of the same classes: every expression has ``dtype``, values are
-  ``ConstantExpr``. The printers print
-  the checked tree.
+  ``ConstantExpr``. The printers print the checked tree.
 - Nodes of an untyped tree may be shared (a variable used twice): the checker builds new nodes and never writes into
   what it was given.
 - Equality is structural and ignores places.

@@ -118,7 +118,7 @@ class LogStmt(Stmt):
 @dataclass(slots=True)
 class RejectStmt(Stmt):
     """``reject [with …]``: kind None, ``tcp reset``, ``icmp``, ``icmpv6``, ``icmpx``; code the type's name or number.
-    ``explicit`` is false for a plain ``reject``."""
+    A plain ``reject`` has neither."""
 
     kind: str | None = None
     code: Expr | None = None
