@@ -144,3 +144,16 @@ def test_interactive_stops_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_describe(capsys: pytest.CaptureFixture[str], what: str, first: str) -> None:
     status, out, _ = run(capsys, "describe", what)
     assert status == 0 and out.splitlines()[0] == first
+
+
+def test_optimize_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "-o", "add table ip t")
+    assert status == 1 and "--optimize is not supported" in err
+
+
+def test_bytecode(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "-d", "netlink", "add table ip t; add chain ip t c; add rule ip t c meta mark 5 accept")
+    assert status == 0
+    assert out.splitlines() == [
+        "ip t c", "  [ meta load mark => reg 1 ]", "  [ cmp eq reg 1 0x00000005 ]", "  [ immediate reg 0 accept ]", "",
+    ]  # fmt: skip
