@@ -66,6 +66,7 @@ def test_packet_too_big_tells_the_mtu() -> None:
     answer = lab.one("lan")
     assert answer[IPv6].src == "2001:db8:1::1"
     assert answer[ICMPv6PacketTooBig].mtu == 1300
+    assert answer[IPv6].fl == 0
     assert answer[IPv6].plen == 1240
     assert bytes(answer)[14 + 48 :] == bytes(packet)[:1232]
 

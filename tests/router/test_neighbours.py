@@ -216,6 +216,13 @@ def test_neighbour_solicitations_are_answered() -> None:
     assert (na.O, ICMPv6NDOptDstLLAddr in na) == (0, False)
 
 
+def test_the_anycast_address_of_a_subnet_is_answered_for_at_once() -> None:
+    lab = Lab(resolved=False)
+    lab.send(solicitation("2001:db8:1::", "2001:db8:1::10", "ff02::1:ff00:0"))
+    na = lab.one("lan")[ICMPv6ND_NA]
+    assert (na.tgt, na.O) == ("2001:db8:1::", 0)
+
+
 def test_duplicate_address_detection_is_answered_to_all_nodes() -> None:
     lab = Lab(resolved=False)
     lab.send(solicitation("2001:db8:1::1", "::", "ff02::1:ff00:1", option=False))

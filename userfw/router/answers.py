@@ -120,7 +120,7 @@ class Answers(Interfaces):
         family: cython.int,
         address: cython.Py_ssize_t,
         source: cython.Py_ssize_t,
-        device: Device,
+        device: Device | None,
         mark: cython.uint,
         result: FibResult,
     ) -> cython.bint:
@@ -286,7 +286,7 @@ class Answers(Interfaces):
         return 1
 
     def send_duplicate(
-        self, pkt: Packet, hook: cython.int, family: cython.int, gateway: bytes, device: Device
+        self, pkt: Packet, hook: cython.int, family: cython.int, gateway: bytes | None, device: Device | None
     ) -> cython.int:
         """Linux: nf_dup_ipv4, nf_dup_ipv6, nf_dup_netdev_egress. A copy is not copied again."""
         copy: Packet
