@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nat_harness import DST, FULLY, NETMAP, OFFSET, PERSISTENT, Gateway, Rule, nat_range
 
 from userfw.core.drop import DropReason
+from userfw.core.packet import Address
 from userfw.nat.mangle import rewrite_of
 
 LAN, SERVER, WAN = "10.0.1.5", "198.51.100.9", "203.0.113.1"
@@ -156,7 +157,9 @@ def test_masquerade_forgets_a_device() -> None:
     g.rules([], [])
     g.forward(udp(LAN, SERVER, 9000, 53))
     assert g.nat.forget_device(99) == 0
-    assert g.nat.forget_device(3) == 50
+    assert g.nat.forget_device(3, Address(2, 0, 0x01020304, 24)) == 0
+    assert g.nat.forget_device(3, g.wan.addresses[1]) == 0
+    assert g.nat.forget_device(3, g.wan.addresses[0]) == 50
     assert g.table.count == 1 and g.nat.sources.count == 0
 
 

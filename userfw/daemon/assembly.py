@@ -105,7 +105,7 @@ class Assembly:
     def _device_changed(self, event: str, device: Device, address: Address | None) -> None:
         """Masquerade forgets mappings to an address that is gone (Linux: masq_device_event, masq_inet_event)."""
         if event in ("device-down", "address-remove", "device-remove") and self.platform.nat is not None:
-            self.platform.nat.forget_device(device.index)
+            self.platform.nat.forget_device(device.index, address if event == "address-remove" else None)
 
     def set_advertisement(self, device: Device, ra: schema.Advertisement | None) -> None:
         """Router advertisements of a device; the prefixes of its addresses if none are given."""

@@ -237,21 +237,25 @@ class Nat:
         own.base_port = within.base_port
         return self.setup(pkt, conn, own, manip)
 
-    def forgetting(self, index: int) -> Iterator[int]:
-        """Destroy the connections masqueraded to the device `index` (its address is gone, or it is), a slice of the table at a
-        time."""
+    def forgetting(self, index: int, address: Address | None = None) -> Iterator[int]:
+        """Destroy the connections masqueraded to the device `index`, which is gone or down, or has lost `address` only.
+
+        A slice of the table at a time (Linux: masq_device_event, masq_inet_event).
+        """
         mask: int = 1023
         for base in range(mask + 1):
             gone = 0
             for conn in self.table.members(base, mask):
-                if conn.masq_index == index:
+                if conn.masq_index == index and (
+                    address is None or (conn.reply.dst_lo == address.lo and conn.reply.dst_hi == address.hi)
+                ):
                     self.table.destroy(conn)
                     gone += 1
             yield gone
 
-    def forget_device(self, index: int) -> int:
+    def forget_device(self, index: int, address: Address | None = None) -> int:
         """The same at once; how many there were."""
-        return sum(self.forgetting(index))
+        return sum(self.forgetting(index, address))
 
     # -- choosing
 

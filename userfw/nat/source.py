@@ -45,7 +45,9 @@ class SourceIndex(ConnObserver):
         return i
 
     def add(self, conn: Conn) -> cython.int:
-        """Enter `conn`, whose source mapping has just been chosen."""
+        """Enter `conn`, whose source mapping has just been chosen (or restored); one without is left out."""
+        if not conn.status & IPS_SRC_NAT:
+            return 0
         index: cython.Py_ssize_t = self._index(self._hash(conn.orig))
         segment: list[Any] = self.directory[index >> SOURCE_SHIFT]
         conn.src_next = segment[index & (SOURCE_SEGMENT - 1)]
