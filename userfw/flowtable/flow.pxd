@@ -7,7 +7,6 @@ from userfw.core.fastpath cimport CachedRoute
 from userfw.core.packet cimport Packet
 
 @cython.final
-@cython.no_gc
 cdef class FlowTuple:
     cdef public unsigned long long src_hi, src_lo, dst_hi, dst_lo
     cdef public unsigned int ports, key, new_ports, hash
@@ -26,7 +25,6 @@ cdef class FlowTuple:
     cdef int _rewrite_ipv6(self, Packet pkt) except -1
 
 @cython.final
-@cython.no_gc
 cdef class Flow:
     cdef public FlowTuple original, reply
     cdef public Conn conn

@@ -62,6 +62,8 @@ def _fold(total: cython.uint) -> cython.uint:
     return (total & 0xFFFF) + (total >> 16)
 
 
+@cython.no_gc
+@cython.cclass
 class FlowTuple:
     """One direction of a flow: what to look for, what to make of it, where to send it.
 
@@ -167,6 +169,8 @@ def _ports(flow: FlowTuple, pkt: Packet) -> cython.int:
     return 0
 
 
+@cython.no_gc
+@cython.cclass
 class Flow:
     """Both directions of an offloaded connection.
 
