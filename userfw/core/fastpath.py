@@ -34,8 +34,10 @@ class Sender:
     """What a fast path sends with; the Gateway is one."""
 
     def emit(self, pkt: Packet) -> cython.int:
-        """Send the finished network packet along `pkt.route`, a valid CachedRoute: resolve the neighbour, write the link-layer header,
-        transmit. No hooks but egress, no MTU check. 0 or the DROP_* reason, counted."""
+        """Send the finished network packet along `pkt.route`, a valid CachedRoute: neighbour, link-layer header, transmit.
+
+        No hooks but egress, no MTU check. 0 or the DROP_* reason, counted.
+        """
         raise NotImplementedError
 
     def route_back(self, pkt: Packet) -> CachedRoute | None:

@@ -397,7 +397,7 @@ def _devices(flow: Flow) -> set[int]:
 
 
 class FlowEntry(HookEntry):
-    """The flowtable as one entry of a device's ingress hook, for devices that have netdev chains as well: priorities decide the order."""
+    """The flowtable as an entry of a device's ingress hook, for devices that have netdev chains as well: priorities decide."""
 
     def __init__(self, table: FlowTable) -> None:
         super().__init__(table.priority)
