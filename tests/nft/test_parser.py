@@ -78,7 +78,7 @@ def test_all_problems_of_a_file_are_reported_with_carets() -> None:
         "x:9:6-10: Error: syntax error, unexpected bogus",
     ]
     at = lines.index("x:4:20-20: Error: syntax error, unexpected ']', expecting '}'")
-    assert lines[at + 1 : at + 3] == ["  tcp dport { 1, 2 ] accept", " " * 19 + "^"]
+    assert lines[at + 1 : at + 3] == ["\t\ttcp dport { 1, 2 ] accept", "\t\t" + " " * 17 + "^"]
 
 
 def test_one_broken_rule_costs_one_error() -> None:
@@ -113,7 +113,7 @@ def test_include(tmp_path: Path) -> None:
     assert chain.rules[1].loc.source.name.endswith("b.nft")
     (tmp_path / "b.nft").write_text("foo $bar\n")
     report = errors(text, include_path=[str(tmp_path)])
-    assert report[0].startswith("In file included from x:3:11-17:")
+    assert report[0].startswith("In file included from x:3:3-17:")
     assert "b.nft:1:5-8: Error: unknown identifier 'bar'" in report[1]
     assert "File not found" in errors('include "nowhere.nft"\n')[0]
     assert "Not a regular file" in errors('include "/dev/null"\n')[0]

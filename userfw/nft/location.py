@@ -116,13 +116,14 @@ class NftError(Exception):
             outer = outer.source.included_from
         head.append(f"{loc}: Error: {self.message}")
         line = loc.line
-        text = loc.source.line_text(line).replace("\t", " ")
+        text = loc.source.line_text(line)
         if not text and loc.start >= len(loc.source.text):
             return "\n".join(head)
-        return "\n".join([*head, text, self._carets(line, len(text))])
+        return "\n".join([*head, text, self._carets(line, text)])
 
-    def _carets(self, line: int, width: int) -> str:
-        marks = [" "] * (width + 1)
+    def _carets(self, line: int, text: str) -> str:
+        width = len(text)
+        marks = ["\t" if char == "\t" else " " for char in text] + [" "]
         for place, mark in [*((other, "~") for other in self.also), (self.loc, "^")]:
             if place.source is not self.loc.source or not place.known or place.line != line:
                 continue

@@ -357,7 +357,7 @@ class ParserBase:
                 return [path for path in found if not (magic and os.path.isdir(path))]
         if magic:
             return []
-        raise self.fail(f'File not found: "{pattern}"', loc)
+        raise self.fail(f"File not found: {pattern}", loc)
 
     def _read(self, path: str, loc: Location) -> Source:
         try:

@@ -45,7 +45,7 @@ class ObjectParser(StmtParser):
         start = self.advance()[2]
         if word == "include":
             token = self.expect("quoted")
-            loc = self.at(token)
+            loc = self.span(start)
             self.end_statement()
             self.include(token[1], loc)
             return True
