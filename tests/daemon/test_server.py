@@ -80,7 +80,7 @@ def write(server: Server, text: str) -> None:
 
 
 async def ask(server: Server, command: str, **args: Any) -> Any:
-    reader, writer = await asyncio.open_unix_connection(server.control.path)
+    reader, writer = await asyncio.open_unix_connection(server.control.path, limit=1 << 24)
     await reader.readline()
     writer.write(json.dumps({"id": 1, "command": command, "args": args}).encode() + b"\n")
     answer = json.loads(await reader.readline())
@@ -307,14 +307,37 @@ async def test_state_survives_a_restart(start: Start, tmp_path: Path) -> None:
     assert (await ask(second, "conntrack.count"))["count"] == 0
 
 
-def add_connection(server: Server) -> None:
+async def test_a_large_table_is_listed_in_slices(start: Start) -> None:
+    server = await start()
+    for port in range(3000):
+        add_connection(server, port)
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+    counter = asyncio.ensure_future(count_turns())
+    try:
+        answer = await ask(server, "conntrack.list")
+    finally:
+        counter.cancel()
+    assert len({e["original"]["sport"] for e in answer["entries"]}) == 3000 == answer["total"]
+    assert turns > 10, "the loop ran in between"
+    assert len((await ask(server, "conntrack.list", limit=700))["entries"]) == 700
+    assert (await ask(server, "conntrack.delete", filter={"sport": 5}))["entries"][0]["original"]["sport"] == 5
+    assert (await ask(server, "conntrack.flush"))["flushed"] == 2999
+
+
+def add_connection(server: Server, sport: int = 5555) -> None:
     """An established, masqueraded TCP connection."""
     from userfw.conntrack.conn import Tuple
 
     table = server.assembly.conntrack
     key = Tuple()
     key.l3num, key.l4proto = 2, 6
-    key.src_lo, key.dst_lo, key.sport, key.dport = 0xC0A80105, 0x08080808, 5555, 443
+    key.src_lo, key.dst_lo, key.sport, key.dport = 0xC0A80105, 0x08080808, sport, 443
     table.rehash(key)
     conn = table.new(key, 0, 3)
     assert conn is not None

@@ -40,7 +40,7 @@ from userfw.daemon.control import CommandError, Stream
 if TYPE_CHECKING:
     from userfw.daemon.server import Server
 
-SLICES = 256
+SLICE = 256  # connections looked at before packets get their turn again
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 58: "icmpv6", 132: "sctp", 136: "udplite"}
 NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 TCP_STATES = ("NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE",
@@ -246,7 +246,7 @@ async def walk(server: Server, test: Test) -> AsyncIterator[list[Conn]]:
     """Matching entries, a slice of the table at a time; packets are handled between slices."""
     table = table_of(server)
     slices = 1
-    while slices < SLICES and slices * 4096 < table.count:
+    while slices * SLICE < table.count:
         slices *= 2
     for base in range(slices):
         yield [conn for conn in table.members(base, slices - 1) if test(conn)]
@@ -261,16 +261,35 @@ class ListArgs(msgspec.Struct, forbid_unknown_fields=True):
     limit: int = 0
 
 
+class Entries:
+    """A JSON list that grows by slices, each encoded at once: a table of a million must not be encoded in one go."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.count = 0
+
+    def add(self, conns: list[Conn], now: int) -> None:
+        """Append the descriptions."""
+        if conns:
+            self.parts.append(msgspec.json.encode([describe(conn, now) for conn in conns])[1:-1])
+            self.count += len(conns)
+
+    def raw(self) -> msgspec.Raw:
+        """The list."""
+        return msgspec.Raw(b"[" + b",".join(self.parts) + b"]")
+
+
 @command("conntrack.list", ListArgs)
 async def _list(server: Server, args: ListArgs, stream: Stream) -> Any:
     test = compile_filter(args.filter)
-    entries: list[dict[str, Any]] = []
+    entries = Entries()
     async for conns in walk(server, test):
-        now = server.clock.now
-        entries.extend(describe(conn, now) for conn in conns)
-        if args.limit and len(entries) >= args.limit:
-            return {"entries": entries[: args.limit], "total": table_of(server).count}
-    return {"entries": entries, "total": table_of(server).count}
+        if args.limit:
+            conns = conns[: args.limit - entries.count]
+        entries.add(conns, server.clock.now)
+        if args.limit and entries.count >= args.limit:
+            break
+    return {"entries": entries.raw(), "total": table_of(server).count}
 
 
 class FilterArgs(msgspec.Struct, forbid_unknown_fields=True):
@@ -293,12 +312,12 @@ async def _count(server: Server, args: FilterArgs, stream: Stream) -> Any:
 @command("conntrack.delete", FilterArgs)
 async def _delete(server: Server, args: FilterArgs, stream: Stream) -> Any:
     test = compile_filter(args.filter)
-    deleted: list[dict[str, Any]] = []
+    deleted = Entries()
     async for conns in walk(server, test):
+        deleted.add(conns, server.clock.now)
         for conn in conns:
-            deleted.append(describe(conn, server.clock.now))
             table_of(server).destroy(conn)
-    return {"deleted": len(deleted), "entries": deleted}
+    return {"deleted": deleted.count, "entries": deleted.raw()}
 
 
 @command("conntrack.flush")
