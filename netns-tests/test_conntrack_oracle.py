@@ -218,10 +218,12 @@ def routed(data: bytes | None) -> bytes | None:
     return None if data is None else data[:8] + b"\0" + data[9:10] + b"\0\0" + data[12:]
 
 
-def first(rng: random.Random) -> bytes:
+def first(rng: random.Random, used: set[int]) -> bytes:
+    """A first packet from a port (or echo id) not used before: which other one replaces a taken one is chance."""
     src = rng.choice([A, f"10.5.{rng.randrange(256)}.{rng.randrange(1, 250)}"])
     dst = rng.choice([B, f"198.51.{rng.randrange(256)}.{rng.randrange(256)}"])
-    sport, dport = rng.randrange(1, 65536), rng.choice([53, 80, 443])
+    sport, dport = rng.choice(sorted(set(range(1, 65536)) - used)), rng.choice([53, 80, 443])
+    used.add(sport)
     kind = rng.randrange(4)
     if kind == 0:
         return tcp(src, dst, sport, dport, "S", 5)
@@ -249,9 +251,10 @@ def test_mappings_and_rewriting(kernel: Kernel, setup: object, request: pytest.F
     gateway.lan, gateway.wan = device("va", 2, "10.0.1.254/24"), device("vb", 3, "10.0.2.254/24")
     setup(gateway)  # type: ignore[operator]
     left: list[bytes] = []
+    used: set[int] = set()
     for _ in range(request.config.getoption("--packets") // 20):
         back = bool(left) and rng.random() < 0.45
-        data = answer(rng, rng.choice(left)) if back else first(rng)
+        data = answer(rng, rng.choice(left)) if back else first(rng, used)
         theirs = kernel.forward(data, int(back))
         assert routed(gateway.forward(data, back)) == routed(theirs), data.hex()
         if theirs and not back:
