@@ -102,6 +102,7 @@ def test_trees() -> None:
         document({"add": {"rule": {"table": "t", "chain": "c", "expr": [{"foo": None}]}}}),
         document({"add": {"rule": {"table": "t", "chain": "c", "expr": "x"}}}),
         document({"metainfo": {"json_schema_version": 2}}),
+        '{"nftables": [{"add": {"table": {"name": "\\ud800"}}}]}',
         '{"nftables": [{"add": {"limit": {"table": "t", "name": "l", "rate": ' + "9" * 5000 + "}}}]}",
     ],
 )  # fmt: skip

@@ -132,6 +132,7 @@ def test_include(tmp_path: Path) -> None:
         'include "' + "a" * 100000 + '"',
         '"',
         "\x00",
+        "add table \ud800",
         "}" * 1000,
     ],
 )

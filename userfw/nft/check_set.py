@@ -145,7 +145,7 @@ class SetChecker(ExprChecker):
             fail(node, "name of a stateful object expected")
         if self.resolver.object_of(self.family, self.chain.table, kind, name) is None:
             fail(node, f"No such file or directory; {kind} '{name}' does not exist in table {self.family} '{self.chain.table}'")
-        return ConstantExpr(name.encode(), loc=node.loc, dtype=STRING)
+        return ConstantExpr(name.encode("utf-8", "surrogateescape"), loc=node.loc, dtype=STRING)
 
     # --- maps
 

@@ -142,7 +142,7 @@ class RuleChecker(NatChecker):
 
     def _log(self, node: LogStmt) -> Stmt:
         nflog = node.group is not None or node.snaplen is not None or node.queue_threshold is not None
-        if node.prefix is not None and len(node.prefix.encode()) > 127:
+        if node.prefix is not None and len(node.prefix.encode("utf-8", "surrogateescape")) > 127:
             fail(node, "log prefix is too long")
         if node.level == "audit" and (nflog or node.flags or node.prefix is not None):
             fail(node, "log level audit doesn't support any further options")

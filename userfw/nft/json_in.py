@@ -60,6 +60,8 @@ def parse_json(document: str) -> list[s.Command]:
         raise NftErrors([fail(f"Invalid JSON: {error}")]) from None
     if not isinstance(root, dict) or not isinstance(root.get("nftables"), list):
         raise NftErrors([fail("Invalid JSON schema: property 'nftables' with a list is needed")])
+    if not _encodable(document, root):
+        raise NftErrors([fail("Invalid JSON: a string is no valid Unicode")])
     parser = JsonParser()
     commands: list[s.Command] = []
     errors: list[NftError] = []
@@ -76,6 +78,17 @@ def parse_json(document: str) -> list[s.Command]:
     if errors:
         raise NftErrors(errors)
     return commands
+
+
+def _encodable(document: str, root: Json) -> bool:
+    """Whether every string can be written as bytes: half a surrogate pair, written out or as an escape, cannot."""
+    try:
+        document.encode("utf-8", "surrogateescape")
+        if "\\u" in document:
+            json.dumps(root, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 class JsonParser(JsonStmtParser):

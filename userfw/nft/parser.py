@@ -416,6 +416,11 @@ def parse(
     ``include_path`` are folders for ``include "name"``; ``defines`` are variables as text (``nft --define``).
     Raises ``NftErrors`` with all problems.
     """
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        source = Source(filename, text)
+        raise NftErrors.one("invalid character", Location(source, error.start, error.start + 1)) from None
     collecting = gc.isenabled() and len(text) > _BIG
     if collecting:
         gc.disable()  # a large set is a few hundred thousand objects that all stay

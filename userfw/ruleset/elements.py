@@ -71,7 +71,7 @@ def _field(expr: Expr) -> Key:
     if isinstance(expr, ConstantExpr):
         return expr.value
     if isinstance(expr, SymbolExpr):
-        return expr.name.encode()
+        return expr.name.encode("utf-8", "surrogateescape")
     low, high = span_of(expr)
     return low if low == high else (low, high)
 

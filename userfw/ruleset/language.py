@@ -196,7 +196,7 @@ class LanguageBackend:
         key = keys.decode_key(found.key, found.key_end, block.key_dtype, "interval" in block.flags)
         data: Expr | None = None
         if block.objtype is not None:
-            data = ConstantExpr(found.data.name.encode())
+            data = ConstantExpr(found.data.name.encode("utf-8", "surrogateescape"))
         elif isinstance(found.data, Verdict):
             data = VerdictExpr(_VERDICT_NAMES[found.data.code], found.data.chain or None)
         elif found.data is not None:

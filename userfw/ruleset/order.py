@@ -36,7 +36,7 @@ def _value(expr: Expr) -> int:
     if isinstance(expr, ConcatExpr):
         return int.from_bytes(b"".join(_bytes(item) for item in expr.items), "little")
     if isinstance(expr, SymbolExpr):
-        return int.from_bytes(expr.name.encode(), "little")
+        return int.from_bytes(expr.name.encode("utf-8", "surrogateescape"), "little")
     return 0
 
 
