@@ -71,6 +71,13 @@ def test_packet_too_big_tells_the_mtu() -> None:
     assert bytes(answer)[14 + 48 :] == bytes(packet)[:1232]
 
 
+def test_packet_too_big_never_says_less_than_1280() -> None:
+    lab = Lab()
+    lab.gw.set_mtu(lab.wan, 1000)
+    lab.send(IPv6(src="2001:db8:1::10", dst="2001:db8:2::10") / UDP() / Raw(b"x" * 1400))
+    assert lab.one("lan")[ICMPv6PacketTooBig].mtu == 1280
+
+
 def test_hop_limit_and_no_route_ipv6() -> None:
     lab = Lab()
     lab.send(IPv6(src="2001:db8:1::10", dst="2001:db8:2::10", hlim=1) / UDP())

@@ -73,6 +73,7 @@ if not cython.compiled:
         ICMPV6_NOT_NEIGHBOUR,
         ICMPV6_PKT_TOOBIG,
         ICMPV6_TIME_EXCEED,
+        IPV6_MIN_MTU,
         RTN_ANYCAST,
         RTN_BLACKHOLE,
         RTN_BROADCAST,
@@ -418,8 +419,8 @@ class Path(Router):
                 return self.drop(pkt, DROP_TTL_EXPIRED)
             if not self._source_forwards(pkt):
                 return self.drop(pkt, DROP_MARTIAN)
-            if pkt.end - l3 > dst.mtu and exceeds(pkt, dst.mtu):
-                self.send_error(pkt, ICMPV6_PKT_TOOBIG, 0, dst.mtu)
+            if pkt.end - l3 > dst.mtu and exceeds(pkt, max(dst.mtu, IPV6_MIN_MTU)):
+                self.send_error(pkt, ICMPV6_PKT_TOOBIG, 0, max(dst.mtu, IPV6_MIN_MTU))
                 return self.drop(pkt, DROP_FRAG_NEEDED)
             pkt.put8(l3 + 7, ttl - 1)
         pkt.oif = dst.oif
