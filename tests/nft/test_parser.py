@@ -208,3 +208,9 @@ def test_an_empty_set_is_for_named_sets_only() -> None:
     assert parse("define e = { }\nadd set t s { type mark; elements = $e; }\nadd rule t c mark { $e, 1 }")
     for use in ("tcp dport $e", "mark set mark map $e", "tcp dport vmap $e"):
         assert "Set is empty" in errors(f"define e = {{ }}\nadd rule t c {use}\n")[0]
+
+
+def test_scopes_nest_as_deep_as_in_nft() -> None:
+    assert parse("table t {\n chain c {\n jump {\n accept\n }\n }\n}\n")
+    lines = errors("table t {\n chain c {\n jump {\n jump {\n accept\n }\n }\n }\n}\n")
+    assert lines[0] == "x:4:7-7: Error: too many levels of nesting"

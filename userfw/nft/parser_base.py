@@ -22,6 +22,8 @@ from userfw.nft.syntax import ConstantExpr, Expr, SymbolExpr
 
 MAX_DEPTH: Final = 64
 MAX_INCLUDES: Final = 16
+MAX_SCOPES: Final = 4
+"""File, table, chain, and a chain bound by a rule (libnftables SCOPE_NEST_MAX)."""
 MAX_ERRORS: Final = 100
 NAME_MAX: Final = 127
 COMMENT_MAX: Final = 128
@@ -40,10 +42,11 @@ _UNITS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 
 class Scope:
     """Variables of a block; a lookup goes outwards."""
 
-    __slots__ = ("outer", "values")
+    __slots__ = ("depth", "outer", "values")
 
     def __init__(self, outer: Scope | None = None) -> None:
         self.outer = outer
+        self.depth: int = 1 if outer is None else outer.depth + 1
         self.values: dict[str, Expr] = {}
 
     def find(self, name: str) -> Expr | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from userfw.nft.location import Location, NftError
-from userfw.nft.parser_base import Scope
+from userfw.nft.parser_base import MAX_SCOPES, Scope
 from userfw.nft.parser_expr import VALUE
 from userfw.nft.parser_stmt import StmtParser
 from userfw.nft.syntax import (
@@ -88,6 +88,8 @@ class ObjectParser(StmtParser):
     def parse_block(self, item: Callable[[], None]) -> None:
         """Items up to the closing brace, which the caller consumes. An item consumes its own separator."""
         outer = self.scope
+        if outer.depth >= MAX_SCOPES:
+            raise self.fail("too many levels of nesting", Location(self.source, self.last_end - 1, self.last_end))
         self.scope = Scope(outer)
         self.enter()
         try:

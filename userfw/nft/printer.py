@@ -76,8 +76,8 @@ def _handle(handle: int | None, style: Style) -> str:
 
 
 def format_bound_chain(chain: s.ChainBlock, style: Style) -> str:
-    """The chain of ``jump { … }`` as it stands in a rule of a chain."""
-    lines = [f"\t\t\t{line}\n" for rule in chain.rules for line in format_rule(rule, style).split("\n")]
+    """The chain of ``jump { … }`` as it stands in a rule of a chain; nft indents a chain within it no further."""
+    lines = [f"\t\t\t{format_rule(rule, style)}\n" for rule in chain.rules]
     return "{\n" + "".join(lines) + "\t\t}"
 
 
