@@ -21,6 +21,7 @@ from userfw.core.const import IPS_DST_NAT, IPS_SRC_NAT, NFPROTO_IPV4, NFPROTO_IP
 from userfw.core.drop import DESCRIPTIONS, DropReason
 from userfw.core.packet import Address, Device, Port
 from userfw.daemon import schema, snapshot
+from userfw.daemon.names import DaemonNames
 from userfw.nft.location import NftErrors
 from userfw.router.const import RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE
 from userfw.router.gateway import Gateway
@@ -54,7 +55,7 @@ class Assembly:
         self.gateway = Gateway(clock, rng, None, fault)
         self.conntrack_settings = ConntrackSettings()
         self.conntrack = ConnTable(clock, self.conntrack_settings, rng)
-        self.rules = RulesetManager(self.gateway, self.conntrack)
+        self.rules = RulesetManager(self.gateway, self.conntrack, names=DaemonNames(self.gateway))
         self.platform: GatewayPlatform = cast(Any, self.rules.backend).platform
         self.nft = NftService(self.rules)
         self.routes: dict[tuple[Any, ...], Route] = {}
