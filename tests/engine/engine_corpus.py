@@ -192,3 +192,23 @@ def build(text: str) -> Expr:
         if match:
             return constructor(match)
     raise LookupError(text)
+
+
+def true_length(exprs: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The listing pads constants to words; cut them to what was loaded, as nft has it."""
+    sizes: dict[int, int] = {}
+    result: list[Expr] = []
+    for expr in exprs:
+        if isinstance(expr, (ex.Payload, ex.Meta, ex.Ct, ex.Exthdr)):
+            sizes[expr.dst] = expr.length
+        elif isinstance(expr, ex.Cmp) and expr.src in sizes:
+            expr = ex.Cmp(("eq", "neq", "lt", "lte", "gt", "gte")[expr.op], expr.sreg, expr.data[: sizes[expr.src]])
+        elif isinstance(expr, ex.Range) and expr.src in sizes:
+            n = sizes[expr.src]
+            expr = ex.Range(("eq", "neq")[expr.op], expr.sreg, expr.low[:n], expr.high[:n])
+        elif isinstance(expr, ex.Bitwise) and expr.src in sizes:
+            n = sizes[expr.src]
+            expr = ex.Bitwise(expr.sreg, expr.dreg, expr.mask[:n], expr.xor[:n])
+            sizes[expr.dst] = n
+        result.append(expr)
+    return tuple(result)

@@ -62,26 +62,6 @@ def differ(exprs: tuple[Expr, ...], family: int, scope: TableScope | None = None
     return [i for i, (a, b) in enumerate(zip(*results, strict=True)) if a != b]
 
 
-def true_length(exprs: tuple[Expr, ...]) -> tuple[Expr, ...]:
-    """The listing pads constants to words; cut them to what was loaded, as nft has it."""
-    sizes: dict[int, int] = {}
-    result: list[Expr] = []
-    for expr in exprs:
-        if isinstance(expr, (Payload, Meta, Ct)):
-            sizes[expr.dst] = expr.length
-        elif isinstance(expr, Cmp) and expr.src in sizes:
-            expr = Cmp(("eq", "neq", "lt", "lte", "gt", "gte")[expr.op], expr.sreg, expr.data[: sizes[expr.src]])
-        elif isinstance(expr, Range) and expr.src in sizes:
-            n = sizes[expr.src]
-            expr = Range(("eq", "neq")[expr.op], expr.sreg, expr.low[:n], expr.high[:n])
-        elif isinstance(expr, Bitwise) and expr.src in sizes:
-            n = sizes[expr.src]
-            expr = Bitwise(expr.sreg, expr.dreg, expr.mask[:n], expr.xor[:n])
-            sizes[expr.dst] = n
-        result.append(expr)
-    return tuple(result)
-
-
 STATELESS = {"payload", "meta", "ct", "cmp", "range", "bitwise", "byteorder", "immediate", "exthdr", "rt", "inner", "counter"}
 
 
@@ -96,7 +76,7 @@ def test_every_rule_of_the_corpus() -> None:
         if (family, *lines) in seen or any("immediate reg 0" in line for line in lines):
             continue
         seen.add((family, *lines))
-        exprs = true_length(tuple(corpus.build(line) for line in lines))
+        exprs = corpus.true_length(tuple(corpus.build(line) for line in lines))
         count += 1
         shorter += len(fused(exprs)) < len(exprs)
         assert differ(exprs, families[family]) == [], lines

@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 
 import pytest
-from engine_double import Double, csum, evaluate, ip4, ip6, packet, tcp, udp, with_l4_csum
+from engine_double import Double, base, csum, evaluate, ip4, ip6, packet, tcp, udp, with_l4_csum
 
 from userfw.conntrack.conn import Conn
 from userfw.conntrack.table import ConnTable
 from userfw.core.clock import Clock
 from userfw.core.packet import Device
-from userfw.engine.expressions import Ct, CtSet, Exthdr, Fib, Inner, Meta, MetaSet, Payload, Rt, Socket
+from userfw.engine.expressions import Cmp, Counter, Ct, CtSet, Exthdr, Fib, Inner, Meta, MetaSet, Payload, Rt, Socket
 from userfw.engine.services import RouteInfo, SocketInfo
 
 GO, BREAK = -1, -2
@@ -390,3 +390,23 @@ def test_sctp_chunks_of_a_later_fragment() -> None:
     """Linux 6.18 walks chunks in a later fragment's payload as if it were a transport header."""
     body = b"\0" * 12 + b"\0\3\0\x05Q\0\0\0"
     assert load(Exthdr(1, "sctp", 0, 1, 1), packet(ip4(body, 132, frag=9)), 1) == b"\3"
+
+
+def test_to_rules_ah_is_the_transport_in_ipv6() -> None:
+    """As seen on Linux 6.18; conntrack and NAT still look behind it."""
+    ah = b"\6\4" + b"\0" * 22
+    pkt = packet(ip6(ah + tcp(5, 80), 51))
+    behind = (pkt.l4, pkt.l4proto)
+    assert behind[1] == 6
+    rules = [
+        (Meta(1, "l4proto"), Cmp("eq", 1, bytes((n,))), Payload(1, "transport", 0, 1), Cmp("eq", 1, b"\6"), Counter())
+        for n in (51, 6)
+    ]
+    base(Double(), rules, family=10).run(pkt, 0)  # type: ignore[arg-type]
+    assert [rule[-1].packets for rule in rules] == [1, 0]  # type: ignore[attr-defined]
+    assert (pkt.l4, pkt.l4proto) == behind
+
+
+def test_a_later_fragment_of_an_extension_header_has_no_transport() -> None:
+    fragment = packet(ip6(b"\x33\0\0\x08\0\0\0\x4d" + b"\0" * 24, 44))
+    assert load(Meta(1, "l4proto"), fragment, 1) is None

@@ -155,7 +155,7 @@ class BaseChain(HookEntry):
             ctx.chain = self.chain
             return self._verdict(ctx, pkt, self.chain.run(ctx, pkt, 0))
         finally:
-            ctx.busy = False
+            ctx.end(pkt)
 
     def _verdict(self, ctx: Context, pkt: Packet, verdict: cython.int) -> cython.int:
         services: Services = ctx.services

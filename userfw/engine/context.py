@@ -20,6 +20,11 @@ from userfw.engine.const import REG_BYTES
 
 if not cython.compiled:
     from userfw.core.const import (
+        IPPROTO_AH,
+        IPPROTO_DSTOPTS,
+        IPPROTO_FRAGMENT,
+        IPPROTO_HOPOPTS,
+        IPPROTO_ROUTING,
         NFPROTO_BRIDGE,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
@@ -56,6 +61,8 @@ class Context:
         self.queue_flags = 0
         self.l4 = False
         self.protocol = 0
+        self.saved_l4 = -1
+        self.saved_proto = 0
         self.inner_tunnel = -1
         self.inner_link = -1
         self.inner_network = -1
@@ -83,10 +90,46 @@ class Context:
         self.inner_ready = 0
         self.protocol = pkt.protocol
         self.l4 = pkt.nfproto == NFPROTO_IPV4 or pkt.nfproto == NFPROTO_IPV6
+        if pkt.fragoff != 0 and pkt.nfproto == NFPROTO_IPV6 and self.l4:
+            # ipv6_find_hdr gives up where a later fragment's protocol is an extension header
+            self.l4 = pkt.l4proto not in (
+                IPPROTO_HOPOPTS,
+                IPPROTO_ROUTING,
+                IPPROTO_FRAGMENT,
+                IPPROTO_AH,
+                IPPROTO_DSTOPTS,
+            )
+        if pkt.nfproto == NFPROTO_IPV6 and pkt.fragoff == 0 and pkt.l4 - pkt.l3 > 40:
+            self._stop_at_ah(pkt)
         if (self.family == NFPROTO_NETDEV or self.family == NFPROTO_BRIDGE) and pkt.vlan_tci >= 0:
             if pkt.l3 - pkt.start >= 22:
                 self.protocol = pkt.get16(pkt.start + 16)
                 self.l4 = False
+        return 0
+
+    def _stop_at_ah(self, pkt: Packet) -> cython.int:
+        """To rules an authentication header is the transport (Linux: IP6_FH_F_AUTH in nft_set_pktinfo_ipv6), while conntrack looks
+        behind it; `end` puts back what the packet says."""
+        at: cython.Py_ssize_t = pkt.l3 + 40
+        proto: cython.int = pkt.get8(pkt.l3 + 6)
+        while at < pkt.l4 and proto != IPPROTO_AH:
+            size: cython.int = 8 if proto == IPPROTO_FRAGMENT else (pkt.get8(at + 1) + 1) * 8
+            proto = pkt.get8(at)
+            at += size
+        if at < pkt.l4:
+            self.saved_l4 = pkt.l4
+            self.saved_proto = pkt.l4proto
+            pkt.l4 = at
+            pkt.l4proto = IPPROTO_AH
+        return 0
+
+    def end(self, pkt: Packet) -> cython.int:
+        """The run is over."""
+        self.busy = False
+        if self.saved_l4 >= 0:
+            pkt.l4 = self.saved_l4
+            pkt.l4proto = self.saved_proto
+            self.saved_l4 = -1
         return 0
 
     def read32(self, reg: cython.int) -> cython.uint:
