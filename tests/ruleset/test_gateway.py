@@ -167,6 +167,9 @@ table ip t {
     listing = lab.run("list set ip t seen")
     # a lookup counts in the element too (Linux: nft_lookup_eval, nft_set_elem_update_expr)
     assert "192.0.2.10 . 53 counter packets 4 bytes 152 expires 10s" in listing
+    lab.run("add element ip t seen { 192.0.2.10 . 53 timeout 10s, 192.0.2.11 . 1 timeout 10s }")
+    listing = lab.run("list set ip t seen")
+    assert "192.0.2.11 . 1 expires 10s" in listing and "192.0.2.10 . 53 counter packets 4 bytes 152 expires 10s" in listing
     lab.clock.now += 4 * 10**9
     lab.run("add rule ip t c accept")
     assert "expires 6s" in lab.run("list set ip t seen")

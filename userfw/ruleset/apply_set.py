@@ -125,8 +125,7 @@ def _add(draft: Draft, table: Table, entry: Set, key: Any, node: SetElemExpr, cr
         raise refused(errno.EEXIST, node.loc)
     if node.timeout is not None or node.expires is not None:
         if (node.timeout, node.expires) != (old.node.timeout, old.node.expires):
-            draft.overlay(table, entry).remove(old)
-            draft.add_element(table, entry, key, replace(node, comment=node.comment or old.node.comment))
+            draft.retime_element(table, entry, key, replace(node, comment=node.comment or old.node.comment))
 
 
 def _check_overlaps(overlay: Overlay, spans: list[tuple[Span, SetElemExpr]]) -> None:

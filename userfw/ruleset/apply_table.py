@@ -244,6 +244,9 @@ def rename_chain(draft: Draft, command: Command) -> None:
     table = find_table(draft, command)
     chain = find_chain(draft, table, command)
     name = command.new_name or ""
+    before = draft.base.table(table.family, table.name)
+    if before is None or chain.name not in before.chains:
+        raise refused(errno.ENOENT, command.loc)  # chains of this transaction cannot be renamed in it
     if name in table.chains or (table.key, name) in draft.renamed.values():
         raise refused(errno.EEXIST, command.loc)
     draft.renamed[table.key, chain.name] = table.key, name

@@ -297,7 +297,7 @@ class Draft:
         """Add an element whose key is new. ENFILE when the set is full."""
         overlay = self.overlay(table, entry)
         size = entry.node.size
-        if size is not None and (size <= len(overlay) or (entry.elements.live and size <= len(self.all_elements(entry)))):
+        if size is not None and size <= self._count(entry, overlay):
             raise refused(errno.ENFILE, node.loc)
         refs = element_refs(entry.node, node)
         check_refs(self, table, refs, node.loc)
@@ -311,6 +311,19 @@ class Draft:
             self.new_ways.add(table.key)
         self.emit("add", "element", table, entry.name, element, 0)
         return element
+
+    def retime_element(self, table: Table, entry: Set, key: Any, node: SetElemExpr) -> None:
+        """Give an element that is there another timeout; its counters stay (Linux: nft_add_set_elem, NFT_SET_ELEM update)."""
+        element = Element(key, node, self.backend.element(self, table, entry, node))
+        self.overlay(table, entry).retime(element)
+        self.emit("add", "element", table, entry.name, element, 0)
+
+    @staticmethod
+    def _count(entry: Set, overlay: Overlay) -> int:
+        """How many elements a set has, those that packets added too."""
+        if not entry.elements.live or entry.engine is None:
+            return len(overlay)
+        return (0 if overlay.flushed else len(entry.engine)) - len(overlay.removed) + len(overlay.added)
 
     def remove_element(self, table: Table, entry: Set, element: Element) -> None:
         self.overlay(table, entry).remove(element)

@@ -145,7 +145,8 @@ class Overlay:
         """The backend's own, to find overlaps among what is added."""
 
     def __len__(self) -> int:
-        return (0 if self.flushed else len(self.base)) - len(self.removed) + len(self.added)
+        gone = 0 if self.base.live else len(self.removed)
+        return (0 if self.flushed else len(self.base)) - gone + len(self.added)
 
     def __iter__(self) -> Iterator[Element]:
         """Every element, those of the base first."""
@@ -195,6 +196,12 @@ class Overlay:
         if self.base.interval and element.key != CATCH_ALL:
             at = bisect_left(self.spans, element.key)
             self.spans.insert(at, element.key)
+        self.log.append((True, element))
+
+    def retime(self, element: Element) -> None:
+        """Change the timeout of an element that is there."""
+        if element.key in self.added:
+            self.added[element.key] = element
         self.log.append((True, element))
 
     def remove(self, element: Element) -> None:

@@ -296,7 +296,7 @@ def apply_elements(engine: Any, overlay: Overlay) -> None:
         change = element.engine
         try:
             if added:
-                if overlay.added.get(element.key) is element:
+                if overlay.added.get(element.key, element) is element:
                     engine.add(
                         change.key, change.key_end, change.data, change.timeout or None, change.expires or None,
                         change.exprs or None, change.comment,
