@@ -297,7 +297,7 @@ class RuleGenerator:
                         ("mark map tcp", "meta mark set tcp dport map { " + ", ".join(
                             f"{p} : {m}" for p, m in zip(PORTS[:6], MARKS, strict=False)) + " }")]
         if ctx.l4 == "udp":
-            options += [("udp sport set", f"udp sport set {self.rng.choice(PORTS)}")]
+            options += [("udp mark", "meta mark set udp length")]
         if l3 == "ip":
             options += [("ip dscp set", f"ip dscp set {self.rng.choice(('cs1', 'ef', 'cs0'))}"),
                         ("ip ttl set", f"ip ttl set {self.rng.choice((9, 64))}"),

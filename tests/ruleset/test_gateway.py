@@ -316,3 +316,10 @@ table ip t {
     stop()
     lab.udp(7)
     assert texts == [] and lab.gw.trace is None
+
+
+def test_writing_a_ct_key_is_enough_to_track() -> None:
+    """Linux: nft_ct_set_init asks for conntrack as nft_ct_get_init does."""
+    lab = Rules("table inet t { chain c { type filter hook forward priority 0; ct mark set 7\n }\n }\n")
+    lab.udp(53)
+    assert lab.gw.conntrack.count == 1

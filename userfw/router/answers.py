@@ -149,7 +149,7 @@ class Answers(Interfaces):
             if device is None:
                 hop: NextHop = route.nexthops[0]
                 result.oif = hop.device
-        elif route is not None and route.type == RTN_LOCAL and route.nexthops:
+        elif device is None and route is not None and route.type == RTN_LOCAL and route.nexthops:
             hop = route.nexthops[0]
             result.oif = hop.device
         return route is not None
@@ -206,7 +206,15 @@ class Answers(Interfaces):
             return 0
         if direct:
             return self._reject_direct(pkt, code)
-        return self.send_error(pkt, ICMP_DEST_UNREACH if pkt.nfproto == NFPROTO_IPV4 else ICMPV6_DEST_UNREACH, code, 0)
+        if pkt.nfproto == NFPROTO_IPV6:
+            return self.send_error(pkt, ICMPV6_DEST_UNREACH, code, 0)
+        if pkt.route is not None:
+            return self.send_error(pkt, ICMP_DEST_UNREACH, code, 0)
+        # not routed yet: the error comes from the address towards the sender (Linux: nf_reject_fill_skb_dst)
+        pkt.route = self.routes.resolve_out(NFPROTO_IPV4, 0, pkt.get32(pkt.l3 + 12), 0, 0, 0, None)
+        result: cython.int = self.send_error(pkt, ICMP_DEST_UNREACH, code, 0)
+        pkt.route = None
+        return result
 
     def _intact(self, pkt: Packet) -> cython.bint:
         """The checksum of what is to be quoted is right, also of other protocols (Linux: nf_reject_verify_csum, nf_ip_checksum)."""

@@ -38,6 +38,7 @@ if not cython.compiled:
         RTN_ANYCAST,
         RTN_BROADCAST,
         RTN_LOCAL,
+        RTN_MULTICAST,
         RTN_UNICAST,
     )
     from userfw.router.ratelimit import ErrorLimits
@@ -99,12 +100,12 @@ class Icmp:
     def _answerable4(self, pkt: Packet, source: cython.uint) -> cython.bint:
         to: cython.uint = pkt.get32(pkt.l3 + 16)
         kind: cython.int
-        if pkt.pkttype != PACKET_HOST or to >> 28 == 14 or to == U32_MASK:
+        dst: Dst | None = pkt.route
+        if pkt.pkttype != PACKET_HOST or (dst is None and (to >> 28 == 14 or to == U32_MASK)):
             return False
         if pkt.fragoff or source == 0 or source >> 28 >= 14:
             return False
-        dst: Dst | None = pkt.route
-        if dst is not None and dst.type == RTN_BROADCAST:
+        if dst is not None and dst.type in (RTN_BROADCAST, RTN_MULTICAST):
             return False
         if pkt.l4proto == IPPROTO_ICMP:
             if pkt.l4 >= pkt.end:
@@ -117,7 +118,10 @@ class Icmp:
     def _own_source4(self, pkt: Packet, dst: Dst) -> cython.uint:
         """The address that was asked if it is ours, else the best one towards the offender."""
         to: cython.uint = pkt.get32(pkt.l3 + 16)
-        if self.router.routes.resolve(NFPROTO_IPV4, 0, to, 0, 0, 0, None).type == RTN_LOCAL:
+        asked: Dst | None = pkt.route
+        if asked is None:
+            asked = self.router.routes.resolve(NFPROTO_IPV4, 0, to, 0, 0, 0, None)
+        if asked.type == RTN_LOCAL:
             return to
         found = self.router.source_for(dst, NFPROTO_IPV4)
         if found is not None:

@@ -22,6 +22,7 @@ from userfw.nft.syntax import (
     FlowStmt,
     LimitStmt,
     LogStmt,
+    MangleStmt,
     MapExpr,
     MapUpdateStmt,
     MetaExpr,
@@ -174,6 +175,13 @@ def _tproxy(found: Survey, item: TproxyStmt) -> bool:
     return True
 
 
+def _mangle(found: Survey, item: MangleStmt) -> bool:
+    """`ct mark set` and its like; what is written is not walked into (`target` is also a set's link to its block)."""
+    if isinstance(item.target, CtExpr):
+        found.needs.add(NEED_CONNTRACK)
+    return True
+
+
 _LEAVES: frozenset[type[Any]] = frozenset((ConstantExpr, SymbolExpr, PayloadExpr, MetaExpr, CounterStmt, LogStmt, LimitStmt))
 _VISITS: dict[type[Any], Callable[[Survey, Any], bool]] = {
     VerdictExpr: _verdict,
@@ -185,6 +193,7 @@ _VISITS: dict[type[Any], Callable[[Survey, Any], bool]] = {
     FlowStmt: _flow,
     ObjrefStmt: _objref,
     CtExpr: _needs_conntrack,
+    MangleStmt: _mangle,
     NatStmt: _needs_conntrack,
     SynproxyStmt: _needs_conntrack,
     ConnlimitStmt: _needs_conntrack,
