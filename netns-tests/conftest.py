@@ -100,7 +100,13 @@ def lab(started: Lab, request: pytest.FixtureRequest, transcripts: Transcripts,
         said.append([f"{o.port} {masked(o.frame).hex()}" for o in out])
         return out
 
+    def answered_by(at: str, packet: bytes, seconds: float = 3) -> list[Out]:
+        out = exchange(at, started.up(at, packet)) or started.wait(bool, seconds)
+        said.append([f"{o.port} {masked(o.frame).hex()}" for o in out])
+        return out
+
     monkeypatch.setattr(started, "exchange", recorded)
+    monkeypatch.setattr(started, "answered_by", answered_by)
     yield started
     if request.node.get_closest_marker("own_numbers") or not getattr(request.node, "passed", False):
         return

@@ -297,7 +297,8 @@ class RuleGenerator:
                         ("mark map tcp", "meta mark set tcp dport map { " + ", ".join(
                             f"{p} : {m}" for p, m in zip(PORTS[:6], MARKS, strict=False)) + " }")]
         if ctx.l4 == "udp":
-            options += [("udp mark", "meta mark set udp length")]
+            options += [("mark map udp", "meta mark set udp dport map { " + ", ".join(
+                f"{p} : {m}" for p, m in zip(PORTS[:6], MARKS, strict=False)) + " }")]
         if l3 == "ip":
             options += [("ip dscp set", f"ip dscp set {self.rng.choice(('cs1', 'ef', 'cs0'))}"),
                         ("ip ttl set", f"ip ttl set {self.rng.choice((9, 64))}"),
@@ -305,7 +306,7 @@ class RuleGenerator:
                         ("jhash", f"jhash ip saddr . ip daddr mod {self.rng.randint(2, 4)} seed 0x2a {self.rng.randint(0, 1)}"),
                         ("mark map", "meta mark set ip saddr map { " + ", ".join(
                             f"{a} : {m}" for a, m in zip(ADDR4[:6], MARKS, strict=False)) + " }")]
-        else:
+        elif hook in AFTER:  # sooner, the kernel's own UDP takes the packet for damaged
             options += [("ip6 hoplimit set", "ip6 hoplimit set 33"), ("ip6 dscp set", "ip6 dscp set ef")]
         if hook == "prerouting":
             options += [("notrack", "notrack")]
@@ -433,6 +434,8 @@ class RuleGenerator:
             chains.append(Chain("pre", "type nat hook prerouting priority dstnat;", self._rules(1, 3, pre), "prerouting"))
         if not chains or self.rng.random() < 0.7:
             chains.append(Chain("post", "type nat hook postrouting priority srcnat;", self._rules(1, 3, post), "postrouting"))
+        if family == "inet":  # `dnat ip6` alone has Linux track IPv6 only
+            chains[0] = replace(chains[0], rules=("ct state new counter", *chains[0].rules))
         return Table(family, "nat", (), tuple(chains))
 
 
