@@ -50,7 +50,7 @@ def test_functions_with_c_types_are_declared(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_literal_becomes_a_python_object(path: Path) -> None:
-    """Cython keeps a literal beyond 31 bits as a Python int, with the arithmetic around it: use core.const.U32_MASK and the like."""
+    """Cython keeps a literal beyond 31 bits as a Python int, and what is computed with it: use core.const.U32_MASK and the like."""
     found = []
     for function in ast.walk(ast.parse(path.read_text())):
         if isinstance(function, ast.FunctionDef) and mentions_c_types(function):

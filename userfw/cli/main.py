@@ -49,6 +49,10 @@ def build_parser() -> argparse.ArgumentParser:
     drops.add_argument("-p", "--ports", action="store_true", help="for each port")
     common(drops)
 
+    offload = commands.add_parser("offload", help="flows that devices handle", description="Flows in hardware, and why others are not.")
+    offload.add_argument("-f", "--flows", action="store_true", help="each flow of the flowtables with `flags offload`")
+    common(offload)
+
     conntrack.add_parser(commands, common)
 
     follow = commands.add_parser("log", help="follow what log statements say", description="Packets logged by rules, as they come.")
@@ -163,6 +167,22 @@ def _ports(args: argparse.Namespace) -> int:
     return ask(args, show, "ports")
 
 
+def _offload(args: argparse.Namespace) -> int:
+    def show(answer: Any) -> None:
+        rows = [[d["device"], d["driver"], d["where"], d["capacity"]] for d in answer["devices"]]
+        table(rows, ["DEVICE", "DRIVER", "WHERE", "CAPACITY"])
+        for name, value in answer["flows"].items():
+            handled = f", {answer['packets'][name]} packets" if name in answer["packets"] else ""
+            print(f"{name:12} {value} flows{handled}")
+        for reason, count in answer["failures"].items():
+            print(f"in software  {count} flows: {reason}")
+        if "list" in answer:
+            rows = [[f["state"], f["packets"], f["original"], f["reply"], f["reason"]] for f in answer["list"]]
+            table(rows, ["STATE", "PACKETS", "ORIGINAL", "REPLY", "REASON"])
+
+    return ask(args, show, "offload", flows=args.flows)
+
+
 def _drops(args: argparse.Namespace) -> int:
     def rows(counts: Any) -> None:
         table([[d["packets"], d["reason"], d["description"]] for d in counts], ["PACKETS", "REASON", ""])
@@ -241,6 +261,7 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "status": _status,
     "ports": _ports,
+    "offload": _offload,
     "drops": _drops,
     "reload": _reload,
     "stop": _stop,

@@ -66,9 +66,11 @@ def apply(server: Server, old: schema.Config, new: schema.Config) -> None:
         _ports(step, old, new)
         _add_routes(step, old, new)
         _mirror(step, old, new)
+        server.assembly.configure_offload(new)
         _ruleset(step, new)
     except (PortError, ValueError, KeyError, OSError) as error:
         step.rollback()
+        server.assembly.configure_offload(old)
         _restore_routes(server, old)
         raise ApplyError(str(error)) from error
     except BaseException:

@@ -22,7 +22,13 @@ from userfw.core.drop import DESCRIPTIONS, DropReason
 from userfw.core.packet import Address, Device, Port
 from userfw.daemon import schema, snapshot
 from userfw.daemon.names import DaemonNames
-from userfw.nft.location import NftErrors
+from userfw.flowtable.table import FlowTable
+from userfw.nft.location import NftError, NftErrors
+from userfw.nft.syntax import FlowtableBlock
+from userfw.offload.contract import Target
+from userfw.offload.drivers import load as load_drivers
+from userfw.offload.manager import OffloadManager
+from userfw.ports.netlink import Netlink
 from userfw.router.const import RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE
 from userfw.router.gateway import Gateway
 from userfw.router.ra import AdvertisedPrefix, Advertisement
@@ -60,6 +66,9 @@ class Assembly:
         self.nft = NftService(self.rules)
         self.routes: dict[tuple[Any, ...], Route] = {}
         self.on_event: Callable[[], None] = _nothing
+        self.offload_options: dict[str, Any] = {}
+        self.offload = OffloadManager(clock, [], self._target, self._generation)
+        self.platform.offload = self._offload
         self.gateway.listeners.append(self._device_changed)
 
     # -- time
@@ -80,6 +89,7 @@ class Assembly:
 
     def sweep(self) -> None:
         """Age flowtables and sets with timeouts, a part of each; several times a second."""
+        self.offload.tick(self.clock.now)
         for entry in self.platform.hooks.flowtables:
             if entry.engine is not None:
                 entry.engine.sweep(SWEEP_BUDGET)
@@ -87,6 +97,45 @@ class Assembly:
             for item in table.sets.values():
                 if item.engine is not None:
                     item.engine.sweep(SWEEP_BUDGET)
+
+    # -- offload
+
+    def configure_offload(self, config: schema.Config) -> None:
+        """Take over `[offload]`; drivers are loaded when a ruleset first asks for them."""
+        self.offload.threshold, self.offload.rate = config.offload.threshold, config.offload.rate
+        self.offload_options = {"xdp": list(config.offload.xdp)}
+
+    def _offload(self, node: FlowtableBlock, table: FlowTable) -> None:
+        """A flowtable with `flags offload`. NftError names the device that cannot, and what it lacks."""
+        if not self.offload.drivers:
+            self.offload.drivers = load_drivers(self.offload_options)
+        reasons = self.offload.check(table.devices)
+        if reasons:
+            raise NftError(f"Could not process rule: Operation not supported: {reasons[0]}", node.loc)
+        table.offloader = self.offload
+
+    def _target(self, name: str) -> Target | None:
+        device = self.gateway.names.get(name)
+        if device is None:
+            return None
+        port: Any = device.port
+        target = Target(name, 0, getattr(port, "netns", None) or None, "", port)
+        if getattr(port, "kind", "") in ("packet", "capture"):
+            netlink = Netlink(port.netns)
+            try:
+                target.ifindex, target.system_name = netlink.link(port.ifname).index, port.ifname
+            except OSError:
+                return None
+            finally:
+                netlink.close()
+        return target
+
+    def _generation(self) -> int:
+        return int(self.gateway.routes.generation.value)
+
+    def close(self) -> None:
+        """Take every flow out of every device."""
+        self.offload.close()
 
     # -- ports and routes
 
@@ -283,7 +332,7 @@ class Assembly:
         """Frames that each rung of the ladder forwarded: the flowtable, and the pipeline for all others."""
         fast = sum(int(e.engine.forwarded) for e in self.platform.hooks.flowtables if e.engine is not None)
         received = sum(device.rx_packets for device in self.gateway.devices.values())
-        return {"pipeline": max(0, received - fast), "flowtable": fast}
+        return {"pipeline": max(0, received - fast), "flowtable": fast, "hardware": self.offload.packets}
 
     def status(self) -> dict[str, Any]:
         """What `userfw status` shows of the engine."""

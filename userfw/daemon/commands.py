@@ -76,6 +76,18 @@ def _status(server: Server, args: NoArgs, stream: Stream) -> Any:
     return server.status()
 
 
+class OffloadArgs(msgspec.Struct, forbid_unknown_fields=True):
+    """`flows`: also every flow of the offloaded tables."""
+
+    flows: bool = False
+
+
+@command("offload", OffloadArgs)
+def _offload(server: Server, args: OffloadArgs, stream: Stream) -> Any:
+    manager = server.assembly.offload
+    return manager.status() | ({"list": manager.flows()} if args.flows else {})
+
+
 @command("ports")
 def _ports(server: Server, args: NoArgs, stream: Stream) -> Any:
     found = []

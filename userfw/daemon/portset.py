@@ -6,7 +6,9 @@ that systemd kept for us is taken back instead of opened anew, so hosts notice n
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import importlib
 import ipaddress
 import logging
 import os
@@ -222,18 +224,34 @@ def dress_host(
 
 
 def _open_packet(config: schema.Port, index: int) -> OpenPort:
-    from userfw.ports.packet import open_socket
-
     assert config.device is not None
-    port, link = open_socket(
-        config.name, config.device, config.netns, config.offloads, config.isolate,
-        config.promiscuous or config.mac is not None,
-    )  # fmt: skip
+    if config.capture == "tc":
+        port, link = _open_capture(config, config.device)
+    else:
+        from userfw.ports.packet import open_socket
+
+        port, link = open_socket(
+            config.name, config.device, config.netns, config.offloads, config.isolate,
+            config.promiscuous or config.mac is not None,
+        )  # fmt: skip
     device = Device(config.name, index, config.mac or link.mac, config.mtu or link.mtu, ARPHRD_ETHER)
     device.kind = "packet"
     device.up = link.up and link.carrier
     _attach(device, [port])
     return OpenPort(config, device, [port], link)
+
+
+def _open_capture(config: schema.Port, device: str) -> tuple[IoPort, Link]:
+    """Frames by tc instead of a packet socket: what `flags offload` needs on such a port."""
+    try:
+        capture = importlib.import_module("userfw_hw.bpf.capture")
+    except ImportError as error:
+        raise OSError(errno.ENOSYS, f'capture = "tc" needs the package userfw_hw: {error}') from None
+    try:
+        opened: tuple[IoPort, Link] = capture.open_capture(config.name, device, config.netns, config.offloads)
+    except OSError as error:
+        raise OSError(error.errno, f'capture = "tc" (tcx, Linux 6.6): {error.strerror}') from None
+    return opened
 
 
 def _open_pcap(config: schema.Port, index: int) -> OpenPort:

@@ -18,6 +18,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Reader = Callable[[Any], Any]
 
+CAPTURES = ("socket", "tc")
 PORT_TYPES = ("tap", "tun", "packet", "pcap", "memory")
 ROUTE_TYPES = ("unicast", "blackhole", "unreachable", "prohibit")
 LOG_LEVELS = {"debug": 10, "info": 20, "notice": 20, "warning": 30, "error": 40}  # by the numbers of logging
@@ -227,6 +228,7 @@ class Port:
     sndbuf: int = key(number(0, 2**31 - 1), 0)
     isolate: bool = key(flag, True)
     promiscuous: bool = key(flag, False)
+    capture: str = key(choice(CAPTURES), "socket")
     device_mac: bytes | None = key(mac_address)
     device_addresses: list[Interface] | None = maybe_keys(interface_address)
     device_routes: list[Network | None] | None = maybe_keys(network)
@@ -270,6 +272,15 @@ class Limits:
 
 
 @dataclass
+class Offload:
+    """`[offload]`, for flowtables with `flags offload`. `threshold`: packets before a flow is offered; `rate`: flows a second."""
+
+    threshold: int = key(number(0, 2**31 - 1), 16)
+    rate: int = key(number(1, 10**6), 1000)
+    xdp: list[str] = keys(interface_name)
+
+
+@dataclass
 class Config:
     """The whole file. `sysctl` holds numbers by the names of /proc/sys/net/netfilter and net.ipv4."""
 
@@ -279,4 +290,5 @@ class Config:
     route: list[Route] = tables(Route)
     mirror: Mirror | None = field(default=None, metadata={"table": Mirror})
     limits: Limits = one_table(Limits)
+    offload: Offload = one_table(Offload)
     sysctl: dict[str, int] = field(default_factory=dict, metadata={"names": number(-1, 2**31 - 1)})

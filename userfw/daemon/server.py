@@ -163,6 +163,7 @@ class Server:
                 if step is not None:
                     with contextlib.suppress(OSError):
                         step()
+        self.assembly.close()
         await self.control.close()
         if self.links.thread is not None:
             self.links.stop()

@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 from userfw.core.clock import Clock
@@ -77,6 +78,7 @@ class OffloadManager:
         self.rules: dict[int, Offloaded] = {}
         self.failures: Counter[str] = Counter()
         self.installed = 0
+        self.packets = 0
         self._next_rule = 1
         self._budget = float(rate)
         self._refilled = clock.now
@@ -115,7 +117,7 @@ class OffloadManager:
         self.tables.append(table)
 
     def detach(self, table: FlowTable) -> None:
-        """Take all flows of `table` out of their devices."""
+        """Take all flows of `table` out of their devices; they go on in software."""
         for flow in table:
             self.ended(flow)
         table.offloader = None
@@ -132,6 +134,8 @@ class OffloadManager:
 
     def begun(self, flow: Flow) -> None:
         """The flowtable has a new flow."""
+        if flow.table not in self.tables:
+            self.tables.append(flow.table)
         flow.offload = Offloaded(flow)
         self.waiting.append(flow.offload)
 
@@ -155,6 +159,7 @@ class OffloadManager:
         self._offer(now)
         if now - self._counted >= SECOND:
             self._count()
+            self.tables = [table for table in self.tables if table.count]
 
     def _offer(self, now: int) -> None:
         self._budget = min(float(self.rate), self._budget + (now - self._refilled) * self.rate / SECOND)
@@ -290,6 +295,7 @@ class OffloadManager:
         dir = 0 if record.id == entry.rules[0].id else 1
         table: FlowTable = flow.table
         table.credit(flow, dir, packets, octets)
+        self.packets += packets
         idle = table.tcp_timeout if flow.l4proto == IPPROTO_TCP else table.udp_timeout
         flow.timeout = max(flow.timeout, record.last_used + idle)
 
@@ -344,8 +350,37 @@ class OffloadManager:
                 "waiting": sum(1 for entry in self.waiting if not entry.flow.dead),
                 "hardware": self.installed,
             },
+            "packets": {"flowtable": sum(int(table.forwarded) for table in self.tables), "hardware": self.packets},
             "failures": dict(self.failures),
         }
+
+    def flows(self) -> list[dict[str, Any]]:
+        """Every flow of the tables and where it is handled, or why not in hardware."""
+        rows = []
+        for table in self.tables:
+            for flow in table:
+                entry: Offloaded | None = flow.offload
+                rows.append(
+                    {
+                        "table": table.name,
+                        "protocol": int(flow.l4proto),
+                        "original": _ends(flow.original, flow.family),
+                        "reply": _ends(flow.reply, flow.family),
+                        "packets": int(flow.original.packets + flow.reply.packets),
+                        "state": entry.state if entry is not None else "software",
+                        "reason": entry.reason if entry is not None else "",
+                    }
+                )
+        return rows
+
+
+def _ends(side: FlowTuple, family: int) -> str:
+    """`source:port > destination:port` as it arrives."""
+    size = 4 if family == NFPROTO_IPV4 else 16
+    source = ip_address(_address(side.src_hi, side.src_lo, size))
+    destination = ip_address(_address(side.dst_hi, side.dst_lo, size))
+    form = "{}:{}" if size == 4 else "[{}]:{}"
+    return f"{form.format(source, side.ports >> 16)} > {form.format(destination, side.ports & 0xFFFF)}"
 
 
 def _address(hi: int, lo: int, size: int) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 from userfw.core.packet import Device, Packet
 from userfw.ports.base import IoPort
 from userfw.ports.isolate import MARK
-from userfw.ports.netlink import Netlink
+from userfw.ports.netlink import Link, Netlink
 from userfw.ports.netns import run_in
 from userfw.ports.packet import open_socket
 from userfw.ports.tap import open_device
@@ -44,11 +44,11 @@ class CapturePort(IoPort):
         self._none = syscall.Map(syscall.MAP_TYPE_HASH, forward.KEY_SIZE, forward.VALUE_SIZE, 1, "userfw_none")
         self._link = -1
 
-    def attached(self, device: Device) -> None:
+    def attach(self, device: Device) -> None:
         """The gateway's device of this port; frames carry it from the inside port on."""
-        self.device = device
-        self.inbound.device = device
-        self.outbound.device = device
+        super().attach(device)
+        self.inbound.attach(device)
+        self.outbound.attach(device)
 
     def load(self, flows: int | None = None) -> None:
         """Put the program in place, or a new one before the old one goes, so that no frame finds none. VerifierError, OSError."""
@@ -85,9 +85,9 @@ class CapturePort(IoPort):
         self.fd = -1
 
 
-def open_capture(name: str, ifname: str, netns: str = "") -> CapturePort:
-    """A CapturePort on interface `ifname` of `netns`. OSError: no such interface, no tcx (Linux 6.6), no permission."""
-    outbound, link = open_socket(name, ifname, netns)
+def open_capture(name: str, ifname: str, netns: str = "", offloads: bool = True) -> tuple[CapturePort, Link]:
+    """A CapturePort on interface `ifname` of `netns`, and the interface. OSError: no such interface, no tcx, no permission."""
+    outbound, link = open_socket(name, ifname, netns, offloads)
     inbound = None
     try:
         _deafen(outbound.fd)
@@ -100,7 +100,7 @@ def open_capture(name: str, ifname: str, netns: str = "") -> CapturePort:
             inbound.close()
         outbound.close()
         raise
-    return port
+    return port, link
 
 
 def _up(ifname: str, netns: str) -> int:

@@ -14,6 +14,7 @@ import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from userfw.offload.contract import Capabilities, Done, Driver, Failure, Refusal, Rule, Statistics, Target
 from userfw.ports.netlink import Netlink
@@ -150,3 +151,8 @@ class BpfDriver(Driver):
         if self.flows is not None:
             self.flows.close()
             self.flows = None
+
+
+def make(options: Mapping[str, Any]) -> BpfDriver:
+    """The driver as userfw.offload.drivers asks for it."""
+    return BpfDriver(dict.fromkeys(options.get("xdp", ()), "xdp"))

@@ -1,0 +1,153 @@
+"""Flows in eBPF at tc ingress, on real traffic between namespaces: the daemon sees the first packets, the rest never."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import netns
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespace tests run as root"),
+    pytest.mark.skipif(KERNEL < (6, 6), reason="tcx needs Linux 6.6"),
+    pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed"),
+]
+
+RULES = """
+table inet filter {
+    flowtable ft { hook ingress priority filter; devices = { lan, wan }; flags offload; counter; }
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state established,related meta l4proto { tcp, udp } flow add @ft
+        ct state established,related accept
+        iifname "lan" accept
+    }
+    chain post { type nat hook postrouting priority srcnat; oifname "wan" masquerade
+    }
+}
+"""
+
+
+class Offload:
+    """Two hosts, and userfw between them on two veths that it captures by tc."""
+
+    def __init__(self, folder: Path, capture: str = "tc") -> None:
+        base = f"uf{os.getpid()}-o"
+        self.client, self.router, self.server = f"{base}a", f"{base}r", f"{base}b"
+        self.folder, self.capture = folder, capture
+        self.process: subprocess.Popen[bytes] | None = None
+        for ns in (self.client, self.router, self.server):
+            netns.create(ns)
+        netns.ip(self.client, f"link add eth0 type veth peer name lan netns {self.router}", "addr add 192.168.1.2/24 dev eth0")
+        netns.ip(self.server, f"link add eth0 type veth peer name wan netns {self.router}", "addr add 203.0.113.9/24 dev eth0")
+        for ns in (self.client, self.server):
+            netns.ip(ns, "link set lo up", "link set eth0 up")
+        netns.ip(self.client, "route add default via 192.168.1.1")
+        netns.ip(self.router, "link set lo up", "link set lan up", "link set wan up")
+
+    def start(self) -> str:
+        """Run the daemon; what it said until it was ready or ended."""
+        ports = "".join(
+            f'[[port]]\nname = "{name}"\ntype = "packet"\ncapture = "{self.capture}"\nnetns = "{self.router}"\ndevice = "{name}"\n'
+            f'addresses = ["{address}"]\n'
+            for name, address in (("lan", "192.168.1.1/24"), ("wan", "203.0.113.1/24"))
+        )
+        (self.folder / "rules.nft").write_text(RULES)
+        config = f'[daemon]\ncontrol = "{self.folder}/s"\nruleset = "rules.nft"\n{ports}'
+        (self.folder / "userfw.toml").write_text(config)
+        log = self.folder / "log"
+        with log.open("wb") as out:
+            command = [sys.executable, "-m", "userfw", "run", "-c", str(self.folder / "userfw.toml")]
+            env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/hw"}
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=env)
+        until(lambda: "ready" in log.read_text() or self.process is None or self.process.poll() is not None)
+        return log.read_text()
+
+    def ask(self, *command: str) -> Any:
+        env = {"PYTHONPATH": f"{ROOT}:{ROOT}/hw", "USERFW_SOCKET": f"{self.folder}/s"}
+        argv = ["env", *(f"{k}={v}" for k, v in env.items()), sys.executable, "-m", "userfw", *command, "--json"]
+        return json.loads(netns.run(argv).stdout)
+
+    def devices(self) -> list[str]:
+        links = json.loads(netns.run(["ip", "-j", "link"], ns=self.router).stdout)
+        return [link["ifname"] for link in links]
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(10)
+        for ns in (self.client, self.router, self.server):
+            netns.delete(ns)
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not happen"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Offload]:
+    made = Offload(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def download(lab: Offload) -> int:
+    """Bytes that one TCP connection of two seconds moved."""
+    server = subprocess.Popen(netns.inside(lab.server, ["iperf3", "-s", "-1"]), stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: ":5201" in netns.run(["ss", "-tln"], ns=lab.server).stdout)
+        result = netns.run(["iperf3", "-c", "203.0.113.9", "-t", "2", "-J"], ns=lab.client)
+        return int(json.loads(result.stdout)["end"]["sum_received"]["bytes"])
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_the_kernel_forwards_what_the_pipeline_has_judged(lab: Offload) -> None:
+    assert "ready" in lab.start()
+    moved = download(lab)
+    until(lambda: lab.ask("offload")["packets"]["hardware"] > 0)
+    packets = lab.ask("offload")["packets"]
+    assert packets["hardware"] > 1000
+    seen = lab.ask("status")["packets"]
+    assert packets["hardware"] > 5 * seen, "most packets must not have reached the daemon"
+    entries = [e for e in lab.ask("conntrack") if e.get("protocol", e.get("proto")) in ("tcp", 6)]
+    assert sum(e["original"]["bytes"] for e in entries) >= moved, "hardware counters must reach conntrack"
+
+
+def test_nothing_is_left_behind_after_sigkill(lab: Offload) -> None:
+    assert "ready" in lab.start()
+    download(lab)
+    assert any(name.startswith("uf-") for name in lab.devices())
+    assert lab.process is not None
+    lab.process.send_signal(signal.SIGKILL)
+    lab.process.wait()
+    until(lambda: not any(name.startswith("uf-") for name in lab.devices()))
+    netns.ip(lab.router, "addr add 192.168.1.1/24 dev lan")  # the stack hears the interface again
+    until(lambda: netns.run(["ping", "-c1", "-W1", "192.168.1.1"], ns=lab.client, check=False).returncode == 0)
+
+
+def test_a_device_that_cannot_is_refused_by_name(tmp_path: Path) -> None:
+    lab = Offload(tmp_path, capture="socket")
+    try:
+        said = lab.start()
+        assert "rules.nft:3:" in said and "device lan cannot offload" in said and 'capture = "tc"' in said
+        assert lab.process is not None and lab.process.wait(10) != 0
+    finally:
+        lab.close()

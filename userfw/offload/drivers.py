@@ -1,0 +1,34 @@
+"""Finding drivers: the entry points of group `userfw.offload`, each a callable that takes the options and returns a Driver.
+
+Options: `xdp`, the names of ports that the configuration gives to XDP. Drivers are loaded when a ruleset first asks for offload.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from userfw.offload.contract import Driver
+
+GROUP = "userfw.offload"
+OWN = {"bpf": "userfw_hw.bpf.driver:make"}  # found without installed metadata too, as in a source tree
+
+log = logging.getLogger("userfw.offload")
+
+
+def load(options: Mapping[str, Any]) -> list[Driver]:
+    """Every driver that can be loaded; one that cannot is told and left out."""
+    places = dict(OWN) | {point.name: point.value for point in entry_points(group=GROUP)}
+    drivers = []
+    for name, place in sorted(places.items()):
+        module, _, attribute = place.partition(":")
+        try:
+            driver = getattr(importlib.import_module(module), attribute)(options)
+        except (ImportError, AttributeError, OSError) as error:
+            log.warning("offload driver %s is not available: %s", name, error)
+            continue
+        drivers.append(driver)
+    return drivers
