@@ -49,7 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
     drops.add_argument("-p", "--ports", action="store_true", help="for each port")
     common(drops)
 
-    offload = commands.add_parser("offload", help="flows that devices handle", description="Flows in hardware, and why others are not.")
+    text = "flows that devices handle, and why others are not"
+    offload = commands.add_parser("offload", help=text, description=text)
     offload.add_argument("-f", "--flows", action="store_true", help="each flow of the flowtables with `flags offload`")
     common(offload)
 
