@@ -53,6 +53,7 @@ cdef class ConnTable:
     # lookup
     cpdef unsigned int rehash(self, Tuple key) noexcept
     cpdef TupleNode find(self, Tuple key)
+    cpdef list members(self, Py_ssize_t base, Py_ssize_t mask)
     cpdef bint taken(self, Tuple key, Conn ignored) except? -1
     # life of a connection
     cpdef Conn new(self, Tuple orig, int zone, int zone_dir)

@@ -1,6 +1,6 @@
 # The timer wheel. Explained in wheel.py.
 cimport cython
-from userfw.conntrack.conn cimport Conn
+from userfw.conntrack.conn cimport Conn, U32_MASK
 
 cdef enum:
     TICK_SHIFT = 28

@@ -11,7 +11,7 @@ from typing import Any
 import cython
 
 if not cython.compiled:
-    from userfw.conntrack.conn import Conn
+    from userfw.conntrack.conn import U32_MASK, Conn
 
     TICK_SHIFT = 28
     NEVER = 0x7FFFFFFFFFFFFFFF
@@ -23,7 +23,7 @@ class Wheel:
     def __init__(self, now: cython.ulonglong) -> None:
         self.slots: list[Any] = [[] for _ in range(768)]
         self.cursor = now >> TICK_SHIFT
-        self.soonest = 0xFFFFFFFF
+        self.soonest = U32_MASK
         self.size = 0
 
     def add(self, conn: Conn, deadline: cython.ulonglong) -> cython.int:
@@ -118,7 +118,7 @@ class Wheel:
         tick: cython.uint = self.cursor
         members: list[Any]
         if self.size == 0:
-            self.soonest = 0xFFFFFFFF
+            self.soonest = U32_MASK
             return 0
         for _ in range(256):
             tick += 1

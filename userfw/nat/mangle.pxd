@@ -42,4 +42,7 @@ cdef int _transport(Packet pkt, Py_ssize_t l3, Py_ssize_t l4, int proto, int man
 cdef int _port(Packet pkt, Py_ssize_t l4, Py_ssize_t check, Py_ssize_t off, unsigned int port, unsigned int delta, bint partial, bint zero_off, bint zero_to_ones) except -1
 cdef int _fix(Packet pkt, Py_ssize_t off, unsigned int address_delta, unsigned int delta, bint partial, bint zero_to_ones) except -1
 cdef int _icmp_error(Packet pkt, Conn conn, int manip) except -1
+cdef bint _is_icmp_error(Packet pkt) except? -1
+cdef int _short(Packet pkt) except -1
+cdef int _icmp_checksum(Packet pkt, bint ipv4) except -1
 cdef int _sctp(Packet pkt, Py_ssize_t l4, bint partial) except -1

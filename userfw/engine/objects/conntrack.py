@@ -15,6 +15,7 @@ if not cython.compiled:
     from userfw.conntrack.conn import Conn, TupleNode
     from userfw.conntrack.settings import TimeoutPolicy
     from userfw.conntrack.table import ConnTable
+    from userfw.conntrack.tuples import U64_MASK
     from userfw.core.const import (
         IPS_CONFIRMED,
         IPS_HELPER,
@@ -24,6 +25,7 @@ if not cython.compiled:
         NFPROTO_IPV4,
         NFT_BREAK,
         NFT_CONTINUE,
+        U32_MASK,
     )
     from userfw.core.drop import DROP_RULE
     from userfw.core.packet import Packet
@@ -115,8 +117,8 @@ class CtExpectation(Expr):
         wanted.zone = back.zone
         expectation = Expectation(conn, wanted)
         four = wanted.l3num == NFPROTO_IPV4
-        expectation.mask_hi = 0 if four else 0xFFFFFFFFFFFFFFFF
-        expectation.mask_lo = 0xFFFFFFFF if four else 0xFFFFFFFFFFFFFFFF
+        expectation.mask_hi = 0 if four else U64_MASK
+        expectation.mask_lo = U32_MASK if four else U64_MASK
         expectation.dir = pkt.ctdir
         expectation.deadline = ctx.clock.now + self.timeout
         if ctx.services.conntrack.expects.add(expectation, ctx.clock.now) < 0:
