@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,7 +118,11 @@ def stay(lab: Lab) -> None:
     letting_go = os.environ.get("USERFW_DEMO_PIPE")
     if letting_go:
         os.write(int(letting_go), b"up")
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    told: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: told.append(received))
+    while not told:
+        time.sleep(0.2)
 
 
 def main() -> int:
@@ -130,11 +135,8 @@ def main() -> int:
         print(f"the demo cannot run: {reason}", file=sys.stderr)
         return 2
     keep = os.environ.get("KEEP", "") not in ("", "0")
-    if not keep:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        return demonstrate(args.router, False)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    return in_child(args.router)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return in_child(args.router) if keep else demonstrate(args.router, False)
 
 
 def in_child(router: str) -> int:
