@@ -264,8 +264,8 @@ def scale(packets: int, largest: int) -> dict[str, dict[int, float]]:
         elements = ", ".join(f"11.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}" for n in range(count))
         rules = f"set s {{ type ipv4_addr; elements = {{ {elements} }}; }}"
         bench = Bench(f"table ip f {{ {rules}\nchain c {{ type filter hook forward priority 0; ip saddr @s drop\n}}\n}}")
-        chosen = [datagram(int(ip_address("10.2.0.1")) + n, 9) for n in range(0, 65_536, 7)]
-        rows["set elements"][count] = bench.measure(chosen[: len(chosen) // BATCH * BATCH], packets // 2)
+        sources = [datagram(int(ip_address("10.2.0.1")) + n, 9) for n in range(0, 65_536, 7)]
+        rows["set elements"][count] = bench.measure(sources[: len(sources) // BATCH * BATCH], packets // 2)
     for count in (10, 100, 1000):
         text = "\n".join(f"udp dport {10_000 + n} accept" for n in range(count))
         bench = Bench(f"table ip f {{ chain c {{ type filter hook forward priority 0;\n{text}\n}}\n}}")
