@@ -14,6 +14,10 @@ from typing import Any
 from userfw import __version__
 
 OK, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
+TRANSLATORS = (
+    "iptables-translate", "ip6tables-translate", "ebtables-translate", "arptables-translate", "iptables-restore-translate",
+    "ip6tables-restore-translate",
+)  # fmt: skip
 
 
 def common(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     common(follow)
 
     commands.add_parser("nft", help="rules, with nft's own options and commands", add_help=False)
+    for name in TRANSLATORS:
+        what = "saved rules" if "restore" in name else "a command line"
+        commands.add_parser(name, help=f"{what} of {name.partition('-')[0]} as nft commands", add_help=False)
 
     completion = commands.add_parser("completion", help="print a completion script for a shell")
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
@@ -74,6 +81,10 @@ def main(argv: list[str] | None = None) -> int:
         from userfw.cli.nft import main as nft
 
         return int(nft(argv[1:]))
+    if argv and argv[0] in TRANSLATORS:
+        from userfw.cli.iptables import main as iptables
+
+        return iptables(argv[0], argv[1:])
     try:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:
