@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 
 import pytest
@@ -15,6 +16,7 @@ from userfw.iptables.family import ARP, BRIDGE, FAMILIES, IPV4, IPV6, Family
 from userfw.iptables.registry import MATCH_TABLE, TARGET_TABLE
 from userfw.iptables.render import interface
 from userfw.iptables.translate import NOT_IMPLEMENTED, RestoreError, restore, split, translate
+from userfw.nft.parser import parse as parse_nft
 
 
 def nft(line: str, family: Family = IPV4) -> str:
@@ -123,7 +125,7 @@ def test_restore() -> None:
 COMMIT
 *filter
 :INPUT DROP [1:2]
-[3:4] -A INPUT -p tcp -m comment --comment "a \\"b\\" c" -j own
+[3:4] -A INPUT -p tcp -m comment --comment "a \\\\ c" -j own
 -A INPUT -m connlimit --connlimit-above 2
 -A INPUT -m connlimit --connlimit-above 3
 -A INPUT -m u32 --u32 0x0=0x0
@@ -135,7 +137,7 @@ COMMIT
         "add chain ip mangle own",
         "add table ip filter",
         "add chain ip filter INPUT { type filter hook input priority 0; policy drop; }",
-        'add rule ip filter INPUT ip protocol tcp counter jump own comment "a "b" c"',
+        'add rule ip filter INPUT ip protocol tcp counter jump own comment "a \\ c"',
         "add set ip filter connlimit0 { type ipv4_addr; flags dynamic; }",
         "add rule ip filter INPUT add @connlimit0 { ip saddr ct count over 2 } counter",
         "add set ip filter connlimit1 { type ipv4_addr; flags dynamic; }",
@@ -199,3 +201,33 @@ def test_any_argument_is_read_or_refused(family: Family, key: tuple[str, str], v
 def test_any_file_restores_or_is_refused(text: str) -> None:
     with suppress(UsageError):
         list(restore(IPV4, "*filter\n:INPUT ACCEPT\n-A " + text))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "comment", "--comment", 'a" drop comment "b'],
+        ["-j", "LOG", "--log-prefix", "a\nflush ruleset"],
+        ["-i", 'a" accept'],
+        ["-j", "x;flush ruleset"],
+    ],
+)
+def test_no_argument_breaks_out_of_its_rule(arguments: list[str]) -> None:
+    assert translate(IPV4, ["-A", "INPUT", *arguments]).status == 1
+
+
+def test_the_shell_gets_one_word() -> None:
+    line = nft("-A INPUT -m comment --comment \"it's\"")
+    assert shlex.split(line) == ["nft", 'add rule ip filter INPUT counter comment "it\'s"']
+
+
+@given(st.text(min_size=1, max_size=12))
+def test_any_text_stays_in_its_string(text: str) -> None:
+    """One rule and no more, whatever a comment says."""
+    try:
+        result = translate(IPV4, ["-A", "INPUT", "-m", "comment", "--comment", text, "-j", "LOG", "--log-prefix", text])
+    except UsageError:
+        return
+    if result.status == 0:
+        (line,) = parse_nft(shlex.split(result.output)[1])
+        assert line.op == "add"

@@ -1,15 +1,29 @@
 """A parsed rule as nft words.
 
 Laws: the order is nft's translation's: interfaces, the family's own fields, matches in their order, ``counter``, the target,
-the comment. A rule with a part that nft has no words for has no translation (None); never half of one.
+the comment. A rule with a part that nft has no words for has no translation (None); never half of one, and never text
+that the argument of an option could break out of.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from userfw.iptables.extension import Rule, Use, Words
 from userfw.iptables.values import compare, mac_text, masked, protocol_text
+
+_UNQUOTABLE = re.compile(r'["\x00-\x1f\x7f]')
+_NAME = re.compile(r"[A-Za-z_.][\w/.\\-]*", re.ASCII)
+
+
+def sayable(rule: Rule, chain: str) -> bool:
+    """Whether nft can write the rule's strings and names: its strings have no escape for a quote or a control character."""
+    uses = [*rule.matches, *([rule.target] if rule.target else [])]
+    strings = [given.value for use in uses for given in use.given.values() if isinstance(given.value, str)]
+    strings += [value for value, _ in rule.fields.values() if isinstance(value, str)]
+    names = [chain] + ([rule.jump] if rule.jump and rule.target is None else [])
+    return not any(map(_UNQUOTABLE.search, strings)) and all(map(_NAME.fullmatch, names))
 
 
 def rule_words(rule: Rule, source: tuple[int, int] | None, destination: tuple[int, int] | None) -> Words:

@@ -14,7 +14,7 @@ from userfw.iptables.command import Command, parse
 from userfw.iptables.errors import UsageError
 from userfw.iptables.extension import Rule
 from userfw.iptables.family import Family
-from userfw.iptables.render import rule_words
+from userfw.iptables.render import rule_words, sayable
 from userfw.iptables.values import Names
 
 Pair = tuple[int, int]
@@ -63,6 +63,8 @@ class Translator:
         verb = "add" if command.letter == "A" else "insert"
         place = f" index {command.number}" if command.letter == "I" and command.number > 1 else ""
         lines: list[str] = []
+        if not sayable(rule, command.chain):
+            return None
         sources: Sequence[Pair | None] = rule.sources or [None]
         destinations: Sequence[Pair | None] = rule.destinations or [None]
         for source, destination in product(sources, destinations):
@@ -89,8 +91,13 @@ def translate(family: Family, argv: Sequence[str], names: Names | None = None) -
     if lines is None:
         shown = "# " + "".join(f"{word} " for word in argv) if command.letter in "AI" else ""
         return Result(f"nft {shown}\n" if shown else "", NOT_IMPLEMENTED, 1)
-    quoted = command.letter in "AI"
-    return Result("".join(f"nft '{line}'\n" if quoted else f"nft {line}\n" for line in lines))
+    quote = shell_quoted if command.letter in "AI" else str
+    return Result("".join(f"nft {quote(line)}\n" for line in lines))
+
+
+def shell_quoted(line: str) -> str:
+    """The line in single quotes, as one word of a shell."""
+    return "'" + line.replace("'", "'\\''") + "'"
 
 
 # --- iptables-restore's files
