@@ -5,6 +5,7 @@ of their name; ``--what listed`` only one column. Exit status 1 when anything fa
 
 Columns: *judged* executions (line x table x chain) accepted or rejected as marked; *listed* executions whose listing equals
 the canonical one (members of sets in any order); *json in*, *json out*, *bytecode* blocks that hold in all their executions.
+The iptables-translate pairs have a row for each program, with the exact translations in *listed*.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from pathlib import Path
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "iptables"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import corpus
+import pairs
 
+from userfw.iptables.errors import UsageError
+from userfw.iptables.family import FAMILIES
+from userfw.iptables.translate import translate
 from userfw.nft import syntax as s
 from userfw.nft.datatype import Names
 from userfw.nft.json_in import is_json
@@ -309,6 +315,19 @@ def tight(line: str) -> str:
     return re.sub(r"\s", "", line)
 
 
+def run_translations() -> dict[str, Row]:
+    """The iptables-translate pairs, a row for each program: exact translations in ``listed``."""
+    rows: dict[str, Row] = {}
+    for pair in pairs.pairs():
+        row = rows.setdefault(f"{pair.program}-translate", new_row())
+        try:
+            got = tuple(translate(FAMILIES[pair.program], pair.argv).output.splitlines())
+        except UsageError as error:
+            got = (str(error),)
+        row["listed"].count(got == pair.output, f"{pair.file}:{pair.number}\n    got  {got}\n    want {pair.output}")
+    return rows
+
+
 # --- the table
 
 
@@ -333,6 +352,7 @@ def run(parts: list[str]) -> dict[str, Row]:
             rows[test.name] = run_file(test)
     if not parts:
         rows |= run_texts()
+        rows |= run_translations()
     return rows
 
 
