@@ -20,8 +20,8 @@ setup: .make/build    ## packages, virtual environment, compiled build
 	@touch $@
 
 # A linked .venv belongs to somebody else and is used as it is.
-.make/venv: pyproject.toml | .make/apt
-	@if [ ! -L $(VENV) ]; then \
+.make/venv: pyproject.toml Makefile .ci/requirements.py | .make/apt
+	@set -e; if [ ! -L $(VENV) ]; then \
 	    test -x $(PY) || $(PYTHON) -m venv $(VENV); \
 	    $(PY) .ci/requirements.py pyproject.toml test dev interactive completion > .make/requirements.txt; \
 	    $(PY) -m pip install -qq --disable-pip-version-check -r .make/requirements.txt; \
