@@ -1,6 +1,6 @@
 """The engine alone, on memory ports: nanoseconds per packet for each rung, each kind of expression, and as tables grow.
 
-`python -m bench.engine [--json FILE] [--quick] [--profile]`. What receiving costs (copying a frame into a slot) is measured by
+`python -m bench.engine [--json FILE] [--quick]`. What receiving costs (copying a frame into a slot) is measured by
 itself and taken off. Every figure is the median of several rounds; the clock is the manual one, so timers do not disturb.
 """
 
