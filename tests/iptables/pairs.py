@@ -83,7 +83,6 @@ def validities() -> Iterator[Validity]:
             elif line[0] == "*":
                 table = line[1:].split(",")[0]
             else:
-                rule, _, rest = line.partition(";")
-                verdict = rest.rsplit(";", 1)[-1].split(";")[0].strip().upper()
+                rule, _, verdict, *_ = [*line.split(";"), "", ""]
                 for program in programs:
-                    yield Validity(path.name, number, program, table, chain, rule, verdict.startswith("OK"))
+                    yield Validity(path.name, number, program, table, chain, rule, verdict.strip() == "OK")

@@ -25,9 +25,11 @@ from userfw.iptables.values import (
     Bad,
     Context,
     Kind,
+    bare_hex,
     choice,
     compare,
     integer,
+    mac,
     network_of,
     number,
     pair,
@@ -142,6 +144,8 @@ def needs(*types: int) -> Any:
 def _ports_check(use: Use, rule: Rule) -> None:
     needs({"ip": 0x800, "ip6": 0x86DD}[use.extension.name])(use, rule)
     name = use.extension.name
+    if f"{name}-icmp-type" in use and any(f"{name}-{side}-port" in use for side in ("source", "destination")):
+        raise UsageError(f"{name}: ports and ICMP types cannot be used together")
     if any(f"{name}-{side}-port" in use for side in ("source", "destination")):
         if use.value(f"{name}-protocol") not in (6, 17, 33, 132, 136) or use.inverted(f"{name}-protocol"):
             raise UsageError("For port filtering the IP protocol must be either 6 (tcp), 17 (udp), 33 (dccp) or 132 (sctp)")
@@ -225,6 +229,20 @@ def _mangle(use: Use, rule: Rule) -> Words:
     return words if verdict == "continue" else [*words, verdict]
 
 
+def _read_among(text: str, context: Context) -> list[tuple[bytes, int | None]]:
+    """Link-layer addresses, each with an IPv4 address behind ``=`` if at all."""
+    members = []
+    for part in text.rstrip(",").split(","):
+        left, equals, right = part.partition("=")
+        members.append((mac(left), ADDRESS4.read(right, context) if equals else None))
+    return members
+
+
+def _length_check(use: Use, rule: Rule) -> None:
+    if rule.fields.get("length") != (True, False):
+        raise UsageError("For 802.3 DSAP/SSAP filtering the protocol must be LENGTH")
+
+
 MARK_HOW = ("mark-set", "mark-or", "mark-and", "mark-xor")
 
 BRIDGE_MATCHES: tuple[Extension, ...] = (
@@ -276,9 +294,12 @@ BRIDGE_MATCHES: tuple[Extension, ...] = (
         EB, render=_nflog,
     ),
     # no words in nft's translation
-    Extension("among", tuple(Option(f"among-{name}", RAW, invert=True) for name in ("src", "dst", "src-file", "dst-file")), EB),
-    Extension("802_3", (Option("802_3-sap", number(255, base=16), invert=True),
-                        Option("802_3-type", number(0xFFFF, base=16), invert=True)), EB),
+    Extension("among", tuple(
+        Option(f"among-{name}", Kind(_read_among) if name in ("src", "dst") else RAW, invert=True)
+        for name in ("src", "dst", "src-file", "dst-file")), EB),
+    Extension("802_3", (Option("802_3-sap", Kind(lambda text, context: bare_hex(text, 255)), invert=True),
+                        Option("802_3-type", Kind(lambda text, context: bare_hex(text, 0xFFFF)), invert=True)), EB,
+              check=_length_check),
     Extension(
         "arp",
         (
@@ -292,9 +313,10 @@ BRIDGE_MATCHES: tuple[Extension, ...] = (
     Extension(
         "stp",
         (
-            *(Option(f"stp-{name}", span(0xFFFFFFFF), invert=True) for name in (
-                "flags", "root-prio", "root-cost", "sender-prio", "port", "msg-age", "max-age", "hello-time", "forward-delay")),
-            *(Option(f"stp-{name}", RAW, invert=True) for name in ("type", "root-addr", "sender-addr")),
+            *(Option(f"stp-{name}", span(0xFFFF), invert=True) for name in (
+                "root-prio", "sender-prio", "port", "msg-age", "max-age", "hello-time", "forward-delay")),
+            Option("stp-root-cost", span(), invert=True),
+            *(Option(f"stp-{name}", RAW, invert=True) for name in ("flags", "type", "root-addr", "sender-addr")),
         ),
         EB,
     ),

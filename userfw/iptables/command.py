@@ -7,7 +7,7 @@ before its argument. Whatever is wrong raises ``UsageError``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from userfw.iptables.errors import UsageError
 from userfw.iptables.extension import Extension, Given, Option, Rule, Use
 from userfw.iptables.family import Family
 from userfw.iptables.registry import find_match, find_target, preloaded
-from userfw.iptables.values import Bad, Context, Names, integer, mac, network, protocol, protocol_text
+from userfw.iptables.values import Bad, Context, Names, bare_hex, integer, mac, network, protocol, protocol_text
 
 STANDARD = ("ACCEPT", "DROP", "RETURN", "QUEUE", "CONTINUE")
 MAX_NAME = 28  # of a chain: XT_EXTENSION_MAXNAMELEN
@@ -242,6 +242,8 @@ class CommandParser:
     def _extension_option(self, use: Use, option: Option) -> None:
         owner = use.extension.name
         words = [self._next(option.name) for _ in range(option.kind.arguments)]
+        if option.kind.arguments < 0 and (word := self._operand()) is not None:
+            words = [word]
         inverted = self._invert(f"--{option.name}", option.invert)
         if use in self.dormant:
             self.dormant.remove(use)
@@ -396,20 +398,29 @@ class CommandParser:
         self.rule.fields.setdefault("other", (self.family.bits != 128, False))
 
     def _on_h_length(self, value: str, inverted: bool) -> None:
-        length = integer(value, 0, 255)
+        length, mask = self._masked(value, lambda text: integer(text, 0, 255))
         if length != 6:
             raise Bad("Only hardware address length of 6 is supported currently.")
-        self._field("h-length", length, inverted)
+        self._field("h-length", (length, mask), inverted)
+
+    def _masked(self, text: str, one: Callable[[str], int]) -> tuple[int, int | None]:
+        """``value[/mask]``."""
+        left, slash, mask = text.partition("/")
+        return one(left), one(mask) if slash else None
 
     def _on_opcode(self, value: str, inverted: bool) -> None:
         known = {name.lower(): number for number, name in enumerate(ARP_OPCODES, 1)}
-        self._field("opcode", known[value.lower()] if value.lower() in known else integer(value, 0, 0xFFFF), inverted)
+        name = value.lower()
+        number = (known[name], None) if name in known else self._masked(value, lambda text: integer(text, 0, 0xFFFF))
+        self._field("opcode", number, inverted)
 
     def _on_h_type(self, value: str, inverted: bool) -> None:
-        self._field("h-type", 1 if value.lower() == "ethernet" else integer(value, 0, 0xFFFF, 16), inverted)
+        number = (1, None) if value.lower() == "ethernet" else self._masked(value, lambda text: bare_hex(text, 0xFFFF))
+        self._field("h-type", number, inverted)
 
     def _on_proto_type(self, value: str, inverted: bool) -> None:
-        self._field("proto-type", 0x800 if value.lower() in ("ipv4", "ip") else integer(value, 0, 0xFFFF), inverted)
+        number = (0x800, None) if value.lower() in ("ipv4", "ip") else self._masked(value, lambda text: integer(text, 0, 0xFFFF))
+        self._field("proto-type", number, inverted)
 
     def _on_source_mac(self, value: str, inverted: bool) -> None:
         self._mac_field("source-mac", value, inverted)

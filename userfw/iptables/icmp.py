@@ -49,7 +49,7 @@ def _kind(names: dict[str, tuple[int, int | None]], shown: dict[str, int], any_t
             if len(found) > 1:
                 raise Bad(f'Ambiguous ICMP type "{text}"')
             return found[0]
-        number, slash, code = text.partition("/")
+        number, slash, code = text.removesuffix("/0:255").partition("/")
         value = integer(number, 0, 255)
         if value == 255 and not slash and any_type:
             return None

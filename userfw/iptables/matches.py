@@ -276,8 +276,8 @@ MATCHES: tuple[Extension, ...] = (
         protocols=(),
         shadow=("ipv6-icmp", "icmpv6"),
     ),
-    Extension("esp", (spi("esp"),), empty={"ip": "meta l4proto esp", "ip6": "exthdr esp exists"}),
-    Extension("ah", (spi("ah"),), V4, empty="meta l4proto ah"),
+    Extension("esp", (spi("esp"),), empty={"ip": "meta l4proto esp", "ip6": "exthdr esp exists"}, protocols=(50,)),
+    Extension("ah", (spi("ah"),), V4, empty="meta l4proto ah", protocols=(51,)),
     Extension(
         "ah",
         (spi("ah"), Option("ahlen", number(), "ah hdrlength", invert=True), Option("ahres", FLAG, "ah reserved 1")),

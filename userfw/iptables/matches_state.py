@@ -5,6 +5,7 @@ Laws: the order of the options in a row is the order of their nft texts. Source:
 
 from __future__ import annotations
 
+from userfw.iptables.errors import UsageError
 from userfw.iptables.extension import IP, Extension, Option, Rule, Use, Words
 from userfw.iptables.limits import HASHLIMIT, LIMIT_OPTIONS, limit_words
 from userfw.iptables.matches import RAW
@@ -260,6 +261,19 @@ def _read_probability(text: str, context: Context) -> float:
     return value
 
 
+def _statistic_check(use: Use, rule: Rule) -> None:
+    if use.value("packet", 0) >= use.value("every", 2**32):
+        raise UsageError("statistic: the --packet must be smaller than --every")
+
+
+def _policy_check(use: Use, rule: Rule) -> None:
+    if "strict" in use and not any(name in use for name in _POLICY_ELEMENT if name != "strict"):
+        raise UsageError("policy: empty policy element 0. --strict is in effect, but at least one of reqid, spi, ... is required")
+    if ("tunnel-src" in use or "tunnel-dst" in use) and use.value("mode") != "tunnel":
+        raise UsageError("policy: --tunnel-src and --tunnel-dst need --mode tunnel")
+
+
+RATE_VALUE = Kind(RAW.read, arguments=-1)
 PKTTYPE = choice(("unicast", "broadcast", "multicast"))
 UID, GID = identifier("user"), identifier("group")
 
@@ -349,6 +363,7 @@ STATE_MATCHES: tuple[Extension, ...] = (
             Option("next", repeat=True),
         ),
         render=_policy,
+        check=_policy_check,
     ),
     Extension(
         "devgroup",
@@ -375,6 +390,7 @@ STATE_MATCHES: tuple[Extension, ...] = (
             Option("packet", number()),
         ),
         render=_statistic,
+        check=_statistic_check,
         alone=(("probability", "every"), ("probability", "packet")),
     ),
     Extension("limit", LIMIT_OPTIONS, render=limit_words),
@@ -415,7 +431,7 @@ STATE_MATCHES: tuple[Extension, ...] = (
         "recent",
         (
             *(Option(name, FLAG, invert=True) for name in ("set", "rcheck", "update", "remove")),
-            Option("seconds", number(low=1)), Option("reap"), Option("hitcount", number()), Option("rttl"),
+            Option("seconds", number(low=1)), Option("reap"), Option("hitcount", number(0xFFFF)), Option("rttl"),
             Option("name", string(199)), Option("rsource"), Option("rdest"), Option("mask", RAW),
         ),
         one_of=("set", "rcheck", "update", "remove"),
@@ -442,8 +458,8 @@ STATE_MATCHES: tuple[Extension, ...] = (
         "rateest",
         (
             *(Option(name, RAW) for name in ("rateest", "rateest1", "rateest2")),
-            *(Option(name) for name in ("rateest-delta", "rateest-bps", "rateest-pps")),
-            *(Option(f"rateest-{unit}{n}", RAW) for unit in ("bps", "pps") for n in (1, 2)),
+            Option("rateest-delta"),
+            *(Option(f"rateest-{unit}{n}", RATE_VALUE) for unit in ("bps", "pps") for n in ("", 1, 2)),
             *(Option(f"rateest-{how}", FLAG, invert=True) for how in ("lt", "gt", "eq")),
         ),
         one_of=("rateest", "rateest1"),

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from userfw.iptables.errors import UsageError
 from userfw.iptables.extension import Extension, Option, Rule, Use, Words
-from userfw.iptables.values import Bad, Context, Kind, address, address_text, port
+from userfw.iptables.values import Bad, Context, Kind, address, address_text, integer, port
+from userfw.nft.datatype_names import SERVICES
 
 _WITH_PORTS = (1, 6, 17, 33, 58, 132, 136)
 
 
-def _read_ports(text: str) -> str:
+def _read_ports(text: str, base_allowed: bool = False) -> str:
+    """A port or service, or a range of numbers with perhaps a base port behind a slash."""
     low, dash, high = text.partition("-")
-    if dash and "/" in high:
-        raise Bad("a base port is not supported")
-    first = port(low)
-    last = port(high) if dash else first
+    if not dash or text in SERVICES:
+        return str(port(text))
+    high, slash, base = high.partition("/")
+    first, last = integer(low, 0, 0xFFFF), integer(high, 0, 0xFFFF)
     if first > last:
         raise Bad(f"Port range `{text}' funky")
-    return f"{first}-{last}" if dash else str(first)
+    if slash and (not base_allowed or port(base) == 0):
+        raise Bad(f"Invalid base port `{base}'")
+    return f"{first}-{last}" + (f"/{port(base)}" if slash else "")
 
 
 def _read_target(text: str, context: Context) -> tuple[str, str]:
@@ -41,7 +45,7 @@ def _read_target(text: str, context: Context) -> tuple[str, str]:
     addresses = address_text(address(low, bits), bits) if low else ""
     if dash:
         addresses += "-" + address_text(address(high, bits), bits)
-    return addresses, _read_ports(ports) if ports else ""
+    return addresses, _read_ports(ports, base_allowed=True) if ports else ""
 
 
 TARGET = Kind(_read_target)
@@ -56,6 +60,8 @@ def _render(use: Use, rule: Rule) -> Words:
     to = next((given.value for given in use.given.values() if isinstance(given.value, tuple)), None)
     if to is not None:
         addresses, ports = to
+        if "/" in ports:
+            return None  # nft has no base port
         if addresses and ports and rule.family.bits == 128:
             addresses = f"[{addresses}]"
         text += f" to {addresses}" + (f":{ports}" if ports else "")

@@ -98,8 +98,10 @@ def _arp_header(rule: Rule, source: tuple[int, int] | None, destination: tuple[i
         ("h-type", "htype", 1, "{}"), ("h-length", "hlen", 6, "{}"), ("", "plen", 4, "{}"), ("opcode", "operation", 0, "{}"),
         ("proto-type", "ptype", 0, "0x{:x}"),
     ):  # fmt: skip
-        value, inverted = rule.fields.get(name, (default, False))
-        if value:
+        (value, mask), inverted = rule.fields.get(name, ((default, None), False))
+        if mask is not None:
+            yield f"arp {key} & {mask:#x} {'!=' if inverted else '=='} {value:#x}"
+        elif value:
             yield compare(f"arp {key}", inverted, show.format(value))
     yield from _addresses(rule, source, destination, "arp {} ip")
     for name, key in (("source-mac", "arp saddr ether"), ("destination-mac", "arp daddr ether")):

@@ -25,6 +25,7 @@ from userfw.iptables.values import (
     choice,
     integer,
     number,
+    pair,
     port,
     string,
 )
@@ -184,9 +185,8 @@ def _nfqueue(use: Use, rule: Rule) -> Words:
 
 
 def _read_balance(text: str, context: Context) -> tuple[int, int]:
-    low, colon, high = text.partition(":")
-    first, last = integer(low, 0, 0xFFFF), integer(high, 0, 0xFFFF)
-    if not colon or first >= last:
+    first, last = pair(text, lambda part: integer(part, 0, 0xFFFF), 0xFFFE)
+    if first == last or last - first == 0xFFFF:
         raise Bad("should be ascending, `first:last'")
     return first, last
 
@@ -260,6 +260,17 @@ def _tee(use: Use, rule: Rule) -> Words:
     return [f"dup to {address_text(use.value('gateway'), rule.family.bits)}{device}"]
 
 
+def _read_strip(text: str, context: Context) -> list[int]:
+    names = {"wscale": 3, "mss": 2, "sack-permitted": 4, "sack": 5, "timestamp": 8, "md5": 19}
+    return [names[part] if part in names else integer(part, 2, 255) for part in text.split(",")]
+
+
+def _read_zone(text: str, context: Context) -> str:
+    if text != "mark":
+        integer(text, 0, 0xFFFF)
+    return text
+
+
 def _says(text: str) -> Any:
     return lambda use, rule: [text]
 
@@ -268,6 +279,7 @@ def _reject_options(words: dict[str, str]) -> tuple[Option, ...]:
     return (Option("reject-with", choice(words)),)
 
 
+NFLOG_PREFIX = Kind(lambda text, context: text.encode()[:63].decode(errors="ignore"))
 _PORT = Kind(lambda text, context: port(text))
 
 TARGETS: tuple[Extension, ...] = (
@@ -336,7 +348,7 @@ TARGETS: tuple[Extension, ...] = (
         "NFLOG",
         (
             Option("nflog-group", number(0xFFFF)),
-            Option("nflog-prefix", string(63, 1)),
+            Option("nflog-prefix", NFLOG_PREFIX),
             *(Option(f"nflog-{name}", number()) for name in ("range", "size")),
             Option("nflog-threshold", number(0xFFFF)),
         ),
@@ -372,7 +384,7 @@ TARGETS: tuple[Extension, ...] = (
         "CT",
         (
             Option("notrack"), Option("helper", string(15)), Option("timeout", string(31)), Option("ctevents", RAW),
-            Option("expevents", RAW), *(Option(name, RAW) for name in ("zone", "zone-orig", "zone-reply")),
+            Option("expevents", RAW), *(Option(name, Kind(_read_zone)) for name in ("zone", "zone-orig", "zone-reply")),
         ),
         render=lambda use, rule: ["notrack"] if list(use.given) == ["notrack"] else None,
     ),
@@ -408,6 +420,6 @@ TARGETS: tuple[Extension, ...] = (
         ),
         one_of=("add-set", "del-set", "map-set"),
     ),
-    Extension("TCPOPTSTRIP", (Option("strip-options", RAW),), protocols=(6,)),
+    Extension("TCPOPTSTRIP", (Option("strip-options", Kind(_read_strip)),), protocols=(6,)),
 )  # fmt: skip
 

@@ -94,6 +94,11 @@ def integer(text: str, low: int = 0, high: int = ALL_ONES, base: int = 0) -> int
     return value
 
 
+def bare_hex(text: str, high: int) -> int:
+    """A hexadecimal number with or without 0x."""
+    return integer(text[2:] if text[:2] in ("0x", "0X") else text, 0, high, 16)
+
+
 def number(high: int = ALL_ONES, low: int = 0, show: str = "{}", base: int = 0) -> Kind:
     """A number; ``show`` is a format."""
     return Kind(lambda text, context: integer(text, low, high, base), show.format)
