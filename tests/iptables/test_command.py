@@ -231,3 +231,30 @@ def test_any_text_stays_in_its_string(text: str) -> None:
     if result.status == 0:
         (line,) = parse_nft(shlex.split(result.output)[1])
         assert line.op == "add"
+
+
+def test_octets_that_are_no_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["iptables-translate", "-A", "INPUT", "-m", "comment", "--comment", "a\udcff"]) == 1
+    assert main(["iptables-translate", "-A", "INPUT", "--\udcff"]) == 2
+    assert main(["iptables-translate", "-A", "INPUT", "-j", "NFLOG", "--nflog-prefix", "\udcff"]) == 1
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+def test_a_comment_is_one_line() -> None:
+    assert nft_raw(["-j", "LOG", "--log-prefix", "a\nflush ruleset"]).count("\n") == 1
+
+
+def nft_raw(arguments: list[str]) -> str:
+    return translate(IPV4, ["-A", "INPUT", *arguments]).output
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "1/" + "9" * 5000, "9" * 5000 + "kb/s", "٣", "-1", ""])
+def test_numbers_without_end(text: str) -> None:
+    for option in ("-s", "-m limit --limit", "-m time --monthdays", "-m time --weekdays", "-m hashlimit --hashlimit-upto", "-c"):
+        with pytest.raises(UsageError):
+            parse(IPV4, ["-A", "INPUT", *option.split(), text])
+
+
+def test_differences_from_iptables() -> None:
+    assert "icmp type . icmp code != { 3 . 1 }" in nft("-A INPUT -p icmp ! --icmp-type 3/1")
+    assert "priority 50;" in list(restore(IPV4, "*security\n:INPUT ACCEPT\n"))[1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 from userfw.iptables.errors import VERSION, UsageError
 from userfw.iptables.family import FAMILIES, Family
@@ -43,16 +44,21 @@ def main(name: str, argv: list[str]) -> int:
             print(_HELP.format(name=name, program=family.program), end="")
             return 0
         result = translate(family, argv, _names())
-        sys.stdout.write(result.output)
+        _say(result.output)
         sys.stderr.write(result.errors)
         return result.status
     except UsageError as problem:
         text = str(problem).rstrip("\n")
-        sys.stderr.write(f"{name} v{VERSION} (nf_tables): {text}\n")
+        _say(f"{name} v{VERSION} (nf_tables): {text}\n", sys.stderr)
         if isinstance(problem, RestoreError):
             sys.stderr.write(f"Error occurred at line: {problem.line}\n")
         sys.stderr.write(f"Try `{name} -h' or '{name} --help' for more information.\n")
         return 2
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """Write text that may hold octets of the command line that are no characters."""
+    (stream or sys.stdout).write(text.encode(errors="surrogateescape").decode(errors="replace"))
 
 
 def _names() -> Names:
@@ -100,6 +106,6 @@ def _restore(name: str, family: Family, argv: list[str]) -> int:
     now = time.ctime()
     print(f"# Translated by {name} v{VERSION} on {now}")
     for line in restore(family, text, _names()):
-        print(line)
+        _say(line + "\n")
     print(f"# Completed on {now}")
     return 0

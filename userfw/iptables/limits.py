@@ -57,14 +57,14 @@ def limit_words(use: Use, rule: Rule) -> Words:
 
 
 def _read_bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+)([kmg]?)b?", text.lower(), re.ASCII)
+    match = re.fullmatch(r"(\d{1,15})([kmg]?)b?", text.lower(), re.ASCII)
     if match is None:
         raise Bad(f"bad rate `{text}'")
     return int(match[1]) * _BYTES[match[2]]
 
 
 def _read_hash_rate(text: str, context: Context) -> tuple[str, int, int]:
-    if re.fullmatch(r"\d+[kmg]?b/s(ec(ond)?)?", text.lower(), re.ASCII):
+    if re.fullmatch(r"\d{1,15}[kmg]?b/s(ec(ond)?)?", text.lower(), re.ASCII):
         return "bytes", _read_bytes(text.partition("/")[0]), 1
     return ("packets", *read_rate(text, HASH_SCALE))
 

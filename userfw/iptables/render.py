@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from userfw.iptables.extension import Rule, Use, Words
 from userfw.iptables.values import compare, mac_text, masked, protocol_text
 
-_UNQUOTABLE = re.compile(r'["\x00-\x1f\x7f]')
+_UNQUOTABLE = re.compile(r'["\x00-\x1f\x7f\ud800-\udfff]')
 _NAME = re.compile(r"[A-Za-z_.][\w/.\\-]*", re.ASCII)
 
 

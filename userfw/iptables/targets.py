@@ -279,7 +279,7 @@ def _reject_options(words: dict[str, str]) -> tuple[Option, ...]:
     return (Option("reject-with", choice(words)),)
 
 
-NFLOG_PREFIX = Kind(lambda text, context: text.encode()[:63].decode(errors="ignore"))
+NFLOG_PREFIX = Kind(lambda text, context: text.encode(errors="surrogateescape")[:63].decode(errors="surrogateescape"))
 _PORT = Kind(lambda text, context: port(text))
 
 TARGETS: tuple[Extension, ...] = (

@@ -41,7 +41,7 @@ def _read_clock(text: str, context: Context) -> int:
 def _read_weekdays(text: str, context: Context) -> frozenset[int]:
     found = set()
     for part in text.split(","):
-        number = int(part) if part.isascii() and part.isdigit() else 0
+        number = int(part) if re.fullmatch("[1-7]", part) else 0
         if not number:
             number = _DAYS.index(part[:2].lower()) + 1 if part[:2].lower() in _DAYS else 0
         if not 1 <= number <= 7:
@@ -51,8 +51,8 @@ def _read_weekdays(text: str, context: Context) -> frozenset[int]:
 
 
 def _read_monthdays(text: str, context: Context) -> frozenset[int]:
-    parts = [re.match(r"\d+", part, re.ASCII) for part in text.split(",")]
-    found = frozenset(int(part[0]) if part else 0 for part in parts)
+    parts = [re.fullmatch(r"(\d{1,2})(?:st|nd|rd|th)?", part, re.ASCII) for part in text.split(",")]
+    found = frozenset(int(part[1]) if part else 0 for part in parts)
     if not all(1 <= day <= 31 for day in found):
         raise Bad
     return found

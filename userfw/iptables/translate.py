@@ -17,6 +17,7 @@ from userfw.iptables.family import Family
 from userfw.iptables.render import rule_words, sayable
 from userfw.iptables.values import Names
 
+_ONE_LINE = str.maketrans(dict.fromkeys("\n\r\v\f", " "))
 Pair = tuple[int, int]
 NOT_IMPLEMENTED = "Translation not (fully) implemented\n"
 
@@ -89,10 +90,15 @@ def translate(family: Family, argv: Sequence[str], names: Names | None = None) -
     command = parse(family, argv, names)
     lines = translator.lines(command)
     if lines is None:
-        shown = "# " + "".join(f"{word} " for word in argv) if command.letter in "AI" else ""
+        shown = commented(argv) if command.letter in "AI" else ""
         return Result(f"nft {shown}\n" if shown else "", NOT_IMPLEMENTED, 1)
     quote = shell_quoted if command.letter in "AI" else str
     return Result("".join(f"nft {quote(line)}\n" for line in lines))
+
+
+def commented(argv: Sequence[str]) -> str:
+    """The arguments as a comment of one line."""
+    return "# " + "".join(f"{word} " for word in argv).translate(_ONE_LINE)
 
 
 def shell_quoted(line: str) -> str:
@@ -118,7 +124,7 @@ def restore(family: Family, text: str, names: Names | None = None) -> Iterator[s
     """The nft lines of a file that iptables-save wrote; raises RestoreError."""
     translator = Translator(family, names or Names())
     table = ""
-    for number, raw in enumerate(text.splitlines(), 1):
+    for number, raw in enumerate(text.split("\n"), 1):
         line = raw.strip()
         if not line or line.startswith("#"):
             continue
@@ -168,7 +174,7 @@ def _restored_rule(translator: Translator, table: str, line: str) -> Iterator[st
         raise UsageError("The -t option cannot be used in iptables-restore.")
     lines = translator.lines(parse(translator.family, words, translator.names, table))
     if lines is None:
-        yield "# " + "".join(f"{word} " for word in ("-t", table, *words))
+        yield commented(["-t", table, *words])
     else:
         yield from lines
 

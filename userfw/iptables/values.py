@@ -269,7 +269,7 @@ def network(text: str, bits: int) -> tuple[int, int]:
     mask = ones(bits, bits)
     if slash:
         try:
-            mask = ones(int(tail), bits) if tail.isdecimal() and int(tail) <= bits else address(tail, bits)
+            mask = ones(int(tail), bits) if re.fullmatch(r"\d{1,3}", tail, re.ASCII) and int(tail) <= bits else address(tail, bits)
         except Bad:
             raise Bad(f"invalid mask `{tail}' specified") from None
     return value & mask, mask
