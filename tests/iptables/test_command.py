@@ -255,6 +255,21 @@ def test_numbers_without_end(text: str) -> None:
             parse(IPV4, ["-A", "INPUT", *option.split(), text])
 
 
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=2, max_size=4), st.integers(0, 50), st.integers(0, 50))
+def test_several_ports_are_one_set_without_overlaps(parts: list[tuple[int, int]], source: int, destination: int) -> None:
+    """A pair of ports is in exactly one element if either port is in a part, else in none."""
+    ranges = [(min(part), max(part)) for part in parts]
+    line = nft(f"-A INPUT -p tcp -m multiport --ports {','.join(f'{low}:{high}' for low, high in ranges)}")
+    elements = [element.split(" . ") for element in line.partition("{ ")[2].partition(" }")[0].split(", ")]
+
+    def inside(port: int, text: str) -> bool:
+        low, _, high = text.partition("-")
+        return int(low) <= port <= int(high or low)
+
+    found = sum(inside(source, left) and inside(destination, right) for left, right in elements)
+    assert found == any(low <= port <= high for low, high in ranges for port in (source, destination))
+
+
 def test_differences_from_iptables() -> None:
     assert "icmp type . icmp code != { 3 . 1 }" in nft("-A INPUT -p icmp ! --icmp-type 3/1")
     assert "priority 50;" in list(restore(IPV4, "*security\n:INPUT ACCEPT\n"))[1]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from pairs import ROOT, Pair, pairs, validities
 
 from userfw.iptables.command import parse
 from userfw.iptables.errors import UsageError
 from userfw.iptables.family import FAMILIES
-from userfw.iptables.translate import translate
+from userfw.iptables.translate import Result, translate
 from userfw.nft.location import NftErrors
 from userfw.nft.parser import parse as parse_nft
 from userfw.ruleset.manager import RulesetManager
@@ -19,16 +21,18 @@ needs_corpus = pytest.mark.skipif(not PAIRS, reason=f"no iptables corpus at {ROO
 
 # iptables' translations that nft 1.1.6 itself has no grammar for
 NOT_NFT = (
+    "]:1025-65535",
     "exthdr ah exists",  # exthdr knows hbh, rt, frag, dst, mh only
     "exthdr esp exists",
     "[fec0::1234-fec0::2000]:1-20",  # a range in brackets
-    "sctp chunk i-data",  # a newer chunk than nft's list
+    *(f"sctp chunk {name}" for name in ("i-data", "re-config", "pad", "i-forward-tsn")),  # newer chunks than nft's list
 )
 
 # and those that nft parses but refuses in a ruleset, with what it says
 NOT_CHECKED = {
     "jhash ct original saddr": "specify either ip or ip6 for address matching",
     "rt seg-left != 0-4294967295": "exceeds valid range 0-255",
+    "rt seg-left 3-4294967295": "exceeds valid range 0-255",
     "device eth0": "Interface does not exist",
 }
 
@@ -91,6 +95,23 @@ def test_every_translated_line_is_taken_by_a_ruleset(name: str) -> None:
             want = next((words for part, words in NOT_CHECKED.items() if part in texts[-1]), "")
             said = complaint(texts)
             assert want in said if want else not said, (texts, said)
+
+
+@needs_corpus
+def test_what_iptables_takes_becomes_what_nft_takes() -> None:
+    """Every accepted row of argument validity that has a translation: the ruleset takes it."""
+    translated = 0
+    for row in validities():
+        result = translate(FAMILIES[row.program], ["-t", row.table, "-A", row.chain, *row.argv]) if row.ok else Result(status=1)
+        if result.status:
+            continue
+        translated += 1
+        texts = [shlex.split(line)[1] for line in result.output.splitlines()]
+        if not any(part in texts[-1] for part in NOT_NFT):
+            want = next((words for part, words in NOT_CHECKED.items() if part in texts[-1]), "")
+            said = complaint(texts)
+            assert want in said if want else not said, (row.rule, texts, said)
+    assert translated > 1000
 
 
 @needs_corpus

@@ -164,13 +164,28 @@ def _multiport_check(use: Use, rule: Rule) -> None:
         raise UsageError("multiport: multiport needs `-p tcp', `-p udp', `-p udplite', `-p sctp' or `-p dccp'")
 
 
+def _disjoint(parts: list[tuple[int, int]]) -> list[str]:
+    """Either port in one of the parts, as elements that do not overlap: a set of concatenated ranges refuses others."""
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(parts):
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(high, merged[-1][1])
+        else:
+            merged.append((low, high))
+    edges = [-1, *(edge for part in merged for edge in part), 0x10000]
+    gaps = [(low + 1, high - 1) for low, high in zip(edges[::2], edges[1::2], strict=True) if low + 1 < high]
+    return [f"{show_range(part)} . 0-65535" for part in merged] + [
+        f"{show_range(gap)} . {show_range(part)}" for gap in gaps for part in merged
+    ]
+
+
 def _multiport(use: Use, rule: Rule) -> Words:
     (name, given), *_ = use.given.items()
     word = {TCP: "tcp", UDP: "udp", DCCP: "dccp", SCTP: "sctp", UDPLITE: "udplite"}[rule.protocol or TCP]
     parts = [show_range(part) for part in given.value]
     if name == "ports":
-        pairs = ", ".join(f"0-65535 . {part}, {part} . 0-65535" for part in parts)
-        return [compare(f"{word} sport . {word} dport", given.inverted, f"{{ {pairs} }}")]
+        pairs = [f"0-65535 . {parts[0]}", f"{parts[0]} . 0-65535"] if len(parts) == 1 else _disjoint(given.value)
+        return [compare(f"{word} sport . {word} dport", given.inverted, f"{{ {', '.join(pairs)} }}")]
     text = parts[0] if len(parts) == 1 else "{ " + ", ".join(parts) + " }"
     return [compare(f"{word} {'sport' if name == 'sports' else 'dport'}", given.inverted, text)]
 
@@ -285,7 +300,8 @@ MATCHES: tuple[Extension, ...] = (
         empty="exthdr ah exists",
     ),
     Extension(
-        "ipcomp", (Option("ipcompspi", span(), "comp cpi", invert=True), Option("compres", FLAG)), empty="meta l4proto ipcomp"
+        (Option("ipcompspi", span(skip=True, most=0xFFFF), "comp cpi", invert=True), Option("compres", FLAG)),
+        empty="meta l4proto ipcomp",
     ),
     Extension(
         "frag",
@@ -347,6 +363,7 @@ MATCHES: tuple[Extension, ...] = (
             Option("ecn-tcp-cwr", FLAG, "tcp flags cwr|tcp flags != cwr", invert=True),
             Option("ecn-ip-ect", _ECT, "ip ecn", invert=True),
         ),
+        render=lambda use, rule: [text.replace("ip ecn", f"{rule.family.address} ecn") for text in use.texts(rule)],
         one_of=("ecn-tcp-ece", "ecn-tcp-cwr", "ecn-ip-ect"),
     ),
     Extension(

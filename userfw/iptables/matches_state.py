@@ -11,6 +11,7 @@ from userfw.iptables.limits import HASHLIMIT, LIMIT_OPTIONS, limit_words
 from userfw.iptables.matches import RAW
 from userfw.iptables.timing import TIME
 from userfw.iptables.values import (
+    ALL_ONES,
     FLAG,
     MARK,
     NETWORK,
@@ -88,7 +89,7 @@ def _conntrack_options() -> tuple[Option, ...]:
         Option("ctproto", CTPROTO, "ct original protocol", invert=True),
         Option("ctstate", CTSTATE, "ct state", invert=True),
         Option("ctstatus", STATUS, "ct status", invert=True),
-        Option("ctexpire", span(), "ct expiration", invert=True),
+        Option("ctexpire", span(most=ALL_ONES // 1000), "ct expiration", invert=True),
         *addresses,
         *ports,
     )

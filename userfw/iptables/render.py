@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from userfw.iptables.extension import Rule, Use, Words
 from userfw.iptables.values import compare, mac_text, masked, protocol_text
 
+COMMENT_MOST = 128  # octets: nft refuses longer ones
 _UNQUOTABLE = re.compile(r'["\x00-\x1f\x7f\ud800-\udfff]')
 _NAME = re.compile(r"[A-Za-z_.][\w/.\\-]*", re.ASCII)
 
@@ -46,7 +47,8 @@ def rule_words(rule: Rule, source: tuple[int, int] | None, destination: tuple[in
         return None
     words += action
     if rule.comment:
-        words.append(f'comment "{rule.comment}"')
+        comment = rule.comment.encode(errors="surrogateescape")[:COMMENT_MOST].decode(errors="ignore")
+        words.append(f'comment "{comment}"')
     return words
 
 

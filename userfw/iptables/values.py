@@ -132,13 +132,14 @@ def full_range(high: int) -> Express:
     return express
 
 
-def span(high: int = ALL_ONES, skip: bool = False, separator: str = ":") -> Kind:
-    """A number or a range; with ``skip`` the full range needs no text."""
+def span(high: int = ALL_ONES, skip: bool = False, most: int = ALL_ONES) -> Kind:
+    """A number or a range; with ``skip`` the full range needs no text. nft takes no more than ``most``."""
 
     def read(text: str, context: Context) -> tuple[int, int]:
-        return pair(text, lambda part: integer(part, 0, high), high, separator)
+        low, top = pair(text, lambda part: integer(part, 0, high), high)
+        return min(low, most), min(top, most)
 
-    return Kind(read, show_range, own=full_range(high) if skip else None)
+    return Kind(read, show_range, own=full_range(min(high, most)) if skip else None)
 
 
 # --- ports and protocols
