@@ -300,6 +300,7 @@ MATCHES: tuple[Extension, ...] = (
         empty="exthdr ah exists",
     ),
     Extension(
+        "ipcomp",
         (Option("ipcompspi", span(skip=True, most=0xFFFF), "comp cpi", invert=True), Option("compres", FLAG)),
         empty="meta l4proto ipcomp",
     ),
