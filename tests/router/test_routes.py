@@ -220,3 +220,12 @@ def test_many_routes() -> None:
     for (network, length), route in list(seen.items())[:2000]:
         found = table.lookup(0, network | rng.getrandbits(32 - length) if length < 32 else network, None, 0)
         assert found is not None and found.prefixlen >= route.prefixlen
+
+
+def test_a_gateway_behind_a_link_that_is_down_is_known_by_its_prefix() -> None:
+    lab = Lab()
+    lab.gw.set_up(lab.wan, False)
+    lab.gw.add_route("203.0.113.0/24", via="198.51.100.10")
+    lab.gw.set_up(lab.wan, True)
+    lab.send(IP(src="192.0.2.10", dst="203.0.113.5") / UDP())
+    assert lab.one()[IP].dst == "203.0.113.5"

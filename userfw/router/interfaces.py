@@ -308,6 +308,10 @@ class Interfaces(Path):
         return NextHop(device, gateway.family, gateway.hi, gateway.lo, weight, onlink)
 
     def _on_link(self, gateway: Address, via: str, device: Device | None) -> Device:
+        """The device that `gateway` is reached by: as routed, or by a prefix of a device whose link is down for now."""
+        for candidate in self.devices.values():
+            if not candidate.up and (device is None or candidate is device) and _connects(candidate, gateway):
+                return candidate
         route = self.routes.lookup(gateway.family, gateway.hi, gateway.lo, 0, 0, 0, 0, device, 0)
         if route is None or route.type != RTN_UNICAST or not route.nexthops or route.nexthops[0].gw_family:
             raise ValueError(f"gateway {via} is not on a connected network")
@@ -388,3 +392,14 @@ def _free_metric(interfaces: Interfaces, route: Route) -> int:
     while metric in taken:
         metric += 1
     return metric
+
+
+def _connects(device: Device, gateway: Address) -> bool:
+    """One of the device's prefixes holds `gateway`."""
+    wanted = (int(gateway.hi) << 64) | int(gateway.lo)
+    for address in device.addresses:
+        shift = (32 if address.family == NFPROTO_IPV4 else 128) - int(address.prefixlen)
+        own = (int(address.hi) << 64) | int(address.lo)
+        if address.family == gateway.family and own >> shift == wanted >> shift and own != wanted:
+            return True
+    return False
