@@ -7,7 +7,7 @@ JOBS     ?= $(shell nproc)
 SOURCES  := $(shell find userfw -name '*.pxd') $(wildcard $(patsubst %.pxd,%.py,$(shell find userfw -name '*.pxd')))
 export PYTHONPATH := $(CURDIR):$(CURDIR)/hw:$(CURDIR)/netns-tests
 
-.PHONY: help setup build test unit netns differential lint conformance demo bench bench-engine clean
+.PHONY: help setup build test unit netns differential fuzz lint conformance demo bench bench-engine clean
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
@@ -49,6 +49,9 @@ netns: .make/build    ## namespace tests only (as root): kernel and userfw
 
 differential: .make/build  ## random rules and frames through kernel and engine; ARGS='--minutes 60 --seed 7'
 	$(PY) -m pytest -q netns-tests/test_differential.py -c netns-tests/pytest.ini -s $(ARGS)
+
+fuzz: .make/build     ## ten million mutated frames through the packet path; ARGS='--seed 7'
+	$(PY) tests/fuzz/run.py --frames 10000000 --ruleset tests/fuzz/rules.nft $(ARGS)
 
 lint: .make/venv      ## ruff and mypy --strict
 	@$(PY) .ci/check.py lint
