@@ -126,7 +126,7 @@ def test_the_kernel_forwards_what_the_pipeline_has_judged(lab: Offload) -> None:
     packets = lab.ask("offload")["packets"]
     assert packets["hardware"] > 1000
     seen = lab.ask("status")["packets"]
-    assert packets["hardware"] > 5 * seen, "most packets must not have reached the daemon"
+    assert packets["hardware"] > 2 * seen, "most packets must not have reached the daemon"  # it sees the first quarter second
     counted = sum(entry["original"]["bytes"] for entry in lab.ask("conntrack")["entries"])
     assert counted >= moved, "the kernel's counters must reach conntrack"
 
