@@ -108,11 +108,11 @@ def lab(tmp_path: Path) -> Iterator[Offload]:
 
 
 def download(lab: Offload) -> int:
-    """Bytes that one TCP connection of two seconds moved."""
+    """Bytes that one TCP connection of four seconds moved; the daemon looks for flows to hand over four times a second."""
     server = subprocess.Popen(netns.inside(lab.server, ["iperf3", "-s", "-1"]), stdout=subprocess.DEVNULL)
     try:
         until(lambda: ":5201" in netns.run(["ss", "-tln"], ns=lab.server).stdout)
-        result = netns.run(["iperf3", "-c", "203.0.113.9", "-t", "2", "-J"], ns=lab.client)
+        result = netns.run(["iperf3", "-c", "203.0.113.9", "-t", "4", "-J"], ns=lab.client)
         return int(json.loads(result.stdout)["end"]["sum_received"]["bytes"])
     finally:
         server.terminate()
@@ -126,7 +126,7 @@ def test_the_kernel_forwards_what_the_pipeline_has_judged(lab: Offload) -> None:
     packets = lab.ask("offload")["packets"]
     assert packets["hardware"] > 1000
     seen = lab.ask("status")["packets"]
-    assert packets["hardware"] > 2 * seen, "most packets must not have reached the daemon"  # it sees the first quarter second
+    assert packets["hardware"] > 5 * seen, "most packets must not have reached the daemon"
     counted = sum(entry["original"]["bytes"] for entry in lab.ask("conntrack")["entries"])
     assert counted >= moved, "the kernel's counters must reach conntrack"
 
