@@ -7,12 +7,13 @@ from random import Random
 
 import pytest
 from scapy.all import IP, TCP, UDP, Dot1Q, Ether, IPOption_RR, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, Raw
-from userfw_hw.bpf import forward, syscall
+from userfw_hw.bpf import forward
 from userfw_hw.mock import MockNic
 
 from userfw.core.clock import Clock
 from userfw.core.packet import Device, Packet
 from userfw.offload.contract import Actions, Match, Rule
+from userfw.ports import bpf as syscall
 from userfw.ports.base import IoPort
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="bpf(2) needs root")

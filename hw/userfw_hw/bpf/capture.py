@@ -14,13 +14,14 @@ from ctypes import addressof, create_string_buffer
 from typing import Any
 
 from userfw.core.packet import Device, Packet
+from userfw.ports import bpf as syscall
 from userfw.ports.base import IoPort
 from userfw.ports.isolate import MARK
 from userfw.ports.netlink import Link, Netlink
 from userfw.ports.netns import run_in
 from userfw.ports.packet import open_socket
 from userfw.ports.tap import open_device
-from userfw_hw.bpf import forward, syscall
+from userfw_hw.bpf import forward
 
 _SO_ATTACH_FILTER = 26
 

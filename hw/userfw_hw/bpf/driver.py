@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from userfw.offload.contract import Capabilities, Done, Driver, Failure, Refusal, Rule, Statistics, Target
+from userfw.ports import bpf as syscall
 from userfw.ports.netlink import Netlink
 from userfw.ports.netns import run_in
-from userfw_hw.bpf import forward, syscall
+from userfw_hw.bpf import forward
 from userfw_hw.bpf.capture import CapturePort
 
 MAX_FLOWS = 1 << 17

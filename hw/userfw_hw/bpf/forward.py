@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from userfw.offload.contract import Actions, Match
-from userfw_hw.bpf.assembler import R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, Program
+from userfw.ports.assembler import R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, Program
 
 KEY_SIZE: Final = 44
 VALUE_SIZE: Final = 104
