@@ -27,10 +27,16 @@ cdef class ExpectTable:
     cdef list buckets
     cdef readonly Py_ssize_t count
     cdef unsigned long long k0, k1
+    cdef readonly dict gre_keys
     cpdef Expectation find(self, Tuple key, unsigned long long now)
-    cpdef int add(self, Expectation expectation, unsigned long long now) except -100
+    cpdef int add(self, Expectation expectation, unsigned long long now, bint shared=*) except -100
     cpdef int remove(self, Expectation expectation) except -1
     cpdef int forget_master(self, Conn master) except -1
     cpdef unsigned long long next_deadline(self)
     cpdef int reap(self, unsigned long long now) except -1
+    cpdef int gre_source(self, Tuple key) except -1
     cdef list _bucket(self, Tuple key)
+
+cdef tuple _gre_index(Tuple key)
+cdef bint _equal(Expectation a, Expectation b) except -1
+cdef bint _overlaps(Expectation a, Expectation b) except -1

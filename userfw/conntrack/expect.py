@@ -50,7 +50,7 @@ class Expectation:
 
 
 class ExpectTable:
-    """All expectations, found by destination. `count`: how many."""
+    """All expectations, found by destination. `count`: how many. `gre_keys`: call ids of PPTP's calls."""
 
     def __init__(self, settings: Settings, k0: cython.ulonglong, k1: cython.ulonglong) -> None:
         self.settings = settings
@@ -58,6 +58,7 @@ class ExpectTable:
         self.count = 0
         self.k0 = k0
         self.k1 = k1
+        self.gre_keys: dict[Any, Any] = {}
 
     def _bucket(self, key: Tuple) -> list[Any]:
         word: cython.ulonglong = key.dport
@@ -94,12 +95,12 @@ class ExpectTable:
                 return e
         return None
 
-    def add(self, expectation: Expectation, now: cython.ulonglong) -> cython.int:
-        """Link `expectation`; 0, -1 if it clashes with another's, -2 at a limit (Linux: nf_ct_expect_related).
+    def add(self, expectation: Expectation, now: cython.ulonglong, shared: cython.bint = False) -> cython.int:
+        """Link `expectation`; 0, -1 if it clashes with another's, -2 at a limit, -3 if its master has announced an equal one of
+        another class (Linux: nf_ct_expect_related).
 
-        An equal one of the same master and class is replaced; one of the same master that would match the same packets, or the
-        oldest of
-        a full class, makes room.
+        An equal one of the same master and class is replaced; the oldest of a full class makes room. With `shared`, an equal
+        one of any master gives -3 (NF_CT_EXP_F_SKIP_MASTER).
         """
         master: Conn = expectation.master
         members: list[Any] = self._bucket(expectation.tuple)
@@ -107,10 +108,12 @@ class ExpectTable:
         for other in list(members):
             if not _overlaps(expectation, other):
                 continue
-            if other.master is master and other.klass == expectation.klass and _equal(expectation, other):
-                self.remove(other)
-                break
-            return -1
+            if not (shared or other.master is master) or not _equal(expectation, other):
+                return -1
+            if other.master is not master or other.klass != expectation.klass:
+                return -3
+            self.remove(other)
+            break
         limit: Any = expectation.helper.limits(expectation.klass) if expectation.helper is not None else (0, 0)
         allowed: cython.int
         seconds: cython.ulonglong
@@ -154,6 +157,20 @@ class ExpectTable:
             expectation.master = None
         return 0
 
+    def add_gre_key(self, master: Conn, key: Tuple) -> None:
+        """Enhanced GRE packets that look like `key` come from its `sport`, which they do not carry (Linux:
+        nf_ct_gre_keymap_add)."""
+        self.gre_keys[_gre_index(key)] = (key.sport, master)
+
+    def remove_gre_keys(self, master: Conn) -> None:
+        """Forget the keys that `master` announced (Linux: nf_ct_gre_keymap_destroy)."""
+        self.gre_keys = {index: value for index, value in self.gre_keys.items() if value[1] is not master}
+
+    def gre_source(self, key: Tuple) -> cython.int:
+        """The source key of enhanced GRE packets that look like `key`; 0: not known (Linux: gre_keymap_lookup)."""
+        found: Any = self.gre_keys.get(_gre_index(key))
+        return 0 if found is None else found[0]
+
     def entries(self) -> list[Expectation]:
         """All expectations (`userfw conntrack -L expect`)."""
         return [e for members in self.buckets for e in members]
@@ -176,6 +193,10 @@ class ExpectTable:
                     self.remove(e)
                     gone += 1
         return gone
+
+
+def _gre_index(key: Tuple) -> tuple[int, int, int, int, int, int]:
+    return key.l3num, key.src_hi, key.src_lo, key.dst_hi, key.dst_lo, key.dport
 
 
 def _equal(a: Expectation, b: Expectation) -> bool:

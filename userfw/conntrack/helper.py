@@ -21,12 +21,27 @@ IPPROTO_TCP, IPPROTO_UDP = 6, 17
 ALL64 = (1 << 64) - 1
 
 
+Halves = tuple[int, int]
+
+
 class HelperNat:
     """What a helper needs of NAT; directions are those of the packet in hand."""
 
     def expect(self, table: ConnTable, expectation: Expectation, direction: int, follow: int | None = None) -> int:
         """Link `expectation` under a free port, its own if possible, translated like its master; the port, or 0 if there is
         none."""
+        raise NotImplementedError
+
+    def expect_at(self, table: ConnTable, expectation: Expectation, direction: int, outer: Halves, port: int) -> int:
+        """Link `expectation`, turned to the address `outer`, at `port` or another free one; the port, or 0 if there is none."""
+        raise NotImplementedError
+
+    def turn(self, expectation: Expectation, direction: int, outer: Halves) -> None:
+        """Turn `expectation` to the address `outer`, not linked yet; who comes is sent on to where it pointed before."""
+        raise NotImplementedError
+
+    def follow_call(self, conn: Conn, expectation: Expectation) -> None:
+        """Translate PPTP's tunnel `conn` like its control connection, call ids included."""
         raise NotImplementedError
 
     def release(self, table: ConnTable, expectation: Expectation) -> None:
@@ -65,6 +80,9 @@ class Helper:
     def read_untrusted(self, table: ConnTable, pkt: Packet, conn: Conn, direction: int) -> int:
         """The protocol's part of `help`; ValueError and IndexError mean that the payload is not what it should be."""
         raise NotImplementedError
+
+    def ended(self, table: ConnTable, conn: Conn) -> None:
+        """A connection that has this helper and `helper_data` leaves the table."""
 
     # -- for the protocols
 
@@ -152,7 +170,7 @@ class Helpers:
 
 
 def _classes() -> dict[str, type[Helper]]:
-    from userfw.conntrack import helper_ftp, helper_misc
+    from userfw.conntrack import helper_ftp, helper_misc, helper_pptp, helper_sip
 
     found = (
         helper_ftp.Ftp,
@@ -162,5 +180,7 @@ def _classes() -> dict[str, type[Helper]]:
         helper_misc.Sane,
         helper_misc.NetbiosNs,
         helper_misc.Snmp,
+        helper_pptp.Pptp,
+        helper_sip.Sip,
     )
     return {cls.name: cls for cls in found}

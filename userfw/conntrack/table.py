@@ -320,6 +320,8 @@ class ConnTable:
             self._shrink()
             self._shrink()
             self._shrink()
+        if conn.helper_data is not None and conn.helper is not None:
+            conn.helper.ended(self, conn)
         if conn.expectations is not None:
             self.expects.forget_master(conn)
         if self.listening:

@@ -148,6 +148,8 @@ class ConntrackIn(HookEntry):
         """Set the packet's connection, opening one if need be; none if its headers are cut short or call for no answer."""
         if not read_tuple(pkt, pkt.nfproto, pkt.l3, pkt.l4, pkt.l4proto, self.key):
             return NF_ACCEPT
+        if pkt.l4proto == IPPROTO_GRE and self.key.dport:
+            self.key.sport = self.table.expects.gre_source(self.key)
         node: TupleNode | None = self._find(zone, zone_dir)
         conn: Conn
         if node is None:
@@ -285,6 +287,8 @@ class ConntrackIn(HookEntry):
             return False
         if not read_tuple(pkt, pkt.nfproto, inner, l4, inner_proto(pkt, pkt.nfproto, inner), self.other):
             return False
+        if self.other.l4proto == IPPROTO_GRE and self.other.dport:
+            self.other.sport = self.table.expects.gre_source(self.other)
         if not invert(self.other, self.key):
             return False
         node: TupleNode | None = self._find(zone, zone_dir)

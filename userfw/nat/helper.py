@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from userfw.conntrack.conn import Conn, node_of
 from userfw.conntrack.expect import Expectation
-from userfw.conntrack.helper import HelperNat
+from userfw.conntrack.helper import Halves, HelperNat
 from userfw.conntrack.seqadj import seq_set
 from userfw.conntrack.table import ConnTable
 from userfw.core.const import (
+    CT_DIR_ORIGINAL,
+    CT_DIR_REPLY,
     HEADROOM,
     MAX_FRAME,
     NAT_MANIP_DST,
@@ -46,18 +48,50 @@ class HelperTools(HelperNat):
         e.dir = 1 - direction
         e.expectfn = self.follow_master
         wanted = follow if follow is not None else e.saved_port
-        candidates = [wanted]
-        if follow is None:
-            first = wanted if wanted >= 1024 else 1024 + self.nat.rng.randrange(64512)
-            candidates += [1024 + (first + n - 1024) % 64512 for n in range(1, 128)]
-        for port in candidates:
-            e.tuple.dport = port
+        return self._link(table, e, wanted, 1 if follow is not None else 128)
+
+    def _link(self, table: ConnTable, e: Expectation, wanted: int, attempts: int) -> int:
+        """Link at the port `wanted` or one of those behind it; 0 if none is free."""
+        first = wanted if wanted >= 1024 else 1024 + self.nat.rng.randrange(64512)
+        for n in range(attempts):
+            e.tuple.dport = wanted if n == 0 else 1024 + (first + n - 1024) % 64512
             verdict = table.expects.add(e, table.clock.now)
             if verdict == 0:
-                return port
-            if verdict == -2:
+                return e.tuple.dport
+            if verdict != -1:
                 break
         return 0
+
+    def expect_at(self, table: ConnTable, expectation: Expectation, direction: int, outer: Halves, port: int) -> int:
+        """See HelperNat (Linux: nf_nat_sip_expect)."""
+        self.turn(expectation, direction, outer)
+        return self._link(table, expectation, port, 128)
+
+    def turn(self, expectation: Expectation, direction: int, outer: Halves) -> None:
+        """See HelperNat."""
+        e = expectation
+        e.saved_hi, e.saved_lo, e.saved_port = e.tuple.dst_hi, e.tuple.dst_lo, e.tuple.dport
+        e.tuple.dst_hi, e.tuple.dst_lo = outer
+        e.dir = 1 - direction
+        e.expectfn = self.follow_announced
+
+    def follow_announced(self, conn: Conn, expectation: Expectation) -> None:
+        """Send the expected connection to the address and port announced; its source becomes what the other half of the pair
+        of streams is known by, or its master's (Linux: nf_nat_sip_expected)."""
+        master, e = conn.master, expectation
+        if master is None:
+            return
+        self._setup(conn, e.saved_hi, e.saved_lo, e.saved_port, NAT_MANIP_DST)
+        source = (conn.orig.src_hi, conn.orig.src_lo, conn.orig.sport)
+        if e.klass:
+            for pair in master.expectations or ():
+                if pair.tuple.l4proto == conn.orig.l4proto and (pair.saved_hi, pair.saved_lo, pair.saved_port) == source:
+                    self._setup(conn, pair.tuple.dst_hi, pair.tuple.dst_lo, pair.tuple.dport, NAT_MANIP_SRC)
+                    return
+        sender = node_of(master, e.dir)
+        if source[:2] == (sender.src_hi, sender.src_lo):
+            other = node_of(master, 1 - e.dir)
+            self._setup(conn, other.dst_hi, other.dst_lo, 0, NAT_MANIP_SRC)
 
     def follow_master(self, conn: Conn, expectation: Expectation) -> None:
         """Translate the expected connection `conn` (Linux: nf_nat_follow_master)."""
@@ -70,6 +104,15 @@ class HelperTools(HelperNat):
         if (conn.orig.src_hi, conn.orig.src_lo) == (sender.src_hi, sender.src_lo):
             self._setup(conn, other.dst_hi, other.dst_lo, 0, NAT_MANIP_SRC)
         self._setup(conn, other.src_hi, other.src_lo, e.saved_port, NAT_MANIP_DST)
+
+    def follow_call(self, conn: Conn, expectation: Expectation) -> None:
+        """See HelperNat (Linux: nf_nat_pptp_expected)."""
+        master, e = conn.master, expectation
+        if master is None:
+            return
+        other = node_of(master, 1 - e.dir)
+        self._setup(conn, other.dst_hi, other.dst_lo, e.saved_port if e.dir == CT_DIR_ORIGINAL else 0, NAT_MANIP_SRC)
+        self._setup(conn, other.src_hi, other.src_lo, e.saved_port if e.dir == CT_DIR_REPLY else 0, NAT_MANIP_DST)
 
     def _setup(self, conn: Conn, hi: int, lo: int, port: int, manip: int) -> None:
         within = NatRange(NAT_RANGE_MAP_IPS)
