@@ -180,7 +180,7 @@ async def test_what_the_daemon_itself_may_change(start: Start) -> None:
     await ask(server, "reload")
     assert (server.poller.batch, server.poller.busy_ns) == (7, 5000)
     write(server, BASE.replace("c.sock", "other.sock"))
-    with pytest.raises(CommandError, match="a change of control needs a restart"):
+    with pytest.raises(CommandError, match="a change of control, queue_socket needs a restart"):
         await ask(server, "reload")
     write(server, BASE.replace("[daemon]", "[daemon]\nbatch = 9") + "[[route]]\nto = '10.0.0.0/8'\nvia = '9.9.9.9'")
     with pytest.raises(CommandError):

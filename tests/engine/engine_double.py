@@ -75,7 +75,7 @@ class Double(Services):
         self.calls.append(("log", hook, family, request))
         return 0
 
-    def enqueue(self, pkt: Packet, hook: int, family: int, number: int, bypass: bool) -> int:
+    def enqueue(self, pkt: Packet, hook: int, entry: Any, number: int, bypass: bool) -> int:
         self.calls.append(("queue", number, bypass))
         return self.verdict
 

@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("reload", "read the configuration again; connections stay"),
         ("stop", "stop the daemon, as SIGTERM does"),
         ("neighbours", "hosts on the gateway's networks: address, state, link-layer address"),
+        ("queue", "queues of `queue` statements: who listens, what waits, what was dropped"),
         ("metrics", "counters in Prometheus' text format"),
     ):
         common(commands.add_parser(name, help=text, description=text))
@@ -219,6 +220,18 @@ def _neighbours(args: argparse.Namespace) -> int:
     return ask(args, show, "neighbours")
 
 
+def _queue(args: argparse.Namespace) -> int:
+    def show(answer: Any) -> None:
+        rows = [
+            [q["queue"], q["listener"] or "-", q["held"], q["length"], q["total"], q["dropped_full"], q["accepted_full"],
+             q["dropped_listener"]]
+            for q in answer
+        ]  # fmt: skip
+        table(rows, ["QUEUE", "LISTENER", "HELD", "LENGTH", "TOTAL", "FULL", "PASSED", "LOST"])
+
+    return ask(args, show, "queues")
+
+
 def _metrics(args: argparse.Namespace) -> int:
     return ask(args, lambda answer: print(answer["text"], end=""), "metrics")
 
@@ -281,6 +294,7 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "completion": _completion,
     "neighbours": _neighbours,
     "metrics": _metrics,
+    "queue": _queue,
     "log": _log,
 }
 

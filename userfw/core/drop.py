@@ -45,6 +45,8 @@ class DropReason(enum.IntEnum):
     IP_OPTIONS = 33
     INTERNAL_ERROR = 34
     TX_MTU = 35
+    QUEUE_FULL = 36
+    QUEUE_VERDICT = 37
 
 
 DESCRIPTIONS: dict[DropReason, str] = {
@@ -77,13 +79,15 @@ DESCRIPTIONS: dict[DropReason, str] = {
     DropReason.NO_PROTOCOL: "Delivered locally, but nothing here listens.",
     DropReason.LOCAL_QUEUE_FULL: "Local delivery's queue was full.",
     DropReason.SYNPROXY: "Answered or consumed by synproxy.",
-    DropReason.QUEUE: "A queue statement without a listener, or a full queue.",
+    DropReason.QUEUE: "A queue statement without a listener, or one whose listener or chain went away.",
     DropReason.JUMP_DEPTH: "Chains nested deeper than the machine allows.",
     DropReason.HOP_LIMIT: "A neighbour discovery packet whose hop limit is not 255 (RFC 4861).",
     DropReason.SOURCE_FILTER: "Reverse-path filter.",
     DropReason.IP_OPTIONS: "IP options that the router refuses (source routing).",
     DropReason.INTERNAL_ERROR: "A fault in userfw: the exception was counted and logged, the packet dropped.",
     DropReason.TX_MTU: "The frame exceeds what the output port can send.",
+    DropReason.QUEUE_FULL: "The listener of a queue was too slow: the queue was full.",
+    DropReason.QUEUE_VERDICT: "The listener of a queue said drop.",
 }
 
 DROP_NOT_SPECIFIED = 0
@@ -122,4 +126,6 @@ DROP_SOURCE_FILTER = 32
 DROP_IP_OPTIONS = 33
 DROP_INTERNAL_ERROR = 34
 DROP_TX_MTU = 35
-DROP_COUNT = 36
+DROP_QUEUE_FULL = 36
+DROP_QUEUE_VERDICT = 37
+DROP_COUNT = 38

@@ -66,6 +66,7 @@ def apply(server: Server, old: schema.Config, new: schema.Config) -> None:
         _ports(step, old, new)
         _add_routes(step, old, new)
         _mirror(step, old, new)
+        _queues(step, old, new)
         server.assembly.configure_offload(new)
         _ruleset(step, new)
     except (PortError, ValueError, KeyError, OSError) as error:
@@ -103,6 +104,12 @@ def _mirror(step: Step, old: schema.Config, new: schema.Config) -> None:
         return
     server.set_mirror(new.mirror)
     step.undo.append(lambda: server.set_mirror(old.mirror))
+
+
+def _queues(step: Step, old: schema.Config, new: schema.Config) -> None:
+    server = step.server
+    server.queues.configure(new.queue)
+    step.undo.append(lambda: server.queues.configure(old.queue))
 
 
 # -- sysctl and limits

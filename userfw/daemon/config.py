@@ -82,6 +82,11 @@ def _value(value: Any, field: Any, path: str, problems: list[str]) -> Any:
             return []
         label = f"{path}[{{}}]"
         return [_table(item, meta["tables"], _label(label.format(i), item), problems) for i, item in enumerate(value)]
+    if "keyed" in meta:
+        if not isinstance(value, dict):
+            problems.append(f"{path}: a table is expected")
+            return {}
+        return {name: _table(item, meta["keyed"], f"{path}.{name}", problems) for name, item in value.items()}
     if "names" in meta:
         if not isinstance(value, dict):
             problems.append(f"{path}: a table is expected")
@@ -153,8 +158,20 @@ def _check(config: Config, problems: list[str], sysctls: Collection[str]) -> Non
         value = getattr(config.daemon, name)
         if value and not Path(value).is_absolute():
             setattr(config.daemon, name, str(Path(config.path).parent / value))
-    if not Path(config.daemon.control).is_absolute():
-        config.daemon.control = str(Path(config.path).parent / config.daemon.control)
+    if config.daemon.queue_socket is None:
+        config.daemon.queue_socket = str(Path(config.daemon.control).with_suffix(".queue"))
+    for name in ("control", "queue_socket"):
+        if not Path(getattr(config.daemon, name)).is_absolute():
+            setattr(config.daemon, name, str(Path(config.path).parent / getattr(config.daemon, name)))
+    _check_queues(config, problems)
+
+
+def _check_queues(config: Config, problems: list[str]) -> None:
+    for name, queue in config.queue.items():
+        if not name.isdecimal() or int(name) > 65535 or name != str(int(name)):
+            problems.append(f"queue.{name}: queues are numbered 0 to 65535")
+        if queue.python and queue.program:
+            problems.append(f"queue.{name}: either 'python' or 'program'")
 
 
 ONLY = {

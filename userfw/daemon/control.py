@@ -161,24 +161,7 @@ class ControlServer:
 
     async def start(self, path: str, mode: int = 0o660, group: str | None = None) -> None:
         """Listen. OSError if the path is taken by a living daemon or cannot be made; LookupError for an unknown group."""
-        gid = grp.getgrnam(group).gr_gid if group else -1
-        _clear_stale(path)
-        Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            old = os.umask(0o177)
-            try:
-                sock.bind(path)
-            finally:
-                os.umask(old)
-            if gid >= 0:
-                os.chown(path, -1, gid)
-            os.chmod(path, mode)
-            sock.setblocking(False)
-            self.server = await asyncio.start_unix_server(self._accept, sock=sock, limit=MAX_LINE)
-        except BaseException:
-            sock.close()
-            raise
+        self.server = await asyncio.start_unix_server(self._accept, sock=listening_socket(path, mode, group), limit=MAX_LINE)
         self.path = path
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -204,6 +187,28 @@ class ControlServer:
         if self.path is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
+
+
+def listening_socket(path: str, mode: int, group: str | None) -> socket.socket:
+    """A Unix socket bound to `path` with its permissions. OSError if a living daemon has it; LookupError for an unknown group."""
+    gid = grp.getgrnam(group).gr_gid if group else -1
+    _clear_stale(path)
+    Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        old = os.umask(0o177)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(old)
+        if gid >= 0:
+            os.chown(path, -1, gid)
+        os.chmod(path, mode)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _clear_stale(path: str) -> None:

@@ -176,6 +176,7 @@ class Daemon:
     control: str = key(text, "/run/userfw/control.sock")
     control_group: str | None = key(text)
     control_mode: int = key(permissions, 0o660)
+    queue_socket: str | None = key(text)
     state_dir: str | None = key(text)
     ruleset: str | None = key(text)
     pidfile: str | None = key(text)
@@ -281,6 +282,18 @@ class Offload:
 
 
 @dataclass
+class QueueListener:
+    """`[queue.N]`: who listens on queue N, and what its queue is like."""
+
+    python: str | None = key(text)
+    program: list[str] = keys(text)
+    length: int = key(number(1, 65536), 1024)
+    fail_open: bool = key(flag, False)
+    copy_range: int = key(number(1, 65535), 65535)
+    gso: bool = key(flag, False)
+
+
+@dataclass
 class Config:
     """The whole file. `sysctl` holds numbers by the names of /proc/sys/net/netfilter and net.ipv4."""
 
@@ -291,4 +304,5 @@ class Config:
     mirror: Mirror | None = field(default=None, metadata={"table": Mirror})
     limits: Limits = one_table(Limits)
     offload: Offload = one_table(Offload)
+    queue: dict[str, QueueListener] = field(default_factory=dict, metadata={"keyed": QueueListener})
     sysctl: dict[str, int] = field(default_factory=dict, metadata={"names": number(-1, 2**31 - 1)})

@@ -43,6 +43,7 @@ from userfw.daemon.mirror import RouteMirror
 from userfw.daemon.packetlog import PacketLog
 from userfw.daemon.poller import Poller
 from userfw.daemon.portset import FIRST_INDEX, OpenPort, addresses_of, store_name
+from userfw.daemon.queues import QueueService
 from userfw.daemon.systemd import Notifier, passed_descriptors
 from userfw.ports._io import monotonic_ns
 from userfw.ports.netlink import Link, Netlink
@@ -98,6 +99,7 @@ class Server:
         self.saving: asyncio.Future[None] | None = None
         self.packet_log = PacketLog(self.clock)
         self.gateway.on_log = self.packet_log
+        self.queues = QueueService(self)
 
     # -- life
 
@@ -120,6 +122,7 @@ class Server:
         try:
             self._take_lock()
             await self.control.start(daemon.control, daemon.control_mode, daemon.control_group)
+            await self.queues.start(daemon.queue_socket or f"{daemon.control}.queue", daemon.control_mode, daemon.control_group)
             self.links.start()
             self.clock.now = monotonic_ns()
             apply(self, self.config, self.wanted)
@@ -164,6 +167,7 @@ class Server:
                     with contextlib.suppress(OSError):
                         step()
         self.assembly.close()
+        await self.queues.close()
         await self.control.close()
         if self.links.thread is not None:
             self.links.stop()
@@ -206,6 +210,10 @@ class Server:
 
     def _on_ready(self) -> None:
         self.poller.run(SLICE_NS)
+        self.arm_soon()
+
+    def arm_soon(self) -> None:
+        """Packets were handled: look for new deadlines in a while."""
         if not self.arming:
             self.arming = True
             self.loop.call_later(ARM_SECONDS, self._arm_soon)  # type: ignore[union-attr]

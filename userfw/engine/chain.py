@@ -168,7 +168,7 @@ class BaseChain(HookEntry):
             services.drop_rule = ctx.rule
             return NF_DROP
         if verdict == NF_QUEUE:
-            verdict = services.enqueue(pkt, ctx.hook, self.family, ctx.queue, ctx.queue_flags & 1 != 0)
+            verdict = services.enqueue(pkt, ctx.hook, self, ctx.queue, ctx.queue_flags & 1 != 0)
             if verdict == NF_DROP:
                 services.drop_chain = ctx.chain
                 services.drop_rule = ctx.rule

@@ -1,6 +1,7 @@
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport NF_ACCEPT, NF_DROP
 from userfw.core.fastpath cimport Sender
+from userfw.core.hook cimport HookEntry
 from userfw.core.packet cimport Device, Packet
 
 cdef class FibResult:
@@ -37,7 +38,7 @@ cdef class Services(Sender):
     cpdef int forward_device(self, Packet pkt, Device device) except -1
     cpdef int forward_neighbour(self, Packet pkt, Device device, int family, bytes nexthop) except -1
     cpdef int log(self, Packet pkt, int hook, int family, object request) except -1
-    cpdef int enqueue(self, Packet pkt, int hook, int family, int number, bint bypass) except -1
+    cpdef int enqueue(self, Packet pkt, int hook, HookEntry entry, int number, bint bypass) except -1
     cpdef int tproxy(self, Packet pkt, int family, bytes address, int port) except -1
     cpdef int synproxy(self, Packet pkt, int hook, int mss, int wscale, int flags) except -1
     cpdef int reroute(self, Packet pkt, int hook) except -1

@@ -19,6 +19,7 @@ from userfw.core.clock import Clock
 if not cython.compiled:
     from userfw.core.const import NF_ACCEPT, NF_DROP
     from userfw.core.fastpath import Sender
+    from userfw.core.hook import HookEntry
     from userfw.core.packet import Device, Packet
 
 
@@ -148,8 +149,11 @@ class Services(Sender):
         """A log statement: `request` is the expressions.log.Log (prefix, level, group, snaplen, qthreshold, flags)."""
         return 0
 
-    def enqueue(self, pkt: Packet, hook: cython.int, family: cython.int, number: cython.int, bypass: cython.bint) -> cython.int:
-        """Hand the packet to queue `number`: NF_STOLEN if a listener has it; without one NF_ACCEPT if `bypass`, else NF_DROP."""
+    def enqueue(self, pkt: Packet, hook: cython.int, entry: HookEntry, number: cython.int, bypass: cython.bint) -> cython.int:
+        """Hand the packet to queue `number`: NF_STOLEN if a listener has it; without one NF_ACCEPT if `bypass`, else NF_DROP.
+
+        `entry`: the base chain that queues; the packet comes back behind it, or to it once more (Linux: nf_queue, nf_reinject).
+        """
         return NF_ACCEPT if bypass else NF_DROP
 
     def tproxy(self, pkt: Packet, family: cython.int, address: bytes, port: cython.int) -> cython.int:

@@ -5,6 +5,7 @@ from userfw.core.const cimport (
     NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, TCP_RST, U32_MASK, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM,
 )
 from userfw.core.drop cimport DROP_NO_ROUTE
+from userfw.core.hook cimport HookEntry
 from userfw.core.packet cimport Device, Packet
 from userfw.engine.services cimport FibResult, RouteInfo
 from userfw.router.const cimport (

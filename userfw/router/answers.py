@@ -40,6 +40,7 @@ if not cython.compiled:
         VNET_F_NEEDS_CSUM,
     )
     from userfw.core.drop import DROP_NO_ROUTE
+    from userfw.core.hook import HookEntry
     from userfw.core.packet import Device, Packet
     from userfw.engine.services import FibResult, RouteInfo
     from userfw.router.const import (
@@ -70,7 +71,7 @@ TCP_RESET = 1  # engine.const.REJECT_TCP_RST
 class Answers(Interfaces):
     """Interfaces that answer rules.
 
-    `on_log`, `on_queue`: called as Services.log and Services.enqueue, None: nobody logs or listens.
+    `on_log`: called as Services.log, None: nobody logs. `on_queue`: called as Services.enqueue.
     """
 
     def __init__(
@@ -383,11 +384,11 @@ class Answers(Interfaces):
         return self.on_log(pkt, hook, family, request)
 
     def enqueue(
-        self, pkt: Packet, hook: cython.int, family: cython.int, number: cython.int, bypass: cython.bint
+        self, pkt: Packet, hook: cython.int, entry: HookEntry, number: cython.int, bypass: cython.bint
     ) -> cython.int:
         if self.on_queue is None:
             return NF_ACCEPT if bypass else NF_DROP
-        return self.on_queue(pkt, hook, family, number, bypass)
+        return self.on_queue(pkt, hook, entry, number, bypass)
 
 
 def _uses(route: Route, device: Device) -> cython.bint:

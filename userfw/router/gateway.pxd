@@ -17,4 +17,4 @@ cdef class Gateway(Answers):
     cdef readonly Advertiser advertiser
     cdef readonly Local local
     cdef readonly GatewaySender sender
-    cdef readonly object defrag
+    cdef readonly object defrag, queues

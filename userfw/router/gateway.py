@@ -24,6 +24,7 @@ if not cython.compiled:
     from userfw.router.ra import Advertisement, Advertiser
     from userfw.router.settings import Settings
 from userfw.router.nd import link_local_of
+from userfw.router.queue import Queues
 from userfw.router.reassembly import Defrag
 
 
@@ -62,6 +63,8 @@ class Gateway(Answers):
         self.local = Local(self, self.icmp, self.ndisc)
         self.sender = GatewaySender(self)
         self.defrag = Defrag(self.reassembly)
+        self.queues = Queues(self)
+        self.on_queue = self.queues.enqueue
 
     def send_error(self, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint) -> cython.int:
         return self.icmp.error(pkt, type, code, info)
@@ -92,6 +95,9 @@ class Gateway(Answers):
             self.set_local_port(None)
         super().remove_device(device)
 
+    def run_held(self) -> None:
+        self.queues.run()
+
     # -- time
 
     def tick(self, now: int) -> None:
@@ -105,6 +111,8 @@ class Gateway(Answers):
 
     def next_deadline(self) -> int:
         """The clock's value at which `tick` has something to do; 0 if never."""
+        if self.pending:
+            return self.clock.now
         due = (self.neighbours.next_deadline(), self.reassembly.next_deadline(), self.advertiser.next_deadline())
         return min((when for when in due if when), default=0)
 

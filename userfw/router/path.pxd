@@ -40,6 +40,7 @@ cdef class Path(Router):
     cdef readonly Reassembly reassembly
     cdef public Device local_device
     cdef list backlog
+    cdef public bint pending
     cdef dict vlans
     cpdef int receive(self, Packet pkt) except -1
     cpdef int receive_batch(self, list[Packet] packets, Py_ssize_t n) except -1
@@ -72,6 +73,8 @@ cdef class Path(Router):
     cdef _tag(self, Packet pkt, Device device)
     cdef int _virtual(self, Packet pkt, Device device) except -1
     cpdef drain(self)
+    cpdef run_held(self)
+    cpdef int continue_after(self, Packet pkt, int family, int hook) except -1
     cpdef bint listens(self, Device device, int family, unsigned long long hi, unsigned long long lo) except? -1
     cpdef Dst looping(self, Dst dst)
     cpdef int route_error(self, Packet pkt, int code) except -1

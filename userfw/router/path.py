@@ -118,6 +118,7 @@ class Path(Router):
         self.reassembly = Reassembly(self)
         self.local_device: Device | None = None
         self.backlog: list[Packet] = []
+        self.pending = False
         self.vlans: dict[tuple[int, int, int], Device] = {}
 
     # -- in
@@ -127,7 +128,7 @@ class Path(Router):
         result: cython.int
         try:
             result = self._receive(pkt)
-            if self.backlog:
+            if self.backlog or self.pending:
                 self.drain()
         except Exception as error:
             self.report(error, "receive")
@@ -649,8 +650,10 @@ class Path(Router):
         return DROP_NOT_SPECIFIED
 
     def drain(self) -> None:
-        """Receive what was sent on `lo`, at most a backlog's length at once."""
+        """Let go on what was held, and receive what was sent on `lo`, at most a backlog's length at once."""
         left: cython.int = BACKLOG_LIMIT
+        if self.pending:
+            self.run_held()
         while self.backlog and left:
             left -= 1
             self._receive(self.backlog.pop(0))
@@ -669,6 +672,18 @@ class Path(Router):
             return self.drop(pkt, pkt.drop_reason if pkt.drop_reason else DROP_RULE)
         return DROP_NOT_SPECIFIED
 
+    def continue_after(self, pkt: Packet, family: cython.int, hook: cython.int) -> cython.int:
+        """Go on behind a hook of `family`: for a packet that was held there."""
+        if hook == NF_INET_PRE_ROUTING:
+            return self.after_prerouting(pkt)
+        if hook == NF_INET_LOCAL_IN:
+            return self.after_input(pkt)
+        if hook == NF_INET_FORWARD:
+            return self.after_forward(pkt)
+        if hook == NF_INET_LOCAL_OUT:
+            return self.after_output(pkt)
+        return self.after_postrouting(pkt)
+
     # -- what the gateway adds
 
     def listens(self, device: Device, family: cython.int, hi: cython.ulonglong, lo: cython.ulonglong) -> cython.bint:
@@ -681,6 +696,10 @@ class Path(Router):
 
     def route_error(self, pkt: Packet, code: cython.int) -> cython.int:
         """Answer an IPv4 packet that no route, or an unwilling one, was found for."""
+        raise NotImplementedError
+
+    def run_held(self) -> None:
+        """Packets that were held at a hook and may go on."""
         raise NotImplementedError
 
     def deliver(self, pkt: Packet) -> cython.int:
