@@ -54,7 +54,7 @@ def kernel() -> Lab:
 
 
 def userfw(port: str, flowtable: bool) -> Lab:
-    """The daemon with TAP ports or with packet sockets on veths."""
+    """The daemon with TAP ports with packet sockets or AF_XDP on veths."""
     sides = {name: replace(SIDES[name], mtu=1500, port=port) for name in ("lan", "wan")}
     rules = RULES % ((FLOWTABLE, ENTER) if flowtable else ("", ""))
     lab = Lab(UserfwRouter(rules, limits={"conntrack_max": 1_000_000}), sides, exact=False)
@@ -67,6 +67,7 @@ ROUTERS: dict[str, Callable[[], Lab]] = {
     "userfw, TAP to TAP": lambda: userfw("tap", True),
     "userfw, TAP, no flowtable": lambda: userfw("tap", False),
     "userfw, packet sockets": lambda: userfw("packet", True),
+    "userfw, AF_XDP": lambda: userfw("xdp", True),
 }
 
 

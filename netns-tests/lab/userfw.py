@@ -72,7 +72,7 @@ class UserfwRouter:
         self.dir = Path(tempfile.mkdtemp(prefix=f"{lab.prefix}-"))
         (self.dir / "gateway.nft").write_text(self.ruleset)
         for side in lab.sides.values():
-            if side.port == "packet":
+            if side.port in ("packet", "xdp"):
                 netns.ip(self.ns, f"link add {side.name}0 address {side.router_mac} mtu {side.mtu} type veth "
                          f"peer name eth0 netns {lab.ns(side.name)}", f"link set {side.name}0 up")
         netns.sysctl(self.ns, ipv6__auto_flowlabels=0)
@@ -111,7 +111,7 @@ class UserfwRouter:
         for side in lab.sides.values():
             port = {"name": side.name, "type": side.port, "mac": side.router_mac, "mtu": side.mtu,
                     "addresses": [f"{side.ip4(1)}/24", f"{side.ip6(1)}/64"]}
-            where = {"netns": self.ns, "device": f"{side.name}0"} if side.port == "packet" else \
+            where = {"netns": self.ns, "device": f"{side.name}0"} if side.port in ("packet", "xdp") else \
                 {"netns": lab.ns(side.name), "device": "eth0"}
             ports.append({**port, **where})
         if self.gateway:

@@ -88,7 +88,7 @@ def test_an_empty_file_is_a_configuration() -> None:
         ("[[port]]\ntype = 'tap'\ndevice = 'x'", "port[0]: key 'name' is missing"),
         ("[[port]]\nname = 'a'\ntype = 'tap'", "port[0] (a): key 'device' is missing"),
         ("port = 3", "port: write [[port]] for each one"),
-        ("[[port]]\nname = 'a'\ntype = 'tpa'\ndevice='d'", "port[0] (a).type: 'tpa' is none of tap, tun, packet, pcap, memory"),
+        ("[[port]]\nname = 'a'\ntype = 'tpa'\ndevice='d'", "port[0] (a).type: 'tpa' is none of tap, tun, packet, xdp, pcap, memory"),
         ("[[port]]\nname = 'a'\ntype = 'tap'\ndevice = 'seventeen-letters'",
          "port[0] (a).device: 'seventeen-letters' cannot be an interface's name (at most 15 bytes, no '/', ':' or spaces)"),
         ("[[port]]\nname = 'a'\ntype = 'tap'\ndevice = 'd'\nmac = '01:00:00:00:00:01'",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from userfw.daemon import schema
-from userfw.daemon.schema import Config
+from userfw.daemon.schema import INTERFACE_TYPES, Config
 
 
 class ConfigError(Exception):
@@ -141,7 +141,7 @@ def _check(config: Config, problems: list[str], sysctls: Collection[str]) -> Non
         _check_port(port, where, problems)
     held: dict[tuple[str, str], str] = {}
     for i, port in enumerate(config.port):
-        if port.device and port.type in ("tap", "tun", "packet"):
+        if port.device and port.type in ("tap", "tun", *INTERFACE_TYPES):
             other = held.setdefault((port.netns, port.device), port.name)
             if other != port.name:
                 problems.append(f"port[{i}] ({port.name}): device {port.device!r} is already used by port {other!r}")
@@ -181,12 +181,14 @@ ONLY = {
     "device_mac": ("tap",),
     "device_addresses": ("tap", "tun"),
     "device_routes": ("tap", "tun"),
-    "promiscuous": ("packet",),
-    "isolate": ("packet",),
+    "promiscuous": INTERFACE_TYPES,
+    "isolate": INTERFACE_TYPES,
+    "capture": ("packet",),
+    "xdp_mode": ("xdp",),
     "read": ("pcap",),
     "write": ("pcap",),
-    "netns": ("tap", "tun", "packet"),
-    "device": ("tap", "tun", "packet"),
+    "netns": ("tap", "tun", *INTERFACE_TYPES),
+    "device": ("tap", "tun", *INTERFACE_TYPES),
 }
 
 
@@ -195,12 +197,14 @@ def _check_port(port: schema.Port, where: str, problems: list[str]) -> None:
         default = f.default if f.default is not dataclasses.MISSING else None
         if f.name in ONLY and port.type not in ONLY[f.name] and getattr(port, f.name) != default:
             problems.append(f"{where}: {f.name!r} has no meaning for a port of type {port.type!r}")
-    if port.type in ("tap", "tun", "packet") and not port.device:
+    if port.type in ("tap", "tun", *INTERFACE_TYPES) and not port.device:
         problems.append(f"{where}: key 'device' is missing")
     if port.type == "pcap" and not (port.read or port.write):
         problems.append(f"{where}: a pcap port needs 'read' or 'write'")
     if port.type == "tun" and (port.mac or port.vlan):
         problems.append(f"{where}: a tun port has no link layer, so neither 'mac' nor 'vlan'")
+    if port.type == "xdp" and port.vlan:
+        problems.append(f"{where}: 'vlan' needs type \"packet\": XDP does not see the tags that drivers keep beside a frame")
     if port.mtu is not None and port.mtu < 1280 and any(a.version == 6 for a in port.addresses):
         problems.append(f"{where}: IPv6 needs an MTU of 1280 at least (RFC 8200 5)")
 

@@ -117,6 +117,8 @@ def open_port(config: schema.Port, index: int, stored: dict[str, int] | None = N
             return _open_tuntap(config, index, stored or {})
         if config.type == "packet":
             return _open_packet(config, index)
+        if config.type == "xdp":
+            return _open_xdp(config, index)
         if config.type == "pcap":
             return _open_pcap(config, index)
         return _open_memory(config, index)
@@ -128,7 +130,8 @@ def open_port(config: schema.Port, index: int, stored: dict[str, int] | None = N
 
 def _hint(config: schema.Port, error: OSError) -> str:
     if error.errno == 1:
-        return "; CAP_NET_ADMIN is needed, CAP_NET_RAW for packet sockets, and CAP_SYS_ADMIN to enter a namespace"
+        more = "CAP_NET_RAW and CAP_BPF for AF_XDP" if config.type == "xdp" else "CAP_NET_RAW for packet sockets"
+        return f"; CAP_NET_ADMIN is needed, {more}, and CAP_SYS_ADMIN to enter a namespace"
     if error.errno == 16:
         return "; another process holds the device"
     if error.errno == 2 and config.netns:
@@ -252,6 +255,20 @@ def _open_capture(config: schema.Port, device: str) -> tuple[IoPort, Link]:
     except OSError as error:
         raise OSError(error.errno, f'capture = "tc" (tcx, Linux 6.6): {error.strerror}') from None
     return opened
+
+
+def _open_xdp(config: schema.Port, index: int) -> OpenPort:
+    from userfw.ports.xdp import open_interface
+
+    assert config.device is not None
+    queues, link = open_interface(
+        config.name, config.device, config.netns, config.isolate, config.promiscuous or config.mac is not None, config.xdp_mode,
+    )  # fmt: skip
+    device = Device(config.name, index, config.mac or link.mac, config.mtu or link.mtu, ARPHRD_ETHER)
+    device.kind = "xdp"
+    device.up = link.up and link.carrier
+    _attach(device, queues)
+    return OpenPort(config, device, list(queues), link)
 
 
 def _open_pcap(config: schema.Port, index: int) -> OpenPort:

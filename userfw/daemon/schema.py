@@ -19,7 +19,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Reader = Callable[[Any], Any]
 
 CAPTURES = ("socket", "tc")
-PORT_TYPES = ("tap", "tun", "packet", "pcap", "memory")
+PORT_TYPES = ("tap", "tun", "packet", "xdp", "pcap", "memory")
+INTERFACE_TYPES = ("packet", "xdp")  # on an interface that exists
+XDP_MODES = ("auto", "native", "generic")
 ROUTE_TYPES = ("unicast", "blackhole", "unreachable", "prohibit")
 LOG_LEVELS = {"debug": 10, "info": 20, "notice": 20, "warning": 30, "error": 40}  # by the numbers of logging
 
@@ -230,6 +232,7 @@ class Port:
     isolate: bool = key(flag, True)
     promiscuous: bool = key(flag, False)
     capture: str = key(choice(CAPTURES), "socket")
+    xdp_mode: str = key(choice(XDP_MODES), "auto")
     device_mac: bytes | None = key(mac_address)
     device_addresses: list[Interface] | None = maybe_keys(interface_address)
     device_routes: list[Network | None] | None = maybe_keys(network)

@@ -487,19 +487,24 @@ class Server:
             config = opened.config
             if config.netns != netns or config.device != link.name or opened.link is None:
                 continue
-            if link.index != opened.link.index and (link.gone or config.type != "packet"):
+            outside = config.type in schema.INTERFACE_TYPES
+            if link.index != opened.link.index and (link.gone or not outside):
                 continue  # the last of a device that was replaced
             device = opened.device
-            up = link.up and not link.gone and (link.carrier or config.type != "packet")
+            up = link.up and not link.gone and (link.carrier or not outside)
             if device.up != up:
                 log.info("port %s: link %s", opened.name, "up" if up else "down")
                 self.gateway.set_up(device, up)
             for port in opened.queues:
                 port.carrier = link.carrier and not link.gone
-            if link.mtu and link.mtu != opened.link.mtu and not (config.type == "packet" and config.mtu):
+            if link.mtu and link.mtu != opened.link.mtu and not (outside and config.mtu):
                 log.info("port %s: MTU %d", opened.name, link.mtu)
                 self.gateway.set_mtu(device, min(link.mtu, 65535))
-            if config.type == "packet" and not link.gone:
+            if config.type == "xdp" and (link.gone or link.index != opened.link.index):
+                for port in opened.queues:
+                    port.dead = True  # opened again by the next housekeeping
+                continue
+            if outside and not link.gone:
                 if config.mac is None and link.mac and link.mac != device.mac:
                     log.info("port %s: address %s", opened.name, link.mac.hex(":"))
                     self.gateway.set_mac(device, link.mac)
