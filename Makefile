@@ -23,7 +23,7 @@ setup: .make/build    ## packages, virtual environment, compiled build
 .make/venv: pyproject.toml Makefile .ci/requirements.py | .make/apt
 	@set -e; if [ ! -L $(VENV) ]; then \
 	    test -x $(PY) || $(PYTHON) -m venv $(VENV); \
-	    $(PY) .ci/requirements.py pyproject.toml test dev interactive completion > .make/requirements.txt; \
+	    $(PY) .ci/requirements.py pyproject.toml test dev interactive completion h323 > .make/requirements.txt; \
 	    $(PY) -m pip install -qq --disable-pip-version-check -r .make/requirements.txt; \
 	    printf '#!/bin/sh\nPYTHONPATH="%s:%s/hw" exec "%s/$(PY)" -m userfw "$$@"\n' "$(CURDIR)" "$(CURDIR)" "$(CURDIR)" > $(VENV)/bin/userfw; \
 	    chmod +x $(VENV)/bin/userfw; \

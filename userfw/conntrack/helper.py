@@ -9,6 +9,7 @@ payload is rewritten through `HelperNat`, which the nat room implements; without
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import ClassVar
 
 from userfw.conntrack.conn import Conn, Tuple, node_of
@@ -36,8 +37,14 @@ class HelperNat:
         """Link `expectation`, turned to the address `outer`, at `port` or another free one; the port, or 0 if there is none."""
         raise NotImplementedError
 
-    def turn(self, expectation: Expectation, direction: int, outer: Halves) -> None:
-        """Turn `expectation` to the address `outer`, not linked yet; who comes is sent on to where it pointed before."""
+    def expect_pair(self, table: ConnTable, even: Expectation, odd: Expectation, shared: bool = False) -> int:
+        """Link two expectations, turned already, at neighbouring ports, their own if possible; the even one, or 0. `shared`: as
+        of ExpectTable.add."""
+        raise NotImplementedError
+
+    def turn(self, expectation: Expectation, direction: int, outer: Halves | None) -> None:
+        """Prepare `expectation`, not linked yet, for NAT. Turned to the address `outer`, who comes is sent on to where it
+        pointed before; with None it points to an outer address already, and who comes is translated like its master."""
         raise NotImplementedError
 
     def follow_call(self, conn: Conn, expectation: Expectation) -> None:
@@ -166,11 +173,15 @@ class Helpers:
 
     def by_name(self) -> dict[str, Helper]:
         """One of each type, for a snapshot."""
-        return {name: self.get(name, cls.protocols[0]) for name, cls in _classes().items()}
+        found: dict[str, Helper] = {}
+        for name, cls in _classes().items():
+            with suppress(ValueError):  # what it needs is not installed
+                found[name] = self.get(name, cls.protocols[0])
+        return found
 
 
 def _classes() -> dict[str, type[Helper]]:
-    from userfw.conntrack import helper_ftp, helper_misc, helper_pptp, helper_sip
+    from userfw.conntrack import helper_ftp, helper_h323, helper_misc, helper_pptp, helper_sip
 
     found = (
         helper_ftp.Ftp,
@@ -182,5 +193,8 @@ def _classes() -> dict[str, type[Helper]]:
         helper_misc.Snmp,
         helper_pptp.Pptp,
         helper_sip.Sip,
+        helper_h323.H245,
+        helper_h323.Q931,
+        helper_h323.Ras,
     )
     return {cls.name: cls for cls in found}

@@ -287,21 +287,11 @@ class Exchange:
         """Find a pair of free ports at the outer address (Linux: nf_nat_sdp_media)."""
         assert self.nat is not None
         outer = self._outer(target_of_tuple(rtp.tuple))
-        expects, now = self.table.expects, self.table.clock.now
         for e in (rtp, rtcp):
             self.nat.turn(e, self.direction, outer)
-        port = rtp.tuple.dport
-        while True:
-            rtp.tuple.dport, rtcp.tuple.dport = port, port + 1
-            verdict = expects.add(rtp, now, True)
-            if verdict == 0:
-                verdict = expects.add(rtcp, now, True)
-                if verdict == 0:
-                    break
-                expects.remove(rtp)
-            port += 2
-            if verdict == -2 or port > 65534:
-                raise Refused("no ports left")
+        port = self.nat.expect_pair(self.table, rtp, rtcp, shared=True)
+        if port == 0:
+            raise Refused("no ports left")
         if port != rtp.saved_port:
             self.message.splice(media.start, media.end, str(port).encode())
         return outer

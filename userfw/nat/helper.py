@@ -30,6 +30,7 @@ from userfw.nat.mapping import Nat, NatRange
 from userfw.wire.checksum import add_bytes, fold, pseudo_sum, write_ipv4
 
 TCP, UDP = 6, 17
+PAIRS = 1024  # pairs of ports that are tried
 
 
 class HelperTools(HelperNat):
@@ -42,11 +43,10 @@ class HelperTools(HelperNat):
     def expect(self, table: ConnTable, expectation: Expectation, direction: int, follow: int | None = None) -> int:
         """See HelperNat. `follow`: this port and no other. Linux: nf_nat_exp_find_port."""
         e = expectation
-        if follow is None:
-            e.saved_port = e.tuple.dport
-        e.saved_hi, e.saved_lo = e.tuple.dst_hi, e.tuple.dst_lo
-        e.dir = 1 - direction
-        e.expectfn = self.follow_master
+        saved = e.saved_port
+        self.turn(e, direction, None)
+        if follow is not None:
+            e.saved_port = saved
         wanted = follow if follow is not None else e.saved_port
         return self._link(table, e, wanted, 1 if follow is not None else 128)
 
@@ -67,13 +67,29 @@ class HelperTools(HelperNat):
         self.turn(expectation, direction, outer)
         return self._link(table, expectation, port, 128)
 
-    def turn(self, expectation: Expectation, direction: int, outer: Halves) -> None:
+    def expect_pair(self, table: ConnTable, even: Expectation, odd: Expectation, shared: bool = False) -> int:
+        """See HelperNat (Linux: nf_nat_sdp_media, nat_rtp_rtcp)."""
+        expects, now = table.expects, table.clock.now
+        for port in range(even.tuple.dport, min(even.tuple.dport + 2 * PAIRS, 65535), 2):
+            even.tuple.dport, odd.tuple.dport = port, port + 1
+            verdict = expects.add(even, now, shared)
+            if verdict == 0:
+                verdict = expects.add(odd, now, shared)
+                if verdict == 0:
+                    return port
+                expects.remove(even)
+            if verdict == -2:
+                break
+        return 0
+
+    def turn(self, expectation: Expectation, direction: int, outer: Halves | None) -> None:
         """See HelperNat."""
         e = expectation
         e.saved_hi, e.saved_lo, e.saved_port = e.tuple.dst_hi, e.tuple.dst_lo, e.tuple.dport
-        e.tuple.dst_hi, e.tuple.dst_lo = outer
+        if outer is not None:
+            e.tuple.dst_hi, e.tuple.dst_lo = outer
         e.dir = 1 - direction
-        e.expectfn = self.follow_announced
+        e.expectfn = self.follow_master if outer is None else self.follow_announced
 
     def follow_announced(self, conn: Conn, expectation: Expectation) -> None:
         """Send the expected connection to the address and port announced; its source becomes what the other half of the pair
