@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import struct
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.utils import RawPcapReader
 
 from userfw.core.clock import Clock
 from userfw.core.packet import Device, Packet
-from userfw.daemon.packetlog import BURST, RATE, PacketLog, describe
+from userfw.daemon.captures import Captures
+from userfw.daemon.logtext import LOG_UID, audit, describe
+from userfw.daemon.packetlog import BURST, RATE, Listener, PacketLog
+from userfw.daemon.schema import LogGroup
 from userfw.wire.parse import parse_untrusted
 
 MACS = {"dst": "02:00:00:00:00:01", "src": "02:00:00:00:00:02"}
@@ -34,26 +41,29 @@ def request(**more: Any) -> Any:
     return SimpleNamespace(**{"prefix": "", "level": -1, "flags": 0, "group": -1, "snaplen": 0, "qthreshold": 0, **more})
 
 
-@pytest.mark.parametrize(
-    ("frame", "flags", "line"),
-    [
-        (Ether(**MACS) / IP(src="10.0.0.1", dst="10.0.0.2", id=7, flags="DF", tos=0x10)
-         / TCP(sport=1, dport=2, flags="SA", window=9, seq=5), 1,
-         "IN=lan OUT=wan MAC=02:00:00:00:00:01:02:00:00:00:00:02:08:00 SRC=10.0.0.1 DST=10.0.0.2 LEN=40 TOS=0x10 PREC=0x00 TTL=64 "
-         "ID=7 DF PROTO=TCP SPT=1 DPT=2 SEQ=5 ACK=0 WINDOW=9 RES=0x00 ACK SYN URGP=0"),
-        (Ether(**MACS) / IP(src="10.0.0.1", dst="10.0.0.2", id=7) / UDP(sport=1, dport=2), 0,
-         "PROTO=UDP SPT=1 DPT=2 LEN=8"),
-        (Ether(**MACS) / IP(src="10.0.0.1", dst="10.0.0.2", id=7) / ICMP(id=4, seq=5), 0,
-         "PROTO=ICMP TYPE=8 CODE=0 ID=4 SEQ=5"),
-        (Ether(**MACS) / IPv6(src="fd00::1", dst="fd00::2", hlim=9, fl=5) / UDP(sport=1, dport=2), 0,
-         "SRC=fd00:0000:0000:0000:0000:0000:0000:0001 DST=fd00:0000:0000:0000:0000:0000:0000:0002 LEN=48 TC=0 HOPLIMIT=9 FLOWLBL=5 "
-         "PROTO=UDP SPT=1 DPT=2 LEN=8"),
-        (Ether(**MACS) / ARP(op=1, hwsrc="02:00:00:00:00:02", psrc="10.0.0.1", hwdst="00:00:00:00:00:00", pdst="10.0.0.2"), 0,
-         "ARP HTYPE=1 PTYPE=0x0800 OPCODE=1 MACSRC=02:00:00:00:00:02 IPSRC=10.0.0.1 MACDST=00:00:00:00:00:00 IPDST=10.0.0.2"),
-    ],
-)  # fmt: skip
-def test_lines_are_the_kernels(frame: Any, flags: int, line: str) -> None:
-    assert line in describe(packet(frame), flags)
+CASES = [
+    (frame, int(flags), line)
+    for frame, lines in json.loads((Path(__file__).parent / "log_lines.json").read_text())
+    for flags, line in lines.items()
+]
+
+
+@pytest.mark.parametrize(("frame", "flags", "line"), CASES)
+def test_lines_are_the_kernels(frame: str, flags: int, line: str) -> None:
+    """Lines of Linux 6.1 (`log prefix … flags …`) for frames that came in on `va`, the mark set where it is printed."""
+    pkt = packet(bytes.fromhex(frame))
+    pkt.iif, pkt.oif = Device("va", 2, bytes.fromhex("020000000001")), None
+    pkt.mark = 0x1F if "MARK" in line else 0
+    assert describe(pkt, flags) == line
+
+
+def test_devices_owner_audit() -> None:
+    pkt = packet(Ether(**MACS) / IP(src="10.0.0.1", dst="10.0.0.2", id=7) / UDP(sport=1, dport=2))
+    assert audit(pkt) == "mark=0 saddr=10.0.0.1 daddr=10.0.0.2 proto=17"
+    pkt.iif, pkt.mark = None, 5
+    assert describe(pkt, LOG_UID, (1000, 100)).endswith("PROTO=UDP SPT=1 DPT=2 LEN=8 UID=1000 GID=100 MARK=0x5 ")
+    assert describe(pkt, LOG_UID, (1000, 100)).startswith("IN= OUT=wan SRC=10.0.0.1")
+    assert audit(pkt).startswith("mark=0x5 ")
 
 
 @given(
@@ -93,8 +103,63 @@ def test_a_flood_is_bounded_and_told(caplog: pytest.LogCaptureFixture) -> None:
 def test_groups_go_to_listeners_with_the_packet() -> None:
     sink = PacketLog(Clock(10**9))
     pkt = packet(Ether(**MACS) / IP() / UDP())
-    seen: list[tuple[int, dict[str, Any]]] = []
-    sink.listeners.append(lambda group, event: seen.append((group, event)))
+    seen: list[dict[str, Any]] = []
+    end = sink.listen(Listener(5, seen.extend))
+    sink.listen(Listener(6, seen.extend))
     sink(pkt, 2, 2, request(group=5, prefix="p ", snaplen=20))
-    [(group, event)] = seen
-    assert group == 5 and event["text"].startswith("p IN=lan") and len(event["packet"]) == 28
+    [event] = seen
+    assert event["text"].startswith("p IN=lan") and len(event["packet"]) == 28 and event["length"] == 28
+    assert (event["seq"], event["iif"], event["link"][:12]) == (0, "lan", "020000000001")
+    end()
+    sink(pkt, 2, 2, request(group=5))
+    assert len(seen) == 1 and sink.groups == {5: 2}
+
+
+@pytest.mark.parametrize(("own", "rule", "sizes"), [(1, 0, [1] * 5), (3, 0, [3]), (3, 2, [2, 2]), (1, 3, [1] * 5), (100, 0, [])])
+def test_thresholds(own: int, rule: int, sizes: list[int]) -> None:
+    """A rule can only lower the listener's; the rest comes after a second."""
+    timers: list[Any] = []
+
+    def later(seconds: float, action: Any) -> Any:
+        timers.append(action)
+        return SimpleNamespace(cancel=lambda: timers.remove(action))
+
+    sink = PacketLog(Clock(10**9), None, later)
+    batches: list[list[Any]] = []
+    sink.listen(Listener(5, batches.append, own))
+    for _ in range(5):
+        sink(packet(Ether(**MACS) / IP() / UDP()), 2, 2, request(group=5, qthreshold=rule))
+    assert [len(batch) for batch in batches] == sizes and len(timers) == (sum(sizes) < 5)
+    for timer in list(timers):
+        timer()
+    assert sum(map(len, batches)) == 5 and not timers
+
+
+def test_a_capture_is_what_others_read(tmp_path: Path) -> None:
+    sink = PacketLog(Clock(10**9, 1.7e9))
+    config = LogGroup(file=str(tmp_path / "x.pcap"), max_size=4096)
+    captures = Captures(sink)
+    captures.configure({"5": config})
+    for i in range(30):
+        pkt = packet(Ether(**MACS) / IP(src="10.0.0.1", dst="10.0.0.2", id=i) / UDP(sport=1, dport=2) / bytes(100))
+        pkt.mark = 7
+        sink(pkt, 2, 2, request(group=5, prefix="hello "))
+    captures.configure({})
+    files = [tmp_path / "x.pcap.1", tmp_path / "x.pcap"]
+    ids = []
+    for file in files:
+        data = file.read_bytes()
+        assert struct.unpack("=IHHiIII", data[:24])[-1] == 239
+        with RawPcapReader(str(file)) as reader:
+            for record, _ in reader:
+                attributes = dict(nflog_attributes(record[4:]))
+                assert (record[0], attributes[10], attributes[2]) == (2, b"hello \0", bytes([0, 0, 0, 7]))
+                ids.append(IP(attributes[9]).id)
+    assert ids == list(range(30))
+
+
+def nflog_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while data:
+        size, kind = struct.unpack("=HH", data[:4])
+        yield kind, data[4:size]
+        data = data[(size + 3) & ~3 :]

@@ -7,6 +7,7 @@ traceback. Exit codes: 0 done, 1 refused or failed, 2 usage or configuration, 3 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -62,7 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     conntrack.add_parser(commands, common)
 
     follow = commands.add_parser("log", help="follow what log statements say", description="Packets logged by rules, as they come.")
-    follow.add_argument("-g", "--group", type=int, metavar="N", help="an nflog group instead of the system log")
+    follow.add_argument("group", type=int, nargs="?", metavar="GROUP", help="an nflog group instead of the system log")
+    follow.add_argument("-w", "--write", metavar="FILE", help="write the group's packets into a pcap file")
+    follow.add_argument("-s", "--snaplen", type=int, default=65535, metavar="BYTES", help="bytes of each packet, at most")
+    follow.add_argument("-q", "--threshold", type=int, default=1, metavar="N", help="messages that come together")
+    follow.add_argument("-c", "--count", type=int, default=0, metavar="N", help="stop after so many")
     common(follow)
 
     commands.add_parser("nft", help="rules, with nft's own options and commands", add_help=False)
@@ -240,14 +245,30 @@ def _log(args: argparse.Namespace) -> int:
     import json
 
     from userfw.client.control import ControlClient, ControlError
+    from userfw.client.nflog import NflogWriter
 
+    if args.write and args.group is None:
+        print("userfw: -w needs a group: lines of the system log carry no packet", file=sys.stderr)
+        return USAGE
     try:
-        with ControlClient(args.socket) as client:
-            for event in client.stream("log", group=args.group):
-                lost = f"# {event['lost']} messages lost" if "lost" in event else event["text"]
-                print(json.dumps(event) if args.json else lost, flush=True)
+        with contextlib.ExitStack() as stack:
+            client = stack.enter_context(ControlClient(args.socket))
+            writer = NflogWriter(stack.enter_context(open(args.write, "wb"))) if args.write else None
+            events = client.stream("log", group=args.group, threshold=args.threshold, snaplen=args.snaplen)
+            for number, event in enumerate(events, 1):
+                if "lost" in event:
+                    print(f"userfw: {event['lost']} messages lost", file=sys.stderr)
+                elif writer is not None:
+                    writer.write(event)
+                else:
+                    print(json.dumps(event) if args.json else event["text"], flush=True)
+                if number == args.count:
+                    break
     except ControlError as error:
         return failed(error)
+    except OSError as error:
+        print(f"userfw: {args.write}: {error.strerror}", file=sys.stderr)
+        return FAILED
     return OK
 
 

@@ -110,6 +110,8 @@ def _queues(step: Step, old: schema.Config, new: schema.Config) -> None:
     server = step.server
     server.queues.configure(new.queue)
     step.undo.append(lambda: server.queues.configure(old.queue))
+    server.captures.configure(new.log)
+    step.undo.append(lambda: server.captures.configure(old.log))
 
 
 # -- sysctl and limits

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from userfw.daemon.control import CommandError, Stream
+from userfw.daemon.packetlog import Listener
 
 if TYPE_CHECKING:
     from userfw.daemon.server import Server
@@ -201,24 +202,29 @@ async def _nft_monitor(server: Server, args: MonitorArgs, stream: Stream) -> Any
 
 
 class LogArgs(msgspec.Struct, forbid_unknown_fields=True):
-    """`group`: an nflog group, or None for the system log's messages."""
+    """`group`: an nflog group, or None for the system log's messages. `threshold`: messages that come together at least, unless a
+    second passed; `snaplen`: bytes of each packet."""
 
     group: int | None = None
+    threshold: int = 1
+    snaplen: int = 65535
 
 
 @command("log", LogArgs)
 async def _log(server: Server, args: LogArgs, stream: Stream) -> Any:
-    wanted = -1 if args.group is None else args.group
+    if args.group is not None and not 0 <= args.group <= 0xFFFF:
+        raise CommandError("nflog groups are numbered 0 to 65535", "usage")
 
-    def listener(group: int, event: dict[str, Any]) -> None:
-        if group == wanted:
+    def deliver(batch: list[dict[str, Any]]) -> None:
+        for event in batch:
             stream.send(event)
 
-    server.packet_log.listeners.append(listener)
+    group = -1 if args.group is None else args.group
+    end = server.packet_log.listen(Listener(group, deliver, args.threshold, args.snaplen))
     try:
         await asyncio.Future()
     finally:
-        server.packet_log.listeners.remove(listener)
+        end()
 
 
 @command("neighbours")

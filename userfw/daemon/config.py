@@ -167,9 +167,14 @@ def _check(config: Config, problems: list[str], sysctls: Collection[str]) -> Non
 
 
 def _check_queues(config: Config, problems: list[str]) -> None:
+    for kind, names in (("queue", config.queue), ("log", config.log)):
+        for name in names:
+            if not name.isdecimal() or int(name) > 65535 or name != str(int(name)):
+                problems.append(f"{kind}.{name}: {kind}s are numbered 0 to 65535")
+    for group in config.log.values():
+        if group.file and not Path(group.file).is_absolute():
+            group.file = str(Path(config.path).parent / group.file)
     for name, queue in config.queue.items():
-        if not name.isdecimal() or int(name) > 65535 or name != str(int(name)):
-            problems.append(f"queue.{name}: queues are numbered 0 to 65535")
         if queue.python and queue.program:
             problems.append(f"queue.{name}: either 'python' or 'program'")
 

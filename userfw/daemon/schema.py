@@ -297,6 +297,16 @@ class QueueListener:
 
 
 @dataclass
+class LogGroup:
+    """`[log.N]`: nflog group N into a file."""
+
+    file: str = key(text, required=True)
+    threshold: int = key(number(1, 100000), 1)
+    snaplen: int = key(number(1, 65535), 65535)
+    max_size: int = key(number(4096, 2**40), 1 << 30)
+
+
+@dataclass
 class Config:
     """The whole file. `sysctl` holds numbers by the names of /proc/sys/net/netfilter and net.ipv4."""
 
@@ -308,4 +318,5 @@ class Config:
     limits: Limits = one_table(Limits)
     offload: Offload = one_table(Offload)
     queue: dict[str, QueueListener] = field(default_factory=dict, metadata={"keyed": QueueListener})
+    log: dict[str, LogGroup] = field(default_factory=dict, metadata={"keyed": LogGroup})
     sysctl: dict[str, int] = field(default_factory=dict, metadata={"names": number(-1, 2**31 - 1)})

@@ -36,6 +36,7 @@ from userfw.daemon import metrics as _metrics  # noqa: F401 (registers its comma
 from userfw.daemon import portset, schema, sysctl
 from userfw.daemon.apply import ApplyError, apply
 from userfw.daemon.assembly import Assembly
+from userfw.daemon.captures import Captures
 from userfw.daemon.commands import dispatch
 from userfw.daemon.control import CommandError, ControlServer
 from userfw.daemon.links import NetlinkThread
@@ -97,7 +98,8 @@ class Server:
         self.running = False
         self.housekeeping: list[Callable[[], None]] = []
         self.saving: asyncio.Future[None] | None = None
-        self.packet_log = PacketLog(self.clock)
+        self.packet_log = PacketLog(self.clock, None, self._later)
+        self.captures = Captures(self.packet_log)
         self.gateway.on_log = self.packet_log
         self.queues = QueueService(self)
 
@@ -167,6 +169,7 @@ class Server:
                     with contextlib.suppress(OSError):
                         step()
         self.assembly.close()
+        self.captures.configure({})
         await self.queues.close()
         await self.control.close()
         if self.links.thread is not None:
@@ -242,6 +245,10 @@ class Server:
         except Exception as error:
             self._fault(error, "timer")
         self._arm()
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> asyncio.TimerHandle:
+        assert self.loop is not None
+        return self.loop.call_later(seconds, action)
 
     def _fault(self, error: BaseException, where: str) -> None:
         """The first exception of each kind on the packet path; later ones are only counted."""
