@@ -15,7 +15,7 @@ from userfw.conntrack.helper_pptp import MAGIC
 
 
 def control(kind: int, body: bytes = b"") -> bytes:
-    body = body.ljust(24, b"\0")
+    body = body.ljust(208, b"\0")
     return struct.pack("!HHIHH", 12 + len(body), 1, MAGIC, kind, 0) + body
 
 
@@ -125,4 +125,4 @@ def test_no_message_breaks_it(script: list[tuple[int, int, bytes]]) -> None:
     g = gateway("pptp", 6, "snat")
     s = Session(g, CLIENT, SERVER, OUTER, 1723)
     for end, kind, body in script:
-        s.say(end, struct.pack("!HHIHH", 12 + len(body), 1, MAGIC, kind, 0) + body)
+        s.say(end, control(kind, body) if len(body) % 2 else struct.pack("!HHIHH", 12 + len(body), 1, MAGIC, kind, 0) + body)

@@ -36,8 +36,8 @@ class Lines:
         self.starts: tuple[list[int], list[int]] = ([], [])
 
     def begins(self, direction: int, seq: int) -> bool:
-        """Whether a line begins at `seq`; nothing known means yes, for the first segment seen."""
-        return not self.starts[direction] or seq in self.starts[direction]
+        """Whether a line begins at `seq`. The first segment seen is not known to begin one (Linux: find_nl_seq)."""
+        return seq in self.starts[direction]
 
     def note(self, direction: int, seq: int) -> None:
         """A line ends before `seq`; the latest few are kept."""
@@ -137,8 +137,11 @@ class Ftp(Helper):
             text = bar * 3 + str(port).encode() + bar
         elif kind == "EPRT":
             bar = match[1]
-            address = ipaddress.IPv4Address(t.dst_lo) if t.l3num == 2 else ipaddress.IPv6Address(t.dst_hi << 64 | t.dst_lo)
-            text = bar.join((b"", b"1" if t.l3num == 2 else b"2", str(address).encode(), str(port).encode(), b""))
+            if t.l3num == 2:
+                address = str(ipaddress.IPv4Address(t.dst_lo))
+            else:
+                address = ipaddress.IPv6Address(t.dst_hi << 64 | t.dst_lo).exploded  # as Linux has it
+            text = bar.join((b"", b"1" if t.l3num == 2 else b"2", address.encode(), str(port).encode(), b""))
         else:
             text = ",".join(str(n) for n in (*t.dst_lo.to_bytes(4, "big"), port >> 8, port & 255)).encode()
         if not self.nat.replace(pkt, conn, direction, span[0], span[1] - span[0], text):

@@ -20,6 +20,8 @@ from userfw.core.packet import Packet
 MAGIC = 0x1A2B3C4D
 (START_REQUEST, START_REPLY, STOP_REQUEST, STOP_REPLY, ECHO_REQUEST, ECHO_REPLY, OUT_CALL_REQUEST, OUT_CALL_REPLY) = range(1, 9)
 (IN_CALL_REQUEST, IN_CALL_REPLY, IN_CALL_CONNECT, CALL_CLEAR, CALL_DISCONNECT, WAN_ERROR, SET_LINK_INFO) = range(9, 16)
+# least octets of each message's own part
+SIZES = (0, 144, 144, 4, 4, 4, 8, 156, 20, 208, 12, 16, 4, 136, 28, 12)
 # session states in their order, then those of the call
 NONE, ERROR, STOPPING, REQUESTED, CONFIRMED = range(5)
 IDLE, OUT_REQUESTED, OUT_CONFIRMED, IN_REQUESTED, IN_ANSWERED, IN_CONFIRMED, CLEARING = range(7)
@@ -57,6 +59,8 @@ class Pptp(Helper):
             conn.helper_data = Call()
         call: Call = conn.helper_data
         kind = _word(data, 8)
+        if not 0 < kind < len(SIZES) or len(data) < FIRST + SIZES[kind]:
+            return NF_ACCEPT
         if direction == CT_DIR_ORIGINAL:
             return self._asked(pkt, conn, call, kind, data)
         return self._answered(table, pkt, conn, call, kind, data)

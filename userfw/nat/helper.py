@@ -115,10 +115,8 @@ class HelperTools(HelperNat):
         if master is None:
             return
         e = expectation
-        sender = node_of(master, e.dir)
         other = node_of(master, 1 - e.dir)
-        if (conn.orig.src_hi, conn.orig.src_lo) == (sender.src_hi, sender.src_lo):
-            self._setup(conn, other.dst_hi, other.dst_lo, 0, NAT_MANIP_SRC)
+        self._setup(conn, other.dst_hi, other.dst_lo, 0, NAT_MANIP_SRC)  # whoever it comes from, as in Linux
         self._setup(conn, other.src_hi, other.src_lo, e.saved_port, NAT_MANIP_DST)
 
     def follow_call(self, conn: Conn, expectation: Expectation) -> None:
