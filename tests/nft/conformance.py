@@ -5,7 +5,8 @@ of their name; ``--what listed`` only one column. Exit status 1 when anything fa
 
 Columns: *judged* executions (line x table x chain) accepted or rejected as marked; *listed* executions whose listing equals
 the canonical one (members of sets in any order); *json in*, *json out*, *bytecode* blocks that hold in all their executions.
-The iptables-translate pairs have a row for each program, with the exact translations in *listed*.
+The iptables-translate pairs have a row for each program, with the exact translations in *listed*. Below the table: the payload
+blocks run by the interpreter of tests/oracle and by the engine.
 """
 
 from __future__ import annotations
@@ -373,6 +374,12 @@ def main() -> int:
                     for failure in row[column].failures:
                         print(f"{column}: {failure}")
     print(table(rows))
+    if not options.what:
+        sys.path.insert(0, str(Path(__file__).parents[1] / "oracle"))
+        import oracle_compare as compare
+
+        blocks = compare.total(compare.run(options.parts))
+        print(f"\npayload blocks, a small interpreter against the engine: {compare.summary(blocks)}")
     return int(any(score.passed < score.total for row in rows.values() for score in row.values()))
 
 

@@ -29,6 +29,7 @@ if not cython.compiled:
         NFPROTO_IPV4,
         NFPROTO_IPV6,
         NFPROTO_NETDEV,
+        NFPROTO_UNSPEC,
     )
     from userfw.core.packet import Packet
     from userfw.engine.const import U32_MASK
@@ -63,6 +64,8 @@ class Context:
         self.protocol = 0
         self.saved_l4 = -1
         self.saved_proto = 0
+        self.saved_l3 = -1
+        self.saved_nfproto = 0
         self.inner_tunnel = -1
         self.inner_link = -1
         self.inner_network = -1
@@ -103,8 +106,18 @@ class Context:
             self._stop_at_ah(pkt)
         if (self.family == NFPROTO_NETDEV or self.family == NFPROTO_BRIDGE) and pkt.vlan_tci >= 0:
             if pkt.l3 - pkt.start >= 22:
-                self.protocol = pkt.get16(pkt.start + 16)
-                self.l4 = False
+                self._stop_at_tag(pkt)
+        return 0
+
+    def _stop_at_tag(self, pkt: Packet) -> cython.int:
+        """Behind two tags: the second is the network header (Linux: skb_vlan_untag takes one); `end` puts back what the packet
+        says."""
+        self.protocol = pkt.get16(pkt.start + 16)
+        self.l4 = False
+        self.saved_l3 = pkt.l3
+        self.saved_nfproto = pkt.nfproto
+        pkt.l3 = pkt.start + 18
+        pkt.nfproto = NFPROTO_UNSPEC
         return 0
 
     def _stop_at_ah(self, pkt: Packet) -> cython.int:
@@ -130,6 +143,10 @@ class Context:
             pkt.l4 = self.saved_l4
             pkt.l4proto = self.saved_proto
             self.saved_l4 = -1
+        if self.saved_l3 >= 0:
+            pkt.l3 = self.saved_l3
+            pkt.nfproto = self.saved_nfproto
+            self.saved_l3 = -1
         return 0
 
     def read32(self, reg: cython.int) -> cython.uint:

@@ -440,7 +440,7 @@ class ExprLowering:
         self.gen(expr.expr, source)
         self.free = free
         length = self.units_of(expr.expr.dtype) * UNIT if isinstance(expr.expr, ConcatExpr) else expr.expr.dtype.octets
-        self.emit(Jhash(reg(unit), reg(source), length, expr.modulus, expr.seed or 0, expr.offset))
+        self.emit(Jhash(reg(unit), reg(source), length, expr.modulus, expr.seed, expr.offset))
         return Held(4, HOST)
 
     def _xfrm(self, expr: XfrmExpr, unit: int, octets: int) -> Held:

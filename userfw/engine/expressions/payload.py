@@ -21,7 +21,6 @@ if not cython.compiled:
     from userfw.core.const import (
         IPPROTO_GRE,
         IPPROTO_IPIP,
-        IPPROTO_IPV6,
         IPPROTO_TCP,
         IPPROTO_UDP,
         NFPROTO_IPV6,
@@ -57,8 +56,8 @@ def fast_transport(pkt: Packet) -> cython.Py_ssize_t:
 
 
 def inner_offset(ctx: Context, pkt: Packet) -> cython.Py_ssize_t:
-    """Start of what the transport header carries (Linux: __nft_payload_inner_offset): behind UDP, TCP, GRE or an IP-in-IP header;
-    -1 if none."""
+    """Start of what the transport header carries (Linux: __nft_payload_inner_offset): behind UDP, TCP or GRE, or at the
+    packet of IPv4 in IP; -1 if none."""
     if not ctx.l4 or pkt.fragoff != 0:
         return -1
     off: cython.Py_ssize_t = pkt.l4
@@ -73,7 +72,7 @@ def inner_offset(ctx: Context, pkt: Packet) -> cython.Py_ssize_t:
         if off + 4 > pkt.end:
             return -1
         flags = pkt.get16(off)
-        if flags & 7 != 0:
+        if flags & 0x4007 != 0:  # a version other than 0, or routing
             return -1
         off += 4
         if flags & 0x8000:
@@ -83,7 +82,7 @@ def inner_offset(ctx: Context, pkt: Packet) -> cython.Py_ssize_t:
         if flags & 0x1000:
             off += 4
         return off
-    if pkt.l4proto == IPPROTO_IPIP or pkt.l4proto == IPPROTO_IPV6:
+    if pkt.l4proto == IPPROTO_IPIP:
         return off
     return -1
 

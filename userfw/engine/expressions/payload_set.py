@@ -62,9 +62,7 @@ def update_transport(ctx: Context, pkt: Packet, old: cython.uint, new: cython.ui
         at += 16
     elif pkt.l4proto == IPPROTO_UDP or pkt.l4proto == IPPROTO_UDPLITE:
         at += 6
-        if at + 2 > pkt.end:
-            return 0
-        if pkt.l4proto == IPPROTO_UDP and pkt.get16(at) == 0:
+        if pkt.l4proto == IPPROTO_UDP and (at + 2 > pkt.end or pkt.get16(at) == 0):
             return 0
     elif pkt.l4proto == IPPROTO_ICMPV6:
         at += 2

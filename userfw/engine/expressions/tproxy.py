@@ -45,7 +45,7 @@ class Tproxy(Expr):
             return NFT_BREAK
         if not ctx.l4 or (pkt.l4proto != IPPROTO_TCP and pkt.l4proto != IPPROTO_UDP) or pkt.fragoff != 0:
             return NFT_BREAK
-        if pkt.l4 + 4 > pkt.end:
+        if pkt.l4 + 8 > pkt.end:
             return NFT_BREAK
         if self.addr >= 0:
             address = bytes(ctx.regs[self.addr : self.addr + (16 if pkt.nfproto == NFPROTO_IPV6 else 4)])
