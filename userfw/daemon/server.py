@@ -152,6 +152,7 @@ class Server:
         self.loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         self._housekeep_later(0, 0.0)
         self._sweep()
+        self._offload()
         self._arm()
 
     async def stop(self) -> None:
@@ -312,6 +313,17 @@ class Server:
         except Exception as error:
             self._fault(error, "sweep")
         self.loop.call_later(0.25, self._sweep)
+
+    def _offload(self) -> None:
+        """Ten times a second: completions of offload drivers, flows that wait, counters."""
+        if self.stopping.is_set() or self.loop is None:
+            return
+        self.clock.now = monotonic_ns()
+        try:
+            self.assembly.offload.tick(self.clock.now)
+        except Exception as error:
+            self._fault(error, "offload")
+        self.loop.call_later(0.1, self._offload)
 
     # -- what `apply` calls
 

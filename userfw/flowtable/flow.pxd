@@ -4,12 +4,13 @@ from userfw.conntrack.conn cimport Conn
 from userfw.conntrack.tuples cimport hash_words
 from userfw.core.const cimport NFPROTO_IPV4, U32_MASK, VNET_F_NEEDS_CSUM
 from userfw.core.fastpath cimport CachedRoute
-from userfw.core.packet cimport Packet
+from userfw.core.packet cimport Device, Packet
 
 @cython.final
 cdef class FlowTuple:
     cdef public unsigned long long src_hi, src_lo, dst_hi, dst_lo
-    cdef public unsigned int ports, key, new_ports, hash
+    cdef public unsigned int ports, key, tags, out_tags, new_ports, hash
+    cdef public Device out, arrives
     cdef public unsigned long long new_src_hi, new_src_lo, new_dst_hi, new_dst_lo
     cdef public unsigned int l3_delta, l4_delta, pseudo_delta
     cdef public bint rewrites
@@ -32,7 +33,7 @@ cdef class Flow:
     cdef public unsigned long long timeout
     cdef public int l4proto, family
     cdef public bint closing, dead
-    cdef public unsigned int id
+    cdef public unsigned int id, epoch
     cpdef FlowTuple direction(self, int dir)
 
 cpdef unsigned int hash_key(unsigned long long k0, unsigned long long k1, unsigned long long src_hi, unsigned long long src_lo,

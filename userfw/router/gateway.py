@@ -37,6 +37,9 @@ class GatewaySender(Sender):
     def emit(self, pkt: Packet) -> cython.int:
         return self.gateway.emit(pkt)
 
+    def emit_through(self, pkt: Packet, device: Device, tags: cython.uint) -> cython.int:
+        return self.gateway.emit_through(pkt, device, tags)
+
     def route_back(self, pkt: Packet) -> CachedRoute | None:
         return self.gateway.route_back(pkt)
 
