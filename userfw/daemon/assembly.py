@@ -69,6 +69,7 @@ class Assembly:
         self.routes: dict[tuple[Any, ...], Route] = {}
         self.on_event: Callable[[], None] = _nothing
         self.offload_options: dict[str, Any] = {}
+        self.capture: Callable[[str], Any] | None = None
         self.offload = OffloadManager(clock, [], self._target, self._generation, use=self._use)
         self.platform.offload = self._offload
         self.gateway.routes.watchers.append(self.offload.revalidate)
@@ -107,7 +108,7 @@ class Assembly:
     def configure_offload(self, config: schema.Config) -> None:
         """Take over `[offload]`; drivers are loaded when a ruleset first asks for them."""
         self.offload.threshold, self.offload.rate = config.offload.threshold, config.offload.rate
-        self.offload_options = {"xdp": list(config.offload.xdp)}
+        self.offload_options = {"xdp": list(config.offload.xdp), "tc": list(config.offload.tc), "capture": self.capture}
 
     def _offload(self, node: FlowtableBlock, table: FlowTable) -> None:
         """A flowtable with `flags offload`. NftError names the device that cannot, and what it lacks."""
@@ -125,8 +126,9 @@ class Assembly:
             return None
         device, _ = untagged(device)
         port: Any = device.port
-        target = Target(device.name, 0, getattr(port, "netns", None) or None, "", port)
-        if getattr(port, "kind", "") in ("packet", "capture"):
+        vlans = any(other.parent is device for other in self.gateway.devices.values())
+        target = Target(device.name, 0, getattr(port, "netns", None) or None, "", port, vlans)
+        if getattr(port, "kind", "") in ("packet", "capture", "xdp"):
             netlink = Netlink(port.netns)
             try:
                 target.ifindex, target.system_name = netlink.link(port.ifname).index, port.ifname

@@ -251,7 +251,9 @@ def _open_capture(config: schema.Port, device: str) -> tuple[IoPort, Link]:
     except ImportError as error:
         raise OSError(errno.ENOSYS, f'capture = "tc" needs the package userfw_hw: {error}') from None
     try:
-        opened: tuple[IoPort, Link] = capture.open_capture(config.name, device, config.netns, config.offloads)
+        opened: tuple[IoPort, Link] = capture.open_capture(
+            config.name, device, config.netns, config.offloads, config.promiscuous or config.mac is not None
+        )
     except OSError as error:
         raise OSError(error.errno, f'capture = "tc" (tcx, Linux 6.6): {error.strerror}') from None
     return opened

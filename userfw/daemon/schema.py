@@ -277,11 +277,13 @@ class Limits:
 
 @dataclass
 class Offload:
-    """`[offload]`, for flowtables with `flags offload`. `threshold`: packets before a flow is offered; `rate`: flows a second."""
+    """`[offload]`, for flowtables with `flags offload`. `threshold`: packets before a flow is offered; `rate`: flows a second.
+    `xdp`, `tc`: ports whose program is attached there; the others as the driver chooses."""
 
     threshold: int = key(number(0, 2**31 - 1), 16)
     rate: int = key(number(1, 10**6), 1000)
     xdp: list[str] = keys(interface_name)
+    tc: list[str] = keys(interface_name)
 
 
 @dataclass

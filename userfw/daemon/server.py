@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import fcntl
 import gc
+import importlib
 import logging
 import os
 import random
@@ -77,6 +78,7 @@ class Server:
         self.rng = rng if rng is not None else random.Random(os.urandom(32))
         self.clock = Clock(monotonic_ns(), time.time() - monotonic_ns() / 1e9)
         self.assembly: Assembly = Assembly(self.clock, self.rng, self._fault)
+        self.assembly.capture = self.capture
         self.gateway: Gateway = self.assembly.gateway
         self.poller = Poller(self.clock, self.gateway, config.daemon.batch, config.daemon.busy_poll_us * 1000)
         self.ports: dict[str, OpenPort] = {}
@@ -532,8 +534,24 @@ class Server:
             if not link.gone:
                 opened.link = link
 
+    def capture(self, name: str) -> Any:
+        """Have the frames of a packet port come by tc from now on; the new port. OSError, KeyError: nothing has changed."""
+        upgrade = importlib.import_module("userfw_hw.bpf.capture").upgrade
+        opened = self.ports[name]
+        old: Any = opened.queues[0]
+        if opened.link is None or len(opened.queues) != 1:
+            raise OSError(95, f"port {name} is not one packet socket on an interface")
+        port = upgrade(old, opened.link)
+        self.poller.remove(old)
+        opened.queues[0] = port
+        opened.device.port = port
+        self.poller.add(port)
+        log.info("port %s: frames come by tc now, for hardware offload", name)
+        return port
+
     def _rebind(self, opened: OpenPort, link: Link) -> None:
         """The interface was deleted and made again under the same name: bind the packet socket to the new one."""
+        self.assembly.offload.lost(opened.name)
         try:
             opened.queues[0].rebind(link)  # type: ignore[attr-defined]
             log.info("port %s: bound to the new %s", opened.name, link.name)
@@ -554,6 +572,7 @@ class Server:
     def _revive(self, opened: OpenPort) -> None:
         """Open a port again whose device, or whose namespace, was deleted; quietly tried each second until it works."""
         netns = opened.config.netns
+        self.assembly.offload.lost(opened.name)
         for port in opened.queues:
             if port.fd >= 0:
                 self.poller.remove(port)

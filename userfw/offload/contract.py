@@ -137,13 +137,14 @@ class Statistics:
 
 @dataclass(slots=True)
 class Target:
-    """A device as drivers see it: its name in the ruleset, and where it really is."""
+    """A device as drivers see it: its name in the ruleset, and where it really is. `vlans`: there are VLAN devices on it."""
 
     name: str
     ifindex: int
     netns: str | None = None
     system_name: str = ""
     port: object = field(default=None, repr=False)
+    vlans: bool = False
 
 
 Done = Callable[[int, Failure | None], None]

@@ -19,11 +19,11 @@ from userfw.ports.base import IoPort
 from userfw.ports.isolate import MARK
 from userfw.ports.netlink import Link, Netlink
 from userfw.ports.netns import run_in
-from userfw.ports.packet import open_socket
+from userfw.ports.packet import PacketPort, open_socket
 from userfw.ports.tap import open_device
 from userfw_hw.bpf import forward
 
-_SO_ATTACH_FILTER = 26
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 
 
 class CapturePort(IoPort):
@@ -43,6 +43,7 @@ class CapturePort(IoPort):
         self.tap_index = 0
         self.fd = inbound.fd
         self._none = syscall.Map(syscall.MAP_TYPE_HASH, forward.KEY_SIZE, forward.VALUE_SIZE, 1, "userfw_none")
+        self._flows: int | None = None
         self._link = -1
 
     def attach(self, device: Device) -> None:
@@ -52,17 +53,20 @@ class CapturePort(IoPort):
         self.outbound.attach(device)
 
     def load(self, flows: int | None = None) -> None:
-        """Put the program in place, or a new one before the old one goes, so that no frame finds none. VerifierError, OSError."""
+        """Put the program in place, or a new one in one step, so that every frame finds one. VerifierError, OSError."""
+        self._flows = flows
+        mac = self.device.mac if self.device is not None and self.device.mac else self.mac
         code = forward.build(
-            forward.TC, self._none.fd if flows is None else flows, self.index, self.mac, capture=self.tap_index, mark=MARK
+            forward.TC, self._none.fd if flows is None else flows, self.index, mac, capture=self.tap_index, mark=MARK
         )
         program = syscall.load(syscall.PROG_TYPE_SCHED_CLS, code, "userfw_tc")
         try:
-            link = run_in(self.netns, lambda: syscall.attach(program, self.index, syscall.ATTACH_TCX_INGRESS))
+            if self._link >= 0:
+                syscall.replace(self._link, program)
+            else:
+                self._link = run_in(self.netns, lambda: syscall.attach(program, self.index, syscall.ATTACH_TCX_INGRESS))
         finally:
             os.close(program)
-        self._unlink()
-        self._link = link
 
     def receive(self, slots: list[Packet], budget: int) -> int:
         return int(self.inbound.receive(slots, budget))
@@ -72,6 +76,24 @@ class CapturePort(IoPort):
 
     def flush(self) -> int:
         return int(self.outbound.flush())
+
+    def rebind(self, link: Link) -> None:
+        """The interface was made anew under the same name: program and socket go there. OSError."""
+        self._unlink()
+        self.outbound.rebind(link)
+        self.index = link.index
+        self.mac = link.mac
+        self.load()
+
+    def info(self) -> dict[str, Any]:
+        """What the packet socket tells, and the TAP device that frames come by."""
+        return {
+            **self.outbound.info(),
+            "type": self.kind,
+            "tap": self.inbound.ifname,
+            "rx_batches": self.inbound.rx_batches,
+            "rx_errors": self.inbound.rx_errors,
+        }
 
     def _unlink(self) -> None:
         if self._link >= 0:
@@ -86,22 +108,39 @@ class CapturePort(IoPort):
         self.fd = -1
 
 
-def open_capture(name: str, ifname: str, netns: str = "", offloads: bool = True) -> tuple[CapturePort, Link]:
+def open_capture(
+    name: str, ifname: str, netns: str = "", offloads: bool = True, promiscuous: bool = False
+) -> tuple[CapturePort, Link]:  # fmt: skip
     """A CapturePort on interface `ifname` of `netns`, and the interface. OSError: no such interface, no tcx, no permission."""
-    outbound, link = open_socket(name, ifname, netns, offloads)
-    inbound = None
+    outbound, link = open_socket(name, ifname, netns, offloads, promiscuous=promiscuous)
     try:
-        _deafen(outbound.fd)
-        inbound = open_device(name, f"uf-{link.index}", netns=netns)[0]
-        port = CapturePort(name, ifname, netns, inbound, outbound, link.index, link.mac)
-        port.tap_index = _up(inbound.ifname, netns)
-        port.load()
+        return upgrade(outbound, link), link
     except BaseException:
-        if inbound is not None:
-            inbound.close()
         outbound.close()
         raise
-    return port, link
+
+
+def upgrade(outbound: PacketPort, link: Link) -> CapturePort:
+    """Have the frames of an open packet socket's interface come by tc from now on; the socket goes on sending.
+
+    OSError, VerifierError: the socket is as it was. What came in between two lines here is dropped by what keeps the host off.
+    """
+    inbound = open_device(outbound.name, f"uf-{link.index}", netns=outbound.netns)[0]
+    try:
+        port = CapturePort(outbound.name, outbound.ifname, outbound.netns, inbound, outbound, link.index, link.mac)
+        if outbound.device is not None:
+            port.attach(outbound.device)
+        port.tap_index = _up(inbound.ifname, outbound.netns)
+        _deafen(outbound.fd)
+        try:
+            port.load()
+        except BaseException:
+            _deafen(outbound.fd, False)
+            raise
+    except BaseException:
+        inbound.close()
+        raise
+    return port
 
 
 def _up(ifname: str, netns: str) -> int:
@@ -124,8 +163,11 @@ def _up(ifname: str, netns: str) -> int:
         netlink.close()
 
 
-def _deafen(fd: int) -> None:
-    """A classic filter that takes nothing: `ret #0`."""
+def _deafen(fd: int, deaf: bool = True) -> None:
+    """A classic filter that takes nothing: `ret #0`; or away with it."""
     code = create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0), 8)
     with socket.socket(fileno=os.dup(fd)) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", 1, addressof(code)))
+        if deaf:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", 1, addressof(code)))
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
