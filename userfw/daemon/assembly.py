@@ -233,6 +233,8 @@ class Assembly:
         result = self.rules.execute_commands(commands, options)
         if result.status:
             raise ValueError(result.errors.rstrip())
+        if result.errors:
+            log.warning("%s", result.errors.rstrip())
 
     def ruleset_text(self) -> str:
         """The rules as they are now, with counters and elements that packets added, as one text that loads."""

@@ -9,7 +9,7 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from userfw.conntrack.helper import Helpers
@@ -29,6 +29,7 @@ from userfw.core.const import (
 )
 from userfw.core.hook import HookEntry, HookList
 from userfw.core.packet import Device
+from userfw.engine.expressions.objref import OBJECT_TYPES
 from userfw.engine.services import Services
 from userfw.flowtable.table import FlowEntry
 from userfw.nat.entry import NatEntry
@@ -40,6 +41,11 @@ from userfw.router.pipeline import Pipeline
 from userfw.ruleset.compile import Hooks, matches
 
 NAT_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING)
+INERT = {
+    "xfrm": "`ipsec` matches nothing: userfw has no IPsec",
+    "tunnel": "`tunnel` matches nothing: userfw has no tunnel devices",
+}
+NO_OBJECTS = {OBJECT_TYPES["tunnel"]: "userfw has no tunnel devices"}
 TRACK_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT)
 CONFIRM_HOOKS = (NF_INET_LOCAL_IN, NF_INET_POST_ROUTING)
 
@@ -74,6 +80,8 @@ class GatewayPlatform:
         self.nat = nat if nat is not None or conns is None else Nat(conns)
         self.helpers = Helpers(HelperTools(self.nat)) if self.nat is not None else None
         self.hooks = Hooks()
+        self.inert: Mapping[str, str] = INERT
+        self.no_objects: Mapping[int, str] = NO_OBJECTS
         self._track: dict[str, HookEntry] = {}
         if conns is not None:
             self._track = {"in": ConntrackIn(conns), "confirm": Confirm(conns), "defrag": gateway.defrag}

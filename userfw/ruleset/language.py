@@ -98,6 +98,13 @@ class LanguageBackend:
         except ValueError as problem:
             raise NftError(f"Could not process rule: Invalid argument ({problem})", rule.loc) from None
         rule.program = program
+        for expr in exprs:
+            reason = self.platform.inert.get(expr.kind)
+            if reason is not None:
+                draft.remark(reason, rule.loc)
+            reason = self.platform.no_objects.get(getattr(expr, "type", 0)) if expr.kind == "objref" else None
+            if reason is not None:
+                raise NftError(f"Could not process rule: {reason}", rule.loc)
 
     def refusal(self, table: Table, chain: Chain, rule: Rule, base: Chain) -> int:
         for expr in rule.program.exprs if rule.program is not None else ():

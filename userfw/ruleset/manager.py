@@ -38,7 +38,7 @@ Subscriber = Callable[[list[Event | NewGeneration]], None]
 
 @dataclass(slots=True)
 class Result:
-    """What a run gave. `status`: 0, or 1 when anything failed (then nothing was changed)."""
+    """What a run gave. `status`: 0, or 1 when anything failed (then nothing was changed). `errors` may be warnings with 0."""
 
     output: str = ""
     errors: str = ""
@@ -137,6 +137,7 @@ class RulesetManager:
         if plan is None:
             return self._failed(prepared)
         result = Result(generation=plan.rules.generation, events=plan.events)
+        result.errors = "".join(render(remark) + "\n" for remark in plan.draft.remarks)
         if not options.check:
             self._swap(plan)
         result.output = prepared.answers + self._echo(plan, options)
