@@ -108,7 +108,12 @@ class Assembly:
     def configure_offload(self, config: schema.Config) -> None:
         """Take over `[offload]`; drivers are loaded when a ruleset first asks for them."""
         self.offload.threshold, self.offload.rate = config.offload.threshold, config.offload.rate
-        self.offload_options = {"xdp": list(config.offload.xdp), "tc": list(config.offload.tc), "capture": self.capture}
+        self.offload_options = {
+            "xdp": list(config.offload.xdp),
+            "tc": list(config.offload.tc),
+            "flower": list(config.offload.flower),
+            "capture": self.capture,
+        }
 
     def _offload(self, node: FlowtableBlock, table: FlowTable) -> None:
         """A flowtable with `flags offload`. NftError names the device that cannot, and what it lacks."""

@@ -18,7 +18,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Reader = Callable[[Any], Any]
 
-CAPTURES = ("socket", "tc")
+CAPTURES = ("socket", "tc", "clsact")
 PORT_TYPES = ("tap", "tun", "packet", "xdp", "pcap", "memory")
 INTERFACE_TYPES = ("packet", "xdp")  # on an interface that exists
 XDP_MODES = ("auto", "native", "generic")
@@ -284,6 +284,7 @@ class Offload:
     rate: int = key(number(1, 10**6), 1000)
     xdp: list[str] = keys(interface_name)
     tc: list[str] = keys(interface_name)
+    flower: list[str] = keys(interface_name)
 
 
 @dataclass

@@ -151,10 +151,12 @@ Done = Callable[[int, Failure | None], None]
 
 
 class Driver(ABC):
-    """Base of all drivers; the module's text is the contract. `name` is what `userfw offload` and the configuration call it."""
+    """Base of all drivers; the module's text is the contract. `name` is what `userfw offload` and the configuration call it.
+    `rank`: of two drivers that could take a device, the one with the lower rank is asked first."""
 
     name = ""
     interval = 1_000_000_000
+    rank = 50
 
     @abstractmethod
     def probe(self, target: Target) -> Capabilities | Refusal:
