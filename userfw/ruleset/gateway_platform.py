@@ -38,6 +38,7 @@ from userfw.nat.mapping import Nat
 from userfw.nft.datatype import Names
 from userfw.router.gateway import Gateway
 from userfw.router.pipeline import Pipeline
+from userfw.router.synproxy import SynproxyEntry
 from userfw.ruleset.compile import Hooks, matches
 
 NAT_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING)
@@ -130,6 +131,8 @@ class GatewayPlatform:
         if family in hooks.tracked:
             if hook in TRACK_HOOKS:
                 builtin.append(self._track["in"])
+            if hook in CONFIRM_HOOKS and family in hooks.synproxy:
+                builtin.append(SynproxyEntry(self.gateway.proxy))
             if hook in CONFIRM_HOOKS:
                 builtin.append(self._track["confirm"])
             if hook in NAT_HOOKS and self.nat is not None and any(key[0] == family for key in hooks.nat):
