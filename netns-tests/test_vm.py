@@ -12,5 +12,5 @@ def test_flowtables_beside_the_kernels() -> None:
     vm.needed()
     done = vm.pytest_in_guest("netns-tests/test_flowtable.py", modules=FLOWTABLE)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    counts = dict((word, int(number)) for number, word in re.findall(r"(\d+) (passed|skipped)", done.stdout))
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|skipped)", done.stdout)}
     assert counts["passed"] >= 14 and "skipped" not in counts, done.stdout[-2000:]
