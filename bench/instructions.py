@@ -18,7 +18,7 @@ from pathlib import Path
 BOUNDS = Path(__file__).with_name("instructions.json")
 SLACK = 1.10  # compilers differ a little
 PACKETS = 6400
-INSIDE = "__pyx_f_6userfw_6router_4path_4Path_receive_batch"
+INSIDE = "__pyx_f_6userfw_6router_5batch_7Batches_receive_batch"
 
 
 def workload(rung: str) -> None:

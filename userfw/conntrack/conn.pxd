@@ -4,11 +4,11 @@ cimport cython
 from userfw.conntrack.settings cimport TimeoutPolicy
 
 cdef class Tuple:
-    cdef public unsigned long long src_hi, src_lo, dst_hi, dst_lo
+    cdef public unsigned int hash
     cdef public unsigned short sport, dport, zone
     cdef public unsigned char l3num, l4proto
-    cdef public unsigned int hash
     cdef public unsigned char dir
+    cdef public unsigned long long src_lo, dst_lo, src_hi, dst_hi
 
 cdef extern from *:
     """
@@ -23,30 +23,36 @@ cdef class TupleNode(Tuple):
 
 @cython.final
 cdef class Conn:
+    # what every packet reads or writes comes first, then what TCP does, then what few do
     cdef public TupleNode orig, reply
-    cdef public Conn master
-    cdef public object helper, helper_data, flow, ext
-    cdef public list expectations
-    cdef public SeqAdj seqadj
+    cdef public object helper, flow
     cdef public TimeoutPolicy policy
-    cdef public Conn src_next
-    cdef public unsigned long long timeout, start
-    cdef public unsigned long long labels_hi, labels_lo
+    cdef public unsigned long long timeout
+    cdef public unsigned int status, mark
+    cdef public unsigned int wheel_tick
+    cdef public int masq_index
+    cdef public unsigned short events, zone
+    cdef public unsigned char state, zone_dir, last_dir, last_index
     cdef public unsigned long long packets[2]
     cdef public unsigned long long bytes[2]
-    cdef public unsigned int id, status, mark, secmark
+    cdef public unsigned long long start
+    # (arrays of unsigned char would read as C strings)
+    cdef public unsigned short td_scale[2]
+    cdef public unsigned short td_flags[2]
     cdef public unsigned int td_end[2]
     cdef public unsigned int td_maxend[2]
     cdef public unsigned int td_maxwin[2]
     cdef public unsigned int td_maxack[2]
     cdef public unsigned int last_seq, last_ack, last_end
-    # (arrays of unsigned char would read as C strings)
-    cdef public unsigned short td_scale[2]
-    cdef public unsigned short td_flags[2]
-    cdef public unsigned short last_win, zone, events, wheel_slot
-    cdef public unsigned char state, last_index, last_dir, last_flags, last_wscale, retrans, zone_dir
-    cdef public unsigned int wheel_tick, wheel_pos
-    cdef public int masq_index
+    cdef public unsigned short last_win
+    cdef public unsigned char last_flags, last_wscale, retrans
+    cdef public SeqAdj seqadj
+    cdef public unsigned short wheel_slot
+    cdef public unsigned int wheel_pos, id, secmark
+    cdef public Conn master, src_next
+    cdef public object helper_data, ext
+    cdef public list expectations
+    cdef public unsigned long long labels_hi, labels_lo
 
 @cython.final
 cdef class SeqAdj:

@@ -9,6 +9,7 @@ from userfw.conntrack.expect cimport Expectation, ExpectTable
 from userfw.conntrack.settings cimport Settings, TimeoutPolicy
 from userfw.conntrack.tuples cimport hash_tuple, invert
 from userfw.conntrack.wheel cimport Wheel
+from userfw.core.ahead cimport AHEAD
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
     CT_DIR_ORIGINAL, CT_DIR_REPLY, IPPROTO_TCP, IPS_ASSURED, IPS_CONFIRMED, IPS_DYING, IPS_FIXED_TIMEOUT, IPS_HELPER, IPS_HW_OFFLOAD, IPS_OFFLOAD,
@@ -23,8 +24,8 @@ cdef extern from *:
     const unsigned long long OFFLOAD_GRACE
 
 cdef enum:
-    SEGMENT = 1024
-    SEGMENT_SHIFT = 10
+    SEGMENT = 16384  # so few lists that their headers stay in the cache
+    SEGMENT_SHIFT = 14
 
 cdef class ConnObserver:
     # Told of the end of every connection that carries state of another room (a NAT mapping by source, a flowtable entry).
@@ -43,6 +44,7 @@ cdef class ConnTable:
     cdef readonly Py_ssize_t count, buckets
     cdef readonly list listeners, observers
     cdef public bint listening
+    cdef readonly list keys
     cdef Wheel wheel
     cdef list directory
     cdef Py_ssize_t mask, split
@@ -53,6 +55,7 @@ cdef class ConnTable:
     # lookup
     cpdef unsigned int rehash(self, Tuple key) noexcept
     cpdef TupleNode find(self, Tuple key)
+    cpdef TupleNode find_ahead(self, Tuple key, Py_ssize_t ahead)
     cpdef list members(self, Py_ssize_t base, Py_ssize_t mask)
     cpdef bint taken(self, Tuple key, Conn ignored) except? -1
     # life of a connection

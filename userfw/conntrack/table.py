@@ -32,6 +32,7 @@ if not cython.compiled:
     from userfw.conntrack.settings import Settings
     from userfw.conntrack.tuples import hash_tuple, invert
     from userfw.conntrack.wheel import Wheel
+    from userfw.core.ahead import AHEAD
     from userfw.core.clock import Clock
     from userfw.core.const import (
         CT_DIR_ORIGINAL,
@@ -91,6 +92,7 @@ class ConnTable:
         self.observers: list[ConnObserver] = []
         self.listening = False
         self.scratch = Tuple()
+        self.keys = [Tuple() for _ in range(AHEAD)]
 
     def __del__(self) -> None:
         self.clear()
@@ -127,6 +129,15 @@ class ConnTable:
         """The node of the live connection whose tuple `key` is (zone included), or None. Fills `key.hash`."""
         key.hash = hash_tuple(key, self.k0, self.k1)
         return self._walk(key)
+
+    def find_ahead(self, key: Tuple, ahead: cython.Py_ssize_t) -> TupleNode | None:
+        """As `find`, for a packet that `conntrack.ahead` has looked at: if `keys[ahead]` is the same tuple, its hash is good."""
+        if ahead >= 0:
+            seen: Tuple = self.keys[ahead]
+            if same_tuple(seen, key):
+                key.hash = seen.hash
+                return self._walk(key)
+        return self.find(key)
 
     def _index(self, hash: cython.uint) -> cython.Py_ssize_t:
         i: cython.Py_ssize_t = hash & self.mask

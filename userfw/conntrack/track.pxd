@@ -36,7 +36,7 @@ cdef class ConntrackIn(HookEntry):
     cdef bint _fulfil(self, Conn conn) except? -1
     cdef int _invalid(self) except -1
     cdef int _redirect(self, Packet pkt, int zone, int zone_dir) except -1
-    cdef TupleNode _find(self, int zone, int zone_dir)
+    cdef TupleNode _find(self, int zone, int zone_dir, Py_ssize_t ahead)
 
 cdef class Confirm(HookEntry):
     cdef readonly ConnTable table

@@ -110,8 +110,6 @@ class ConntrackIn(HookEntry):
                     conn.policy = template.policy
                 if template.helper is not None and conn.helper is None:
                     conn.helper = template.helper
-                if template.ext is not None:
-                    conn.ext = dict(template.ext)
             verdict = self._packet(pkt, conn, pkt.ctdir, hook)
             if verdict == CT_PKT_ACCEPT:
                 break
@@ -132,10 +130,10 @@ class ConntrackIn(HookEntry):
                 conn.events |= CT_EVENT_REPLY
         return NF_ACCEPT
 
-    def _find(self, zone: cython.int, zone_dir: cython.int) -> TupleNode | None:
-        """The node of `self.key`, which belongs to the direction that its zone applies to."""
+    def _find(self, zone: cython.int, zone_dir: cython.int, ahead: cython.Py_ssize_t) -> TupleNode | None:
+        """The node of `self.key`, which belongs to the direction that its zone applies to; `ahead`: `Packet.ahead` or -1."""
         self.key.zone = zone if zone_dir & 1 else 0
-        node: TupleNode | None = self.table.find(self.key)
+        node: TupleNode | None = self.table.find_ahead(self.key, ahead)
         if zone_dir == 3 or zone == 0:
             return node
         if node is not None and node.dir == CT_DIR_ORIGINAL:
@@ -152,7 +150,7 @@ class ConntrackIn(HookEntry):
             return NF_ACCEPT
         if pkt.l4proto == IPPROTO_GRE and self.key.dport:
             self.key.sport = self.table.expects.gre_source(self.key)
-        node: TupleNode | None = self._find(zone, zone_dir)
+        node: TupleNode | None = self._find(zone, zone_dir, pkt.ahead)
         conn: Conn
         if node is None:
             if not self.table.room(self.key.hash):
@@ -207,7 +205,7 @@ class ConntrackIn(HookEntry):
 
     def _packet(self, pkt: Packet, conn: Conn, direction: cython.int, hook: cython.int) -> cython.int:
         """What the protocol makes of the packet, CT_PKT_*."""
-        proto: cython.int = conn.orig.l4proto
+        proto: cython.int = pkt.l4proto  # the same as the connection's
         if proto == IPPROTO_TCP:
             return self.tcp.packet(pkt, conn, direction, hook)
         if proto in (IPPROTO_UDP, IPPROTO_UDPLITE):
@@ -293,7 +291,7 @@ class ConntrackIn(HookEntry):
             self.other.sport = self.table.expects.gre_source(self.other)
         if not invert(self.other, self.key):
             return False
-        node: TupleNode | None = self._find(zone, zone_dir)
+        node: TupleNode | None = self._find(zone, zone_dir, -1)
         if node is None:
             return False
         # the error travels as the quoted packet's answers do, so it must be addressed as those are

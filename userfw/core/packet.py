@@ -38,6 +38,7 @@ class Packet:
       the virtio-net header. With VNET_F_NEEDS_CSUM the transport checksum field holds the pseudo-header sum only.
     - `iif`, `oif`: input and output Device or None. `route`, `nexthop`: set by the router.
     - `ct`: conntrack.Conn or None; `ctinfo`: CT_NEW…CT_INVALID; `ctdir`: CT_DIR_*.
+      `ahead`: where conntrack.ahead left the packet's tuple, or -1.
     - `drop_reason`: DROP_*, set by whoever returns NF_DROP. `stolen`: somebody keeps this object, its slot needs a new one.
     - `frag_max_size`: largest fragment it was reassembled from, 0 if it was whole. `extra`: rare things (tproxy target, …).
     """
@@ -80,6 +81,7 @@ class Packet:
         self.ct: Any = None
         self.ctinfo = CT_NONE
         self.ctdir = 0
+        self.ahead = -1
         self.drop_reason = DROP_NOT_SPECIFIED
         self.frag_max_size = 0
         self.extra: Any = None

@@ -4,21 +4,22 @@ from userfw.conntrack.conn cimport Conn
 from userfw.conntrack.tuples cimport hash_words
 from userfw.core.const cimport NFPROTO_IPV4, U32_MASK, VNET_F_NEEDS_CSUM
 from userfw.core.fastpath cimport CachedRoute
-from userfw.core.packet cimport Device, Packet
+from userfw.core.packet cimport Packet
 
 @cython.final
 cdef class FlowTuple:
-    cdef public unsigned long long src_hi, src_lo, dst_hi, dst_lo
-    cdef public unsigned int ports, key, tags, out_tags, new_ports, hash
-    cdef public Device out, arrives
-    cdef public unsigned long long new_src_hi, new_src_lo, new_dst_hi, new_dst_lo
-    cdef public unsigned int l3_delta, l4_delta, pseudo_delta
-    cdef public bint rewrites
-    cdef public int dir, mtu
-    cdef public CachedRoute route
+    # the key and the chain first, then what a hit needs
+    cdef public unsigned int hash, ports, key, new_ports
+    cdef public unsigned long long src_lo, dst_lo
     cdef public FlowTuple next
     cdef public Flow flow
+    cdef public CachedRoute route
+    cdef public int dir, mtu
+    cdef public unsigned int l3_delta, l4_delta, pseudo_delta
+    cdef public bint rewrites
+    cdef public unsigned long long new_src_lo, new_dst_lo
     cdef public unsigned long long packets, bytes
+    cdef public unsigned long long src_hi, dst_hi, new_src_hi, new_dst_hi
     cpdef int set_key(self, int family, int l4proto, int iif, unsigned long long k0, unsigned long long k1) except -1
     cpdef int set_rewrite(self, int family) except -1
     cpdef int rewrite(self, Packet pkt) except -1
@@ -27,13 +28,13 @@ cdef class FlowTuple:
 
 @cython.final
 cdef class Flow:
-    cdef public FlowTuple original, reply
-    cdef public Conn conn
-    cdef public object table, offload
     cdef public unsigned long long timeout
     cdef public int l4proto, family
+    cdef public Conn conn
+    cdef public FlowTuple original, reply
+    cdef public object table, offload
     cdef public bint closing, dead
-    cdef public unsigned int id, epoch
+    cdef public unsigned int id
     cpdef FlowTuple direction(self, int dir)
 
 cpdef unsigned int hash_key(unsigned long long k0, unsigned long long k1, unsigned long long src_hi, unsigned long long src_lo,

@@ -9,3 +9,10 @@ cdef class RepeatPort(IoPort):
     cdef Py_ssize_t _stride, _next
     cdef public Py_ssize_t count
     cpdef int receive(self, list slots, int budget) except -1
+
+cdef class SpreadPort(IoPort):
+    cdef bytearray _frame
+    cdef unsigned int _base, _sum
+    cdef unsigned long long _at, _mask
+    cdef public unsigned long long count
+    cpdef int receive(self, list slots, int budget) except -1

@@ -4,11 +4,11 @@ from userfw.core.packet cimport Address, Device, Packet, Port
 from userfw.router.const cimport (
     RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST, SCOPE_HOST, SCOPE_LINK, TABLE_LOCAL, TABLE_MAIN,
 )
-from userfw.router.path cimport Path
+from userfw.router.batch cimport Batches
 from userfw.router.settings cimport Settings
 from userfw.router.types cimport Dst, NextHop, Route
 
-cdef class Interfaces(Path):
+cdef class Interfaces(Batches):
     cdef public list listeners
     cdef dict derived, groups
     cdef readonly Device lo

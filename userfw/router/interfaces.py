@@ -17,6 +17,7 @@ if not cython.compiled:
     from userfw.core.clock import Clock
     from userfw.core.const import ARPHRD_ETHER, ARPHRD_LOOPBACK, ETH_P_8021Q, NFPROTO_IPV4, NFPROTO_IPV6, U32_MASK
     from userfw.core.packet import Address, Device, Port
+    from userfw.router.batch import Batches
     from userfw.router.const import (
         RTN_ANYCAST,
         RTN_BROADCAST,
@@ -28,7 +29,6 @@ if not cython.compiled:
         TABLE_LOCAL,
         TABLE_MAIN,
     )
-    from userfw.router.path import Path
     from userfw.router.settings import Settings
     from userfw.router.types import Dst, NextHop, Route
 from userfw.router.source import scope_ipv6, select_ipv4, select_ipv6
@@ -53,7 +53,7 @@ def parse_prefix(text: str) -> tuple[int, int, int, int]:
     return family, number >> 64, number & ((1 << 64) - 1), item.prefixlen
 
 
-class Interfaces(Path):
+class Interfaces(Batches):
     """A Path with devices, addresses and routes to be configured."""
 
     def __init__(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import cython
 
 if not cython.compiled:
+    from userfw.core.ahead import Lookahead
     from userfw.core.const import NF_ACCEPT
     from userfw.core.hook import HookList
     from userfw.core.packet import Packet
@@ -18,11 +19,13 @@ HOOKS = 8
 class Pipeline:
     """`hooks`: (NFPROTO_IPV4 | NFPROTO_IPV6 | NFPROTO_ARP, hook number) to HookList; inet chains stand in both families.
 
-    Netdev hooks hang on their Device (`ingress`, `egress`). `tracked`: conntrack is on some hook.
+    Netdev hooks hang on their Device (`ingress`, `egress`). `tracked`: conntrack is on some hook. `ahead`: what looks
+    ahead for its packets, or None.
     """
 
-    def __init__(self, hooks: Mapping[tuple[int, int], HookList], tracked: bool = False) -> None:
+    def __init__(self, hooks: Mapping[tuple[int, int], HookList], tracked: bool = False, ahead: Lookahead | None = None) -> None:
         self.tracked = tracked
+        self.ahead = ahead
         self.lists: list[HookList | None] = [None] * (FAMILIES * HOOKS)
         for (family, hook), entries in hooks.items():
             if entries.size:

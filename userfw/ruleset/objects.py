@@ -68,12 +68,14 @@ def flowtable_engine(node: FlowtableBlock, family: str, platform: Platform) -> A
     """The flowtable that devices point to; None on a platform without connections. NftError if it cannot do what its flags ask."""
     if platform.conns is None:
         return None
+    from userfw.flowtable.ahead import FlowAhead
     from userfw.flowtable.table import FlowTable
 
     made = FlowTable(
         node.name, FAMILY_NUMBERS[family], priority_of(node), list(node.devices), counter=node.counter,
         conns=platform.conns, sender=platform.sender,
     )  # fmt: skip
+    made.ahead = FlowAhead(made)
     offload = getattr(platform, "offload", None)
     if "offload" in node.flags:
         if offload is None:
