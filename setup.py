@@ -31,7 +31,7 @@ setup(
             for source in SOURCES
         ],
         build_dir="build/cython",
-        nthreads=0,
+        nthreads=os.cpu_count() or 1,
         compiler_directives={
             "language_level": 3,
             "boundscheck": True,       # a hostile packet raises, it never touches foreign memory

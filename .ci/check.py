@@ -20,8 +20,8 @@ TYPED = ["netns-tests/lab", "netns-tests/fuzz", "demo",
          *(f"bench/{name}.py" for name in ("engine", "forwarding", "generator", "load", "stats"))]
 STAGES: dict[str, list[tuple[list[str], int]]] = {
     "lint": [([PY, "-m", "ruff", "check", "."], 120), ([PY, "-m", "mypy"], 300), ([PY, "-m", "mypy", "--strict", *TYPED], 300)],
-    "unit": [([PY, "-m", "pytest", "-q", "-n", "2", "tests"], 600)],
-    "netns": [([PY, "-m", "pytest", "-q", "-c", "netns-tests/pytest.ini", "netns-tests"], 420)],
+    "unit": [([PY, "-m", "pytest", "-q", "-n", "2", "tests"], 1200)],
+    "netns": [([PY, "-m", "pytest", "-q", "-c", "netns-tests/pytest.ini", "netns-tests"], 1500)],
 }
 
 

@@ -258,8 +258,9 @@ def call_signalling(fam: Family, tunnelled: bytes) -> bytes:
         return "ipAddress", {"ip": f.addr(fam.lan), "port": port}
 
     setup = {
-        "protocolIdentifier": (0, 0, 8, 2250, 0, 4), "h245Address": where(4000), "sourceInfo": {"mc": False, "undefinedNode": False},
-        "activeMC": False, "conferenceID": bytes(16), "conferenceGoal": ("create", 0), "callType": ("pointToPoint", 0),
+        "protocolIdentifier": (0, 0, 8, 2250, 0, 4), "h245Address": where(4000),
+        "sourceInfo": {"mc": False, "undefinedNode": False}, "activeMC": False,
+        "conferenceID": bytes(16), "conferenceGoal": ("create", 0), "callType": ("pointToPoint", 0),
         "sourceCallSignalAddress": where(40000), "callIdentifier": {"guid": bytes(16)}, "mediaWaitForConnect": False,
         "canOverlapSend": False}
     codec.set_val({"h323-uu-pdu": {"h323-message-body": ("setup", setup), "h245Tunnelling": True, "h245Control": [tunnelled]}})

@@ -42,10 +42,10 @@ table inet filter {
 class Offload:
     """Two hosts, and userfw between them on two veths that it captures by tc."""
 
-    def __init__(self, folder: Path, capture: str = "tc") -> None:
+    def __init__(self, folder: Path, capture: str = "tc", extra: str = "") -> None:
         base = f"uf{os.getpid()}-o"
         self.client, self.router, self.server = f"{base}a", f"{base}r", f"{base}b"
-        self.folder, self.capture = folder, capture
+        self.folder, self.capture, self.extra = folder, capture, extra
         self.process: subprocess.Popen[bytes] | None = None
         for ns in (self.client, self.router, self.server):
             netns.create(ns)
@@ -64,7 +64,7 @@ class Offload:
             for name, address in (("lan", "192.168.1.1/24"), ("wan", "203.0.113.1/24"))
         )
         (self.folder / "rules.nft").write_text(RULES)
-        config = f'[daemon]\ncontrol = "{self.folder}/s"\nruleset = "rules.nft"\n{ports}'
+        config = f'[daemon]\ncontrol = "{self.folder}/s"\nruleset = "rules.nft"\n{ports}{self.extra}'
         (self.folder / "userfw.toml").write_text(config)
         log = self.folder / "log"
         with log.open("wb") as out:
@@ -143,11 +143,27 @@ def test_nothing_is_left_behind_after_sigkill(lab: Offload) -> None:
     until(lambda: netns.run(["ping", "-c1", "-W1", "192.168.1.1"], ns=lab.client, check=False).returncode == 0)
 
 
-def test_a_device_that_cannot_is_refused_by_name(tmp_path: Path) -> None:
+def test_the_attach_point_is_chosen_and_told(tmp_path: Path) -> None:
+    """A veth with a packet socket: tc, with the first flow that needs it, because of who is at the other end."""
     lab = Offload(tmp_path, capture="socket")
     try:
+        assert "ready" in lab.start()
+        assert [p["queues"][0]["type"] for p in lab.ask("ports")] == ["packet", "packet"]
+        download(lab)
+        until(lambda: lab.ask("offload")["packets"]["hardware"] > 1000)
+        told = lab.ask("offload")["devices"]
+        assert [(d["device"], d["where"], d["system_driver"]) for d in told] == [(n, "tc ingress", "veth") for n in ("lan", "wan")]
+        assert all("local stack" in d["because"] and d["attached"] for d in told)
+        assert [p["queues"][0]["type"] for p in lab.ask("ports")] == ["capture", "capture"]
+    finally:
+        lab.close()
+
+
+def test_a_device_that_cannot_is_refused_by_name(tmp_path: Path) -> None:
+    lab = Offload(tmp_path, extra='[offload]\nxdp = ["lan"]\n')
+    try:
         said = lab.start()
-        assert "rules.nft:3:" in said and "device lan cannot offload" in said and 'capture = "tc"' in said
+        assert "rules.nft:3:" in said and "device lan cannot offload" in said and 'capture = "tc" cannot use XDP' in said
         assert lab.process is not None and lab.process.wait(10) != 0
     finally:
         lab.close()

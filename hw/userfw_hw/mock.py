@@ -159,13 +159,16 @@ class MockNic(Driver):
             self.by_id[rule.id] = key
             done(rule.id, None)
 
-    def remove(self, ids: Iterable[int]) -> None:
+    def remove(self, ids: Iterable[int]) -> list[Statistics]:
         gone = set(ids)
         self.pending = [entry for entry in self.pending if entry[1].id not in gone]
+        final = []
         for id in gone:
             key = self.by_id.pop(id, None)
-            if key is not None:
-                self.table.pop(key, None)
+            slot = self.table.pop(key, None) if key is not None else None
+            if slot is not None:
+                final.append(Statistics(id, slot.packets, slot.bytes, slot.last_used))
+        return final
 
     def statistics(self) -> list[Statistics]:
         now, delay = self.clock.now, self.profile.counter_delay

@@ -146,9 +146,15 @@ def test_describe(capsys: pytest.CaptureFixture[str], what: str, first: str) -> 
     assert status == 0 and out.splitlines()[0] == first
 
 
-def test_optimize_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = run(capsys, "-o", "add table ip t")
-    assert status == 1 and "--optimize is not supported" in err
+def test_optimize(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "r.nft"
+    path.write_text("table ip t {\n\tchain c {\n\t\ttcp dport 22 accept\n\t\ttcp dport 80 drop\n\t}\n}\n")
+    status, out, err = run(capsys, "-c", "-o", "-f", str(path))
+    assert (status, out) == (0, "")
+    assert err == (
+        f"Merging:\n{path}:3:3-21: \t\ttcp dport 22 accept\n{path}:4:3-19: \t\ttcp dport 80 drop\n"
+        "into:\n\ttcp dport vmap { 22 : accept, 80 : drop }\n"
+    )
 
 
 def test_bytecode(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ from userfw.flowtable.table import FlowObserver, FlowTable
 from userfw.offload.contract import Failure, Target
 from userfw.offload.manager import OffloadManager
 from userfw.ports.base import IoPort
+from userfw.router.const import NUD_FAILED, NUD_REACHABLE
 from userfw.wire.parse import parse_untrusted
 
 SECOND = 1_000_000_000
@@ -65,7 +66,7 @@ class Wire(IoPort):
 
 class Neighbour:
     def __init__(self, mac: str) -> None:
-        self.mac, self.dead = raw(mac), False
+        self.mac, self.dead, self.state = raw(mac), False, NUD_REACHABLE
         self.mac_hi, self.mac_lo = int.from_bytes(self.mac[:4], "big"), int.from_bytes(self.mac[4:], "big")
 
 
@@ -197,7 +198,7 @@ def test_the_host_sees_only_the_first_packets_and_hardware_does_what_software_do
     conn = lab.connect(family=family, proto=proto)
     kind = {"family": family, "proto": proto}
     software = [lab.send(lab.frame(**kind)), lab.send(lab.frame(reply=True, **kind), "wan")]
-    for _ in range(2):
+    for _ in range(3):
         lab.send(lab.frame(**kind))
     lab.tick()
     assert conn.status & IPS_HW_OFFLOAD and conn.status & IPS_OFFLOAD
@@ -328,7 +329,7 @@ def test_a_changed_route_takes_flows_out() -> None:
     lab = Lab()
     conn = lab.offloaded()
     lab.generation[0] += 1
-    lab.tick(0)
+    lab.manager.revalidate()
     assert lab.nic.table == {} and lab.table.count == 0
     assert not conn.status & (IPS_OFFLOAD | IPS_HW_OFFLOAD)
 
@@ -336,14 +337,16 @@ def test_a_changed_route_takes_flows_out() -> None:
 def test_a_neighbour_with_a_new_address_is_followed() -> None:
     lab = Lab()
     lab.offloaded()
-    flow = next(iter(lab.table))
-    flow.original.route.neigh = Neighbour("02:00:00:00:02:77")
-    lab.tick(0)
+    neighbour = next(iter(lab.table)).original.route.neigh
+    neighbour.mac = raw("02:00:00:00:02:77")
+    lab.manager.neighbour_changed(neighbour)
+    assert lab.nic.table == {} and lab.table.count == 2  # in software at once
     lab.tick(0)
     sent = lab.send(lab.frame())
     assert sent is not None and sent[:6] == raw("02:00:00:00:02:77")
-    assert lab.manager.installed == 1
-    flow.original.route.neigh.dead = True
+    assert lab.manager.installed == 1 and lab.ports["lan"].hardware_frames == 1
+    neighbour.state = NUD_FAILED
+    lab.manager.neighbour_changed(neighbour)
     lab.tick(0)
     assert lab.nic.table == {} and lab.table.count == 2
 
@@ -357,6 +360,8 @@ def test_a_reset_card_is_noticed() -> None:
     before = lab.host_frames()
     assert lab.send(lab.frame()) is not None
     assert lab.host_frames() == before + 1
+    lab.tick(2)
+    assert lab.manager.installed == 1 and conn.status & IPS_HW_OFFLOAD  # it works again
 
 
 def test_injected_faults_leave_the_flow_in_software() -> None:

@@ -323,3 +323,18 @@ def test_writing_a_ct_key_is_enough_to_track() -> None:
     lab = Rules("table inet t { chain c { type filter hook forward priority 0; ct mark set 7\n }\n }\n")
     lab.udp(53)
     assert lab.gw.conntrack.count == 1
+
+
+def test_what_can_never_match_is_loaded_with_a_warning() -> None:
+    lab = Rules("table inet t { chain c { type filter hook input priority 0\n}\n}")
+    result = lab.rules.execute("add rule inet t c ipsec in reqid 1 counter accept")
+    assert result.status == 0 and "reqid 1" in lab.run("list ruleset")
+    assert result.errors.splitlines()[0].endswith("Warning: `ipsec` matches nothing: userfw has no IPsec")
+    assert "^^^" in result.errors
+
+
+def test_a_tunnel_object_cannot_be_used() -> None:
+    lab = Rules("table netdev t { tunnel y { id 10\nip saddr 1.1.1.1\nip daddr 2.2.2.2\nsport 10\ndport 20\n}\n"
+                "chain c { type filter hook ingress device lan priority 0\n}\n}")  # fmt: skip
+    result = lab.rules.execute('add rule netdev t c tunnel name "y"')
+    assert result.status == 1 and "userfw has no tunnel devices" in result.errors

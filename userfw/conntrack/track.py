@@ -110,6 +110,8 @@ class ConntrackIn(HookEntry):
                     conn.policy = template.policy
                 if template.helper is not None and conn.helper is None:
                     conn.helper = template.helper
+                if template.ext is not None:
+                    conn.ext = dict(template.ext)
             verdict = self._packet(pkt, conn, pkt.ctdir, hook)
             if verdict == CT_PKT_ACCEPT:
                 break

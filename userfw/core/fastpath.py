@@ -8,6 +8,7 @@ import cython
 
 if not cython.compiled:
     from userfw.core.ahead import Lookahead
+    from userfw.core.const import ETH_P_8021AD
     from userfw.core.packet import Device, Packet
 
 
@@ -47,7 +48,47 @@ class Sender:
         """
         raise NotImplementedError
 
+    def emit_through(self, pkt: Packet, device: Device, tags: cython.uint) -> cython.int:
+        """As `emit`, with the tags put on at once and out of `device`, which is below the VLAN devices of the route."""
+        raise NotImplementedError
+
     def route_back(self, pkt: Packet) -> CachedRoute | None:
         """The route that answers to `pkt` take: to the source its connection has in this direction, out of the device it came in by
         (Linux: nft_flow_route); None if there is none."""
         raise NotImplementedError
+
+
+def tag_code(proto: cython.int, vid: cython.int) -> cython.uint:
+    """One VLAN tag as 16 bits, never 0: the id, 0x1000, and 0x2000 for 802.1ad. Two tags: the outer one in the low half."""
+    code: cython.uint = vid & 0xFFF
+    return code | (0x3000 if proto == ETH_P_8021AD else 0x1000)
+
+
+def tags_of(pkt: Packet) -> cython.uint:
+    """The tags of a parsed frame that has some; 0: more than two, or one that only carries a priority (id 0)."""
+    count: cython.Py_ssize_t = (pkt.l3 - pkt.start - 14) >> 2
+    code: cython.uint
+    inner: cython.uint
+    if count < 1 or count > 2:
+        return 0
+    vid: cython.int = pkt.get16(pkt.start + 14) & 0xFFF
+    if vid == 0:
+        return 0
+    code = tag_code(pkt.get16(pkt.start + 12), vid)
+    if count == 2:
+        vid = pkt.get16(pkt.start + 18) & 0xFFF
+        if vid == 0:
+            return 0
+        inner = tag_code(pkt.get16(pkt.start + 16), vid)
+        code |= inner << 16
+    return code
+
+
+def untag(device: Device, lowest: Device) -> cython.uint:
+    """The tags that frames of `device` carry on `lowest`, a device below it."""
+    code: cython.uint = 0
+    step: Device | None = device
+    while step is not None and step is not lowest:
+        code = (code << 16) | tag_code(step.vlan_proto, step.vlan_id)
+        step = step.parent
+    return code

@@ -22,10 +22,12 @@ from userfw.core.drop import DESCRIPTIONS, DropReason
 from userfw.core.packet import Address, Device, Port
 from userfw.daemon import schema, snapshot
 from userfw.daemon.names import DaemonNames
+from userfw.flowtable.flow import FlowTuple
 from userfw.flowtable.table import FlowTable
 from userfw.nft.location import NftError, NftErrors
 from userfw.nft.syntax import FlowtableBlock
 from userfw.offload.contract import Target
+from userfw.offload.describe import untagged
 from userfw.offload.drivers import load as load_drivers
 from userfw.offload.manager import OffloadManager
 from userfw.ports.netlink import Netlink
@@ -67,8 +69,12 @@ class Assembly:
         self.routes: dict[tuple[Any, ...], Route] = {}
         self.on_event: Callable[[], None] = _nothing
         self.offload_options: dict[str, Any] = {}
-        self.offload = OffloadManager(clock, [], self._target, self._generation)
+        self.capture: Callable[[str], Any] | None = None
+        self.offload = OffloadManager(clock, [], self._target, self._generation, use=self._use)
         self.platform.offload = self._offload
+        self.gateway.routes.watchers.append(self.offload.revalidate)
+        self.gateway.neighbours.watcher = self.offload.neighbour_changed
+        self.rules.subscribe(lambda events: self.offload.doubt())
         self.gateway.listeners.append(self._device_changed)
 
     # -- time
@@ -89,7 +95,6 @@ class Assembly:
 
     def sweep(self) -> None:
         """Age flowtables and sets with timeouts, a part of each; several times a second."""
-        self.offload.tick(self.clock.now)
         for entry in self.platform.hooks.flowtables:
             if entry.engine is not None:
                 entry.engine.sweep(SWEEP_BUDGET)
@@ -103,7 +108,12 @@ class Assembly:
     def configure_offload(self, config: schema.Config) -> None:
         """Take over `[offload]`; drivers are loaded when a ruleset first asks for them."""
         self.offload.threshold, self.offload.rate = config.offload.threshold, config.offload.rate
-        self.offload_options = {"xdp": list(config.offload.xdp)}
+        self.offload_options = {
+            "xdp": list(config.offload.xdp),
+            "tc": list(config.offload.tc),
+            "flower": list(config.offload.flower),
+            "capture": self.capture,
+        }
 
     def _offload(self, node: FlowtableBlock, table: FlowTable) -> None:
         """A flowtable with `flags offload`. NftError names the device that cannot, and what it lacks."""
@@ -113,14 +123,17 @@ class Assembly:
         if reasons:
             raise NftError(f"Could not process rule: Operation not supported: {reasons[0]}", node.loc)
         table.offloader = self.offload
+        table.threshold = self.offload.threshold
 
     def _target(self, name: str) -> Target | None:
         device = self.gateway.names.get(name)
         if device is None:
             return None
+        device, _ = untagged(device)
         port: Any = device.port
-        target = Target(name, 0, getattr(port, "netns", None) or None, "", port)
-        if getattr(port, "kind", "") in ("packet", "capture"):
+        vlans = any(other.parent is device for other in self.gateway.devices.values())
+        target = Target(device.name, 0, getattr(port, "netns", None) or None, "", port, vlans)
+        if getattr(port, "kind", "") in ("packet", "capture", "xdp"):
             netlink = Netlink(port.netns)
             try:
                 target.ifindex, target.system_name = netlink.link(port.ifname).index, port.ifname
@@ -129,6 +142,14 @@ class Assembly:
             finally:
                 netlink.close()
         return target
+
+    def _use(self, side: FlowTuple) -> None:
+        """Keep the neighbour of a flow's direction in use, or find it."""
+        route = side.route
+        if route.neigh is None or route.neigh.dead:
+            self.gateway.neighbours.of_dst(route, side.new_dst_hi, side.new_dst_lo)
+        if route.neigh is not None:
+            self.gateway.neighbours.use(route.neigh)
 
     def _generation(self) -> int:
         return int(self.gateway.routes.generation.value)
@@ -217,6 +238,8 @@ class Assembly:
         result = self.rules.execute_commands(commands, options)
         if result.status:
             raise ValueError(result.errors.rstrip())
+        if result.errors:
+            log.warning("%s", result.errors.rstrip())
 
     def ruleset_text(self) -> str:
         """The rules as they are now, with counters and elements that packets added, as one text that loads."""

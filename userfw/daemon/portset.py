@@ -228,7 +228,7 @@ def dress_host(
 
 def _open_packet(config: schema.Port, index: int) -> OpenPort:
     assert config.device is not None
-    if config.capture == "tc":
+    if config.capture != "socket":
         port, link = _open_capture(config, config.device)
     else:
         from userfw.ports.packet import open_socket
@@ -249,11 +249,13 @@ def _open_capture(config: schema.Port, device: str) -> tuple[IoPort, Link]:
     try:
         capture = importlib.import_module("userfw_hw.bpf.capture")
     except ImportError as error:
-        raise OSError(errno.ENOSYS, f'capture = "tc" needs the package userfw_hw: {error}') from None
+        raise OSError(errno.ENOSYS, f'capture = "{config.capture}" needs the package userfw_hw: {error}') from None
     try:
-        opened: tuple[IoPort, Link] = capture.open_capture(config.name, device, config.netns, config.offloads)
+        opened: tuple[IoPort, Link] = capture.open_capture(
+            config.name, device, config.netns, config.offloads, config.promiscuous or config.mac is not None, config.capture
+        )
     except OSError as error:
-        raise OSError(error.errno, f'capture = "tc" (tcx, Linux 6.6): {error.strerror}') from None
+        raise OSError(error.errno, f'capture = "{config.capture}": {error.strerror}') from None
     return opened
 
 

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import fcntl
 import gc
+import importlib
 import logging
 import os
 import random
@@ -77,6 +78,7 @@ class Server:
         self.rng = rng if rng is not None else random.Random(os.urandom(32))
         self.clock = Clock(monotonic_ns(), time.time() - monotonic_ns() / 1e9)
         self.assembly: Assembly = Assembly(self.clock, self.rng, self._fault)
+        self.assembly.capture = self.capture
         self.gateway: Gateway = self.assembly.gateway
         self.poller = Poller(self.clock, self.gateway, config.daemon.batch, config.daemon.busy_poll_us * 1000)
         self.ports: dict[str, OpenPort] = {}
@@ -152,6 +154,7 @@ class Server:
         self.loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         self._housekeep_later(0, 0.0)
         self._sweep()
+        self._offload()
         self._arm()
 
     async def stop(self) -> None:
@@ -312,6 +315,17 @@ class Server:
         except Exception as error:
             self._fault(error, "sweep")
         self.loop.call_later(0.25, self._sweep)
+
+    def _offload(self) -> None:
+        """Ten times a second: completions of offload drivers, flows that wait, counters."""
+        if self.stopping.is_set() or self.loop is None:
+            return
+        self.clock.now = monotonic_ns()
+        try:
+            self.assembly.offload.tick(self.clock.now)
+        except Exception as error:
+            self._fault(error, "offload")
+        self.loop.call_later(0.1, self._offload)
 
     # -- what `apply` calls
 
@@ -520,8 +534,24 @@ class Server:
             if not link.gone:
                 opened.link = link
 
+    def capture(self, name: str) -> Any:
+        """Have the frames of a packet port come by tc from now on; the new port. OSError, KeyError: nothing has changed."""
+        upgrade = importlib.import_module("userfw_hw.bpf.capture").upgrade
+        opened = self.ports[name]
+        old: Any = opened.queues[0]
+        if opened.link is None or len(opened.queues) != 1:
+            raise OSError(95, f"port {name} is not one packet socket on an interface")
+        port = upgrade(old, opened.link)
+        self.poller.remove(old)
+        opened.queues[0] = port
+        opened.device.port = port
+        self.poller.add(port)
+        log.info("port %s: frames come by tc now, for hardware offload", name)
+        return port
+
     def _rebind(self, opened: OpenPort, link: Link) -> None:
         """The interface was deleted and made again under the same name: bind the packet socket to the new one."""
+        self.assembly.offload.lost(opened.name)
         try:
             opened.queues[0].rebind(link)  # type: ignore[attr-defined]
             log.info("port %s: bound to the new %s", opened.name, link.name)
@@ -542,6 +572,7 @@ class Server:
     def _revive(self, opened: OpenPort) -> None:
         """Open a port again whose device, or whose namespace, was deleted; quietly tried each second until it works."""
         netns = opened.config.netns
+        self.assembly.offload.lost(opened.name)
         for port in opened.queues:
             if port.fd >= 0:
                 self.poller.remove(port)

@@ -75,6 +75,7 @@ class SavedConn(msgspec.Struct, array_like=True, frozen=True):
     last: tuple[int, int, int, int, int, int, int, int]
     masq: str
     seqadj: SavedSeqAdj | None
+    synproxy: tuple[int, int, int] | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -105,6 +106,7 @@ def save_conn(conn: Conn, now: int, device: str) -> SavedConn:
         (conn.last_seq, conn.last_ack, conn.last_end, conn.last_win, conn.last_index, conn.last_dir, conn.last_flags, conn.retrans),
         device,
         None if adj is None else SavedSeqAdj(_two(adj.correction_pos), _two(adj.offset_before), _two(adj.offset_after)),
+        tuple(conn.ext["synproxy"]) if conn.ext is not None and conn.ext.get("synproxy") else None,
     )  # fmt: skip
 
 
@@ -223,6 +225,8 @@ def _revive_untrusted(saved: SavedConn, table: ConnTable, down: int, index_of: C
         conn.seqadj = SeqAdj()
         for name in ("correction_pos", "offset_before", "offset_after"):
             setattr(conn.seqadj, name, list(getattr(saved.seqadj, name)))
+    if saved.synproxy is not None:
+        conn.ext = {"synproxy": list(saved.synproxy)}
     return conn
 
 

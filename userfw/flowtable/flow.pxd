@@ -4,16 +4,17 @@ from userfw.conntrack.conn cimport Conn
 from userfw.conntrack.tuples cimport hash_words
 from userfw.core.const cimport NFPROTO_IPV4, U32_MASK, VNET_F_NEEDS_CSUM
 from userfw.core.fastpath cimport CachedRoute
-from userfw.core.packet cimport Packet
+from userfw.core.packet cimport Device, Packet
 
 @cython.final
 cdef class FlowTuple:
     # the key and the chain first, then what a hit needs
-    cdef public unsigned int hash, ports, key, new_ports
+    cdef public unsigned int hash, ports, key, tags, out_tags, new_ports
     cdef public unsigned long long src_lo, dst_lo
     cdef public FlowTuple next
     cdef public Flow flow
     cdef public CachedRoute route
+    cdef public Device out, arrives
     cdef public int dir, mtu
     cdef public unsigned int l3_delta, l4_delta, pseudo_delta
     cdef public bint rewrites
@@ -34,7 +35,7 @@ cdef class Flow:
     cdef public FlowTuple original, reply
     cdef public object table, offload
     cdef public bint closing, dead
-    cdef public unsigned int id
+    cdef public unsigned int id, epoch
     cpdef FlowTuple direction(self, int dir)
 
 cpdef unsigned int hash_key(unsigned long long k0, unsigned long long k1, unsigned long long src_hi, unsigned long long src_lo,

@@ -16,7 +16,7 @@ if not cython.compiled:
     from userfw.conntrack.conn import Conn
     from userfw.conntrack.tuples import hash_words
     from userfw.core.const import NFPROTO_IPV4, U32_MASK, VNET_F_NEEDS_CSUM
-    from userfw.core.packet import Packet
+    from userfw.core.packet import Device, Packet
 
 if not cython.compiled:
     _TTL_DELTA = 0xFEFF  # ~old + new of the word (ttl, protocol) when the TTL goes down by one
@@ -67,10 +67,12 @@ def _fold(total: cython.uint) -> cython.uint:
 class FlowTuple:
     """One direction of a flow: what to look for, what to make of it, where to send it.
 
-    - Key: addresses as (hi, lo) pairs, `ports` (source << 16 | destination), `key` (input ifindex << 16 | family << 8 | protocol).
+    - Key: addresses as (hi, lo) pairs, `ports` (source << 16 | destination), `key` (input ifindex << 16 | family << 8 | protocol),
+      `tags` that the frame carries there (core.fastpath.tag_code). `arrives`: the device whose packet it is, above the tags.
     - Rewrite: `new_*`; `l3_delta` (IPv4 header checksum, TTL step included), `l4_delta` (transport checksum), `pseudo_delta`
       (the pseudo-header part alone, for packets whose checksum is still to be completed). `rewrites`: NAT changes something.
-    - `route`: where to; `mtu` in bytes of the network layer. `packets` and `bytes` (network layer) handled here.
+    - `route`: where to; `out` and `out_tags`: the device below its VLAN devices and the tags put on for it, None: not known to be
+      the same. `mtu` in bytes of the network layer. `packets` and `bytes` (network layer) handled here.
     """
 
     def __init__(self, flow: Flow | None, dir: int) -> None:
@@ -82,6 +84,10 @@ class FlowTuple:
         self.dst_lo = 0
         self.ports = 0
         self.key = 0
+        self.tags = 0
+        self.out_tags = 0
+        self.out: Device | None = None
+        self.arrives: Device | None = None
         self.hash = 0
         self.new_src_hi = 0
         self.new_src_lo = 0
@@ -101,9 +107,9 @@ class FlowTuple:
     def set_key(
         self, family: cython.int, l4proto: cython.int, iif: cython.int, k0: cython.ulonglong, k1: cython.ulonglong
     ) -> cython.int:
-        """Fix the key once addresses and ports are in place."""
+        """Fix the key once addresses, ports and tags are in place."""
         self.key = (iif << 16) | (family << 8) | l4proto
-        self.hash = hash_key(k0, k1, self.src_hi, self.src_lo, self.dst_hi, self.dst_lo, self.ports, self.key)
+        self.hash = hash_key(k0, k1, self.src_hi, self.src_lo, self.dst_hi, self.dst_lo, self.ports, self.key ^ self.tags)
         return 0
 
     def set_rewrite(self, family: cython.int) -> cython.int:
@@ -176,6 +182,7 @@ class Flow:
 
     - `conn`: the conntrack.Conn; `table`: the FlowTable. `timeout`: when it ends if nothing more comes (ns).
     - `closing`: on its way out; `dead`: no longer in the table. `offload`: what a hardware driver keeps with it, or None.
+      `epoch`: the table's when the flow was made.
     """
 
     def __init__(self, conn: Conn, table: Any, family: int, l4proto: int) -> None:
@@ -188,6 +195,7 @@ class Flow:
         self.timeout = 0
         self.closing = False
         self.dead = False
+        self.epoch = 0
         self.offload: Any = None
         self.id = 0
 

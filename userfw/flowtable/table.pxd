@@ -4,7 +4,7 @@ from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
     CT_DIR_ORIGINAL, CT_DIR_REPLY, IPPROTO_TCP, IPPROTO_UDP, NF_ACCEPT, NF_STOLEN, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC, PACKET_HOST, TCP_FIN, TCP_RST,
 )
-from userfw.core.fastpath cimport CachedRoute, FastPath, Sender
+from userfw.core.fastpath cimport CachedRoute, FastPath, Sender, tags_of, untag
 from userfw.core.hook cimport HookEntry
 from userfw.core.packet cimport Device, Packet
 from userfw.flowtable.flow cimport Flow, FlowTuple, hash_key
@@ -22,7 +22,8 @@ cdef class FlowTable(FastPath):
     cdef list _buckets, _old
     cdef Py_ssize_t _mask, _old_mask, _migrated, _sweep
     cdef public Py_ssize_t count
-    cdef public unsigned long long forwarded, added, torn_down, expired, refused
+    cdef public unsigned long long forwarded, added, torn_down, expired, refused, threshold
+    cdef public unsigned int epoch
     cdef unsigned int _next_id
 
     cpdef int forward(self, Packet pkt) except -1
@@ -31,6 +32,8 @@ cdef class FlowTable(FastPath):
         unsigned long long dst_hi, unsigned long long dst_lo, unsigned int ports, unsigned int key)
     cpdef int add(self, Packet pkt, int hook) except -1
     cdef int _make(self, Packet pkt, Conn conn, CachedRoute back) except -1
+    cdef Device _lowest(self, Device device, bint inward)
+    cdef bint _hooked(self, str name) except? -1
     cdef int _insert(self, FlowTuple entry) except -1
     cdef int _unlink(self, FlowTuple entry) except -1
     cdef int _grow(self) except -1
@@ -41,6 +44,8 @@ cdef class FlowTable(FastPath):
 
 cdef class FlowObserver(ConnObserver):
     cpdef int destroyed(self, Conn conn) except -1
+
+cdef int _count_arrival(FlowTuple entry, Py_ssize_t length) except -1
 
 cdef enum:
     _MINIMUM = 1024

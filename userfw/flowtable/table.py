@@ -4,6 +4,9 @@ Laws:
 - `forward` handles a packet exactly as the pipeline would have, or declines and leaves it untouched: fragments, IP options,
   extension headers, TTL expiry, packets above the MTU and TCP FIN and RST go down the slow path.
 - FIN and RST, a route that changed, a connection that ends: the flow is torn down and conntrack believed again.
+- A way through VLAN devices is walked when the flow is made: one lookup at the device below all of them, whose frames match with
+  their tags, and one step out of the device below, with the tags put on at once (Linux: nft_dev_path_info). Devices on the way with
+  hooks of their own are not passed over.
 - The table is two chained hash tables while it grows; every insertion moves a few buckets, so that no packet waits for all.
 - `sweep` looks at a bounded number of buckets; idle flows go back to conntrack.
 """
@@ -32,7 +35,7 @@ if not cython.compiled:
         TCP_FIN,
         TCP_RST,
     )
-    from userfw.core.fastpath import CachedRoute, FastPath, Sender
+    from userfw.core.fastpath import CachedRoute, FastPath, Sender, tags_of, untag
     from userfw.core.hook import HookEntry
     from userfw.core.packet import Device, Packet
     from userfw.flowtable.flow import Flow, FlowTuple, hash_key
@@ -48,7 +51,8 @@ class FlowTable(FastPath):
 
     - `devices`: names of the devices whose ingress asks it. `counter`: account packets to the connection as well.
     - `tcp_timeout`, `udp_timeout`: ns without a packet after which a flow ends (net.netfilter.nf_flowtable_*_timeout).
-    - `offloader`: told of every flow's begin and end (offload.manager), or None.
+    - `offloader`: told of every flow's begin and end (offload.manager), or None; and when one direction had `threshold` packets.
+    - `epoch`: flows of another one are not believed any more (`doubt`).
     - `forwarded`: packets sent; `added`, `torn_down`, `expired`: flows; `refused`: `flow add` that could not be done.
     """
 
@@ -92,6 +96,8 @@ class FlowTable(FastPath):
         self.refused = 0
         self._next_id = 1
         self.offloader: Any = None
+        self.threshold = 0
+        self.epoch = 0
 
     # The packet path
 
@@ -130,9 +136,14 @@ class FlowTable(FastPath):
         ports: cython.uint = pkt.get32(pkt.l4)
         device: Device = cython.cast(Device, pkt.iif)
         key: cython.uint = (device.index << 16) | (pkt.nfproto << 8) | proto
-        hash: cython.uint = hash_key(self.k0, self.k1, src_hi, src_lo, dst_hi, dst_lo, ports, key)
+        tags: cython.uint = 0
+        if pkt.vlan_tci >= 0:
+            tags = tags_of(pkt)
+            if tags == 0:
+                return 0
+        hash: cython.uint = hash_key(self.k0, self.k1, src_hi, src_lo, dst_hi, dst_lo, ports, key ^ tags)
         entry: FlowTuple | None = self.find(hash, src_hi, src_lo, dst_hi, dst_lo, ports, key)
-        if entry is None:
+        if entry is None or entry.tags != tags:
             return 0
         return self._send(pkt, entry, length)
 
@@ -151,7 +162,7 @@ class FlowTable(FastPath):
             if pkt.gso_size == 0 or segment > entry.mtu:
                 return 0
         route: CachedRoute = entry.route
-        if not route.valid():
+        if flow.epoch != self.epoch or not route.valid():
             self.teardown(flow)
             return 0
         flow.timeout = self.clock.now + (self.tcp_timeout if proto == IPPROTO_TCP else self.udp_timeout)
@@ -164,9 +175,16 @@ class FlowTable(FastPath):
             conn.packets[entry.dir] += 1
             conn.bytes[entry.dir] += length
         self.forwarded += 1
+        if entry.packets == self.threshold:
+            self.offloader.ready(flow)
         pkt.route = route
         pkt.oif = route.oif
-        self.sender.emit(pkt)
+        if entry.tags:
+            _count_arrival(entry, length)
+        if entry.out is not None:
+            self.sender.emit_through(pkt, cython.cast(Device, entry.out), entry.out_tags)
+        else:
+            self.sender.emit(pkt)
         return 1
 
     def find(
@@ -219,6 +237,7 @@ class FlowTable(FastPath):
         flow: Flow = Flow(conn, self, pkt.nfproto, pkt.l4proto)
         flow.id = self._next_id
         self._next_id += 1
+        flow.epoch = self.epoch
         dir: cython.int
         for dir in range(2):
             seen: FlowTuple = flow.direction(dir)
@@ -229,8 +248,15 @@ class FlowTable(FastPath):
             out: Device = cython.cast(Device, route.oif)
             seen.route = route
             seen.mtu = route.mtu if route.mtu else out.mtu
-            seen.set_key(flow.family, flow.l4proto, device.index, self.k0, self.k1)
+            seen.arrives = device
+            lowest: Device = self._lowest(device, True)
+            seen.tags = untag(device, lowest)
+            seen.set_key(flow.family, flow.l4proto, lowest.index, self.k0, self.k1)
             seen.set_rewrite(flow.family)
+            lowest = self._lowest(out, False)
+            if lowest is not out:
+                seen.out = lowest
+                seen.out_tags = untag(out, lowest)
         if flow.l4proto == IPPROTO_TCP:
             flow.timeout = self.clock.now + self.tcp_timeout
         else:
@@ -242,6 +268,29 @@ class FlowTable(FastPath):
         if self.offloader is not None:
             self.offloader.begun(flow)
         return 1
+
+    def _lowest(self, device: Device, inward: cython.bint) -> Device:
+        """The device below the VLAN devices of `device` (two tags at most) that can stand for it: inward the lowest that asks this
+        table, outward the one that frames leave by; nothing on the way has hooks that would be passed over."""
+        found: Device = device
+        step: Device = device
+        _depth: cython.int
+        for _depth in range(2):
+            if step.parent is None or (step.ingress if inward else step.egress) is not None:
+                break
+            step = cython.cast(Device, step.parent)
+            if not inward or self._hooked(step.name):
+                found = step
+        if not inward and found.parent is not None:
+            return device  # three tags: walked step by step
+        return found
+
+    def _hooked(self, name: str) -> cython.bint:
+        return any(p == name or (p.endswith("*") and name.startswith(p.rstrip("*"))) for p in self.devices)
+
+    def doubt(self) -> None:
+        """Believe none of the present flows any more: each is torn down when its next packet comes, or by `sweep`."""
+        self.epoch = (self.epoch + 1) & 0x7FFFFFFF
 
     def _insert(self, entry: FlowTuple) -> cython.int:
         if self._old is not None:
@@ -351,7 +400,7 @@ class FlowTable(FastPath):
             while entry is not None:
                 following = entry.next
                 flow: Flow = entry.flow
-                if entry.dir == CT_DIR_ORIGINAL and flow.timeout <= self.clock.now:
+                if entry.dir == CT_DIR_ORIGINAL and (flow.timeout <= self.clock.now or flow.epoch != self.epoch):
                     if following is flow.reply:
                         following = following.next
                     self.teardown(flow)
@@ -386,13 +435,27 @@ class FlowTable(FastPath):
         return ended
 
 
+def _count_arrival(entry: FlowTuple, length: cython.Py_ssize_t) -> cython.int:
+    """The VLAN devices that a packet came in by received it too."""
+    device: Device | None = entry.arrives
+    while device is not None and device.parent is not None and device.index != entry.key >> 16:
+        device.rx_packets += 1
+        device.rx_bytes += length + 14
+        device = device.parent
+    return 0
+
+
 def _devices(flow: Flow) -> set[int]:
     """Interface indices that the flow comes in on or leaves by."""
     found = {flow.original.key >> 16, flow.reply.key >> 16}
+    entry: FlowTuple
     for entry in (flow.original, flow.reply):
         route: Any = entry.route
         if route is not None and route.oif is not None:
             found.add(route.oif.index)
+        for device in (entry.arrives, entry.out):
+            if device is not None:
+                found.add(device.index)
     return found
 
 

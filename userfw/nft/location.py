@@ -92,7 +92,12 @@ NOWHERE = Location(Source("internal", ""), 0, 0)
 
 
 class NftError(Exception):
-    """One problem: a message, the place, and further places that explain it (``nft`` prints a caret line for all)."""
+    """One problem: a message, the place, and further places that explain it (``nft`` prints a caret line for all).
+
+    ``severity``: "Error", or "Warning" for what is loaded all the same.
+    """
+
+    severity = "Error"
 
     def __init__(self, message: str, loc: Location = NOWHERE, *, also: Iterable[Location] = ()) -> None:
         super().__init__(message)
@@ -108,13 +113,13 @@ class NftError(Exception):
         loc = self.loc
         if not loc.known:
             prefix = "" if loc.source.name == "internal" else f"{loc.source.name}: "
-            return f"{prefix}Error: {self.message}"
+            return f"{prefix}{self.severity}: {self.message}"
         head = []
         outer = loc.source.included_from
         while outer is not None:
             head.append(f"In file included from {outer}:")
             outer = outer.source.included_from
-        head.append(f"{loc}: Error: {self.message}")
+        head.append(f"{loc}: {self.severity}: {self.message}")
         line = loc.line
         text = loc.source.line_text(line)
         if not text and loc.start >= len(loc.source.text):

@@ -7,8 +7,10 @@ Who calls what, and when:
 - `install` takes rules, both directions of a flow together, and returns at once. For each it calls `done(id, None)` when packets
   are handled by the device, or `done(id, failure)` when they will not be; at once or later, from the same thread (a driver
   with threads of its own hands over in `poll`). Until `done` the flow is handled in software; after a failure it stays there.
-- `remove` is synchronous: when it returns no packet is matched any more. Removing what is pending or unknown is no error.
-- `statistics` returns totals since installation; a driver that cannot count returns nothing and says so in its capabilities.
+- `remove` is synchronous: no packet that comes after its return is matched any more. It returns the last totals of what it took
+  out, or None if it cannot. Removing what is pending or unknown is no error.
+- `statistics` returns totals since installation, of all rules or of a part that moves on with each call; it is called every
+  `interval` ns. A driver that cannot count returns nothing and says so in its capabilities.
 - `poll` is called at least every 100 ms; it delivers completions, and `lost` when the device was reset or unplugged: the manager
   then treats every rule of it as gone.
 - `close` removes everything; a driver whose rules outlive the process (filters, pinned programs) also cleans up in `probe`.
@@ -135,22 +137,26 @@ class Statistics:
 
 @dataclass(slots=True)
 class Target:
-    """A device as drivers see it: its name in the ruleset, and where it really is."""
+    """A device as drivers see it: its name in the ruleset, and where it really is. `vlans`: there are VLAN devices on it."""
 
     name: str
     ifindex: int
     netns: str | None = None
     system_name: str = ""
     port: object = field(default=None, repr=False)
+    vlans: bool = False
 
 
 Done = Callable[[int, Failure | None], None]
 
 
 class Driver(ABC):
-    """Base of all drivers; the module's text is the contract. `name` is what `userfw offload` and the configuration call it."""
+    """Base of all drivers; the module's text is the contract. `name` is what `userfw offload` and the configuration call it.
+    `rank`: of two drivers that could take a device, the one with the lower rank is asked first."""
 
     name = ""
+    interval = 1_000_000_000
+    rank = 50
 
     @abstractmethod
     def probe(self, target: Target) -> Capabilities | Refusal:
@@ -161,16 +167,20 @@ class Driver(ABC):
         """Put rules into their devices; `done` is called once for each."""
 
     @abstractmethod
-    def remove(self, ids: Iterable[int]) -> None:
-        """Take rules out before returning."""
+    def remove(self, ids: Iterable[int]) -> Iterable[Statistics] | None:
+        """Take rules out before returning; their last totals."""
 
     @abstractmethod
     def statistics(self) -> Iterable[Statistics]:
-        """Totals of every rule that is installed, in one batch."""
+        """Totals of the rules that are installed, in batches."""
 
     def poll(self, now: int, lost: Callable[[str], None]) -> None:
         """Deliver completions that are due at `now` (ns); `lost(device name)` for a device that was reset or is gone."""
         return
+
+    def describe(self, target: Target) -> dict[str, object]:
+        """What people may want to know of a device beside its capabilities (why it is attached so, what the device counted)."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Finding drivers: the entry points of group `userfw.offload`, each a callable that takes the options and returns a Driver.
 
-Options: `xdp`, the names of ports that the configuration gives to XDP. Drivers are loaded when a ruleset first asks for offload.
+Options: `xdp` and `flower`, the names of ports that the configuration gives to XDP and to flower in software. Drivers are loaded
+when a ruleset first asks for offload.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import Any
 from userfw.offload.contract import Driver
 
 GROUP = "userfw.offload"
-OWN = {"bpf": "userfw_hw.bpf.driver:make"}  # found without installed metadata too, as in a source tree
+# Found without installed metadata too, as in a source tree.
+OWN = {"bpf": "userfw_hw.bpf.driver:make", "flower": "userfw_hw.flower.driver:make"}
 
 log = logging.getLogger("userfw.offload")
 
 
 def load(options: Mapping[str, Any]) -> list[Driver]:
-    """Every driver that can be loaded; one that cannot is told and left out."""
+    """Every driver that can be loaded, in the order in which they are asked; one that cannot is told and left out."""
     places = dict(OWN) | {point.name: point.value for point in entry_points(group=GROUP)}
     drivers = []
     for name, place in sorted(places.items()):
@@ -31,4 +33,4 @@ def load(options: Mapping[str, Any]) -> list[Driver]:
             log.warning("offload driver %s is not available: %s", name, error)
             continue
         drivers.append(driver)
-    return drivers
+    return sorted(drivers, key=lambda driver: driver.rank)

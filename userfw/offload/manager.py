@@ -1,30 +1,36 @@
 """Which flows go to which device, and when they come back.
 
 Laws:
-- A flow is offered once it has proved long enough (`threshold` packets), at a limited rate, both directions or neither.
-- Whatever ends a flow in software (FIN, RST, a route that changed, the connection's end, a new ruleset) removes it from its devices
-  first, synchronously; only then is anything else believed.
-- A device's counters are added to the flow's and, where the flowtable counts, to the connection's; they keep both alive.
-- A failure leaves the flow where it is, in software, with the reason on record; it is not tried again.
+- A flow is offered once a direction of it has had `threshold` packets, at a limited rate, both directions or neither.
+- Whatever ends a flow in software (FIN, RST, the connection's end) or makes its way doubtful (a route, an address, an MTU, a
+  device, a neighbour, a commit of rules) removes it from its devices first, in the call that tells of it; only then is anything
+  else believed. After a neighbour's change the flow goes on in software, after all else the pipeline judges it anew.
+- A device's counters are added to the flow's and, where the flowtable counts, to the connection's; they keep both alive, and the
+  neighbours that the packets go to in use.
+- A failure leaves the flow where it is, in software, with the reason on record. What a device cannot do is not tried again; a
+  full or faulty device, or one that was reset, is asked again after RETRY.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import ip_address
 from typing import Any
 
 from userfw.core.clock import Clock
-from userfw.core.const import IPPROTO_TCP, IPS_HW_OFFLOAD, NFPROTO_IPV4
+from userfw.core.const import IPPROTO_TCP, IPS_HW_OFFLOAD
 from userfw.core.packet import Device
 from userfw.flowtable.flow import Flow, FlowTuple
 from userfw.flowtable.table import FlowTable
-from userfw.offload.contract import Actions, Capabilities, Driver, Failure, Match, Refusal, Rule, Statistics, Target
+from userfw.offload import describe
+from userfw.offload.contract import Capabilities, Driver, Failure, Refusal, Rule, Statistics, Target
 
 SECOND = 1_000_000_000
+RETRY = 10 * SECOND
+OFFERS = 4096  # waiting flows looked at in one tick
+FINAL = Failure.UNSUPPORTED
 
 
 @dataclass(slots=True)
@@ -38,22 +44,29 @@ class Placement:
 
 @dataclass(eq=False, slots=True)
 class Offloaded:
-    """What the manager keeps with a flow (`Flow.offload`): its rules, how many are in, and why not, if not."""
+    """What the manager keeps with a flow (`Flow.offload`): its rules, how many are in, and why not, if not.
+
+    `state`: waiting, installing, installed, failed, gone. `not_before`: when a waiting flow may be offered (ns).
+    `seen`: totals of each rule that were already credited. `neighbours`: those its rules were made with.
+    """
 
     flow: Flow
-    state: str = "waiting"  # waiting, installing, installed, failed
+    state: str = "waiting"
     reason: str = ""
+    not_before: int = 0
     rules: tuple[Rule, ...] = ()
     done: int = 0
-    seen: dict[int, tuple[int, int]] | None = None
+    seen: dict[int, tuple[int, int]] = field(default_factory=dict)
+    neighbours: tuple[Any, ...] = ()
 
 
 class OffloadManager:
     """Feeds the drivers from the flowtables that carry `flags offload`.
 
-    - `device`: gives the Device of a name, and `target` how a driver finds it; None if there is none.
-    - `threshold`: packets of a flow, both directions, before it is offered. `rate`: installations a second.
-    - `generation`: a number that changes with every change of routes and addresses.
+    - `target`: how a driver finds the device of a name; its own name differs if another device carries the frames (VLAN).
+    - `threshold`: packets of one direction before a flow is offered. `rate`: installations a second.
+    - `generation`: a number that changes with every change of routes and addresses; whoever changes it calls `revalidate`.
+    - `use`: told that packets of a flow's direction go to the neighbour of its route, or want to.
     """
 
     def __init__(
@@ -65,6 +78,7 @@ class OffloadManager:
         *,
         threshold: int = 16,
         rate: int = 1000,
+        use: Callable[[FlowTuple], None] | None = None,
     ) -> None:
         self.clock = clock
         self.drivers = list(drivers)
@@ -72,17 +86,22 @@ class OffloadManager:
         self.generation = generation
         self.threshold = threshold
         self.rate = rate
+        self.use = use
         self.placements: dict[str, Placement] = {}
         self.tables: list[FlowTable] = []
         self.waiting: deque[Offloaded] = deque()
         self.rules: dict[int, Offloaded] = {}
         self.failures: Counter[str] = Counter()
+        self.withdrawn: Counter[str] = Counter()
         self.installed = 0
+        self.installations = 0
         self.packets = 0
+        self.bytes = 0
+        self._by_neighbour: dict[int, set[Offloaded]] = {}
         self._next_rule = 1
         self._budget = float(rate)
         self._refilled = clock.now
-        self._counted = clock.now
+        self._counted: dict[int, int] = {}
         self._generation = generation()
 
     # The control plane
@@ -94,15 +113,29 @@ class OffloadManager:
         target = self.target(name)
         if target is None:
             return f"device {name} does not exist"
+        answer = self._carried(name, target.name) if target.name != name else self._ask(name, target)
+        if isinstance(answer, Placement):
+            self.placements[name] = answer
+        return answer
+
+    def _ask(self, name: str, target: Target) -> Placement | str:
         reasons = []
         for driver in self.drivers:
             answer = driver.probe(target)
             if isinstance(answer, Capabilities):
-                self.placements[name] = Placement(target, driver, answer)
-                return self.placements[name]
+                return Placement(target, driver, answer)
             assert isinstance(answer, Refusal)
             reasons.append(f"{driver.name}: {answer.reason}")
         return f"device {name} cannot offload: {'; '.join(reasons) or 'no offload driver is installed'}"
+
+    def _carried(self, name: str, carrier: str) -> Placement | str:
+        """A VLAN device is where the device below it is, if that can match and make tags."""
+        below = self.place(carrier)
+        if isinstance(below, str):
+            return f"device {name} cannot offload: {below}"
+        if not below.capabilities.vlans:
+            return f"device {name} cannot offload: {below.driver.name} on {carrier} ({below.capabilities.where}): no VLAN tags"
+        return below
 
     def check(self, devices: Iterable[str]) -> list[str]:
         """What speaks against `flags offload` on these devices; empty if nothing does."""
@@ -114,13 +147,16 @@ class OffloadManager:
         if reasons:
             raise ValueError("; ".join(reasons))
         table.offloader = self
+        table.threshold = self.threshold
         self.tables.append(table)
 
     def detach(self, table: FlowTable) -> None:
         """Take all flows of `table` out of their devices; they go on in software."""
+        self._withdraw([entry for entry in self._entries() if entry.flow.table is table], "the flowtable")
         for flow in table:
-            self.ended(flow)
+            flow.offload = None
         table.offloader = None
+        table.threshold = 0
         self.tables.remove(table)
 
     def close(self) -> None:
@@ -136,65 +172,105 @@ class OffloadManager:
         """The flowtable has a new flow."""
         if flow.table not in self.tables:
             self.tables.append(flow.table)
-        flow.offload = Offloaded(flow)
-        self.waiting.append(flow.offload)
+        if not flow.table.threshold:
+            self.ready(flow)
+
+    def ready(self, flow: Flow) -> None:
+        """A direction of the flow has had as many packets as it takes; nothing is installed before the next tick."""
+        if flow.offload is None:
+            flow.offload = Offloaded(flow)
+            self.waiting.append(flow.offload)
 
     def ended(self, flow: Flow) -> None:
         """The flow ends: out of the devices before this returns."""
         entry: Offloaded | None = flow.offload
-        if entry is None:
-            return
-        self._count()
-        flow.offload = None
-        self._withdraw(entry)
+        if entry is not None:
+            flow.offload = None
+            self._withdraw([entry], "the flow ended")
+
+    def revalidate(self) -> None:
+        """A route, an address, an MTU or a device changed: flows whose way is no longer sure return to the pipeline."""
+        self._generation = self.generation()
+        self._end([e for e in self._entries() if not (e.flow.original.route.valid() and e.flow.reply.route.valid())], "routes")
+
+    def doubt(self) -> None:
+        """Rules changed: no flow of the tables is believed any more, until the pipeline has judged a packet of it again."""
+        for table in self.tables:
+            table.doubt()
+        self._end(self._entries(), "rules")
+
+    def neighbour_changed(self, neighbour: Any) -> None:
+        """A link-layer address that was in use is no longer right: the flow waits in software until one is known."""
+        entries = self._by_neighbour.get(id(neighbour))
+        if entries:
+            self._again(list(entries), "a neighbour")
+
+    def lost(self, name: str) -> None:
+        """A device was reset or is gone: none of its rules exists any more, and rules that send to it must go."""
+        self.placements = {key: p for key, p in self.placements.items() if p.target.name != name}
+        entries = [e for e in self._entries() if any(name in (r.match.device, r.actions.device) for r in e.rules)]
+        self._again(entries, "a device", RETRY // 10)
 
     def tick(self, now: int) -> None:
-        """Completions, new flows, changes of routes and neighbours, counters. The shell calls it every 100 ms or so."""
+        """Completions, new flows, counters. The shell calls it every 100 ms or so."""
         for driver in self.drivers:
-            driver.poll(now, self._lost)
+            driver.poll(now, self.lost)
         if self.generation() != self._generation:
-            self._generation = self.generation()
-            self._revalidate()
-        self._neighbours()
+            self.revalidate()
         self._offer(now)
-        if now - self._counted >= SECOND:
-            self._count()
-            self.tables = [table for table in self.tables if table.count]
+        for driver in self.drivers:
+            if now - self._counted.setdefault(id(driver), now) >= driver.interval:
+                self._count(driver)
+        self.tables = [table for table in self.tables if table.count]
 
     def _offer(self, now: int) -> None:
-        self._budget = min(float(self.rate), self._budget + (now - self._refilled) * self.rate / SECOND)
+        self._budget = min(float(max(self.rate, 1)), self._budget + (now - self._refilled) * self.rate / SECOND)
         self._refilled = now
-        for _ in range(len(self.waiting)):
+        for _ in range(min(len(self.waiting), OFFERS)):
             entry = self.waiting.popleft()
-            flow = entry.flow
-            if flow.dead or entry.state != "waiting":
+            if entry.flow.dead or entry.state != "waiting":
                 continue
-            ready = flow.original.packets + flow.reply.packets >= self.threshold
-            if not ready or self._budget < 1 or not self._resolved(flow):
+            if now < entry.not_before or self._budget < 1 or not self._resolved(entry.flow):
                 self.waiting.append(entry)
                 continue
             self._budget -= 1
             self._install(entry)
 
     def _resolved(self, flow: Flow) -> bool:
-        return all(_neighbour(side) is not None or not side.route.oif.mac for side in (flow.original, flow.reply))
+        known = True
+        for side in (flow.original, flow.reply):
+            if side.route.oif.mac and describe.link_address(side) is None:
+                known = False
+                if self.use is not None:
+                    self.use(side)
+        return known
 
     def _install(self, entry: Offloaded) -> None:
         flow = entry.flow
+        reason = describe.obstacle(flow)
         rules = []
         for side in (flow.original, flow.reply):
-            rules.append(Rule(self._next_rule, *self._describe(flow, side)))
+            if reason:
+                break
+            rule = Rule(self._next_rule, *describe.rule_of(flow, side, self._number))
+            rules.append(rule)
             self._next_rule += 1
+            placement = self.place(rule.match.device)
+            if isinstance(placement, str):
+                reason = placement
+            elif lacking := placement.capabilities.lacks(rule):
+                reason = f"{rule.match.device} lacks {lacking}"
+        if reason:
+            self._fail(entry, reason)
+            return
         entry.rules = tuple(rules)
-        for rule in rules:
-            placement = self.placements.get(rule.match.device)
-            lacking = placement.capabilities.lacks(rule) if placement else f"a driver for {rule.match.device}"
-            if lacking:
-                self._fail(entry, f"{rule.match.device} lacks {lacking}")
-                return
         entry.state = "installing"
+        entry.reason = ""
         entry.done = 0
         entry.seen = {rule.id: (0, 0) for rule in rules}
+        entry.neighbours = tuple(side.route.neigh for side in (flow.original, flow.reply) if side.route.neigh is not None)
+        for neighbour in entry.neighbours:
+            self._by_neighbour.setdefault(id(neighbour), set()).add(entry)
         for rule in rules:
             self.rules[rule.id] = entry
         for driver, group in self._by_driver(entry.rules):
@@ -204,8 +280,9 @@ class OffloadManager:
     def _by_driver(self, rules: Iterable[Rule]) -> list[tuple[Driver, list[Rule]]]:
         groups: dict[int, tuple[Driver, list[Rule]]] = {}
         for rule in rules:
-            driver = self.placements[rule.match.device].driver
-            groups.setdefault(id(driver), (driver, []))[1].append(rule)
+            placement = self.placements.get(rule.match.device)
+            if placement is not None:
+                groups.setdefault(id(placement.driver), (placement.driver, []))[1].append(rule)
         return list(groups.values())
 
     def _done(self, driver: Driver, id: int, failure: Failure | None) -> None:
@@ -215,77 +292,74 @@ class OffloadManager:
                 driver.remove([id])  # its flow ended, or its other direction failed, meanwhile
             return
         if failure is not None:
-            self._withdraw(entry)
-            self._fail(entry, failure.value)
+            self._withdraw([entry], failure.value)
+            self._fail(entry, failure.value, failure is not FINAL)
             return
         entry.done += 1
         if entry.done == len(entry.rules):
             entry.state = "installed"
             self.installed += 1
+            self.installations += 1
             entry.flow.conn.status |= IPS_HW_OFFLOAD
 
-    def _fail(self, entry: Offloaded, reason: str) -> None:
+    def _fail(self, entry: Offloaded, reason: str, again: bool = False) -> None:
         entry.state = "failed"
         entry.reason = reason
         self.failures[reason] += 1
+        if again:
+            entry.state = "waiting"
+            entry.not_before = self.clock.now + RETRY
+            self.waiting.append(entry)
 
-    def _withdraw(self, entry: Offloaded) -> None:
-        """Out of the devices; the entry is nobody's until it waits or fails."""
-        for driver, group in self._by_driver(rule for rule in entry.rules if rule.id in self.rules):
-            driver.remove([rule.id for rule in group])
-        for rule in entry.rules:
-            self.rules.pop(rule.id, None)
-        if entry.state == "installed":
-            self.installed -= 1
-            entry.flow.conn.status &= ~IPS_HW_OFFLOAD
-        entry.state = "gone"
-        entry.rules = ()
+    def _withdraw(self, entries: list[Offloaded], why: str) -> None:
+        """Out of the devices, their last counters credited; the entries are nobody's until they wait or fail."""
+        held = [entry for entry in entries if entry.rules]
+        for driver, group in self._by_driver(rule for entry in held for rule in entry.rules if rule.id in self.rules):
+            for record in driver.remove([rule.id for rule in group]) or ():
+                self._credit(record)
+        for entry in entries:
+            for rule in entry.rules:
+                self.rules.pop(rule.id, None)
+            for neighbour in entry.neighbours:
+                users = self._by_neighbour.get(id(neighbour))
+                if users is not None:
+                    users.discard(entry)
+                    if not users:
+                        del self._by_neighbour[id(neighbour)]
+            if entry.state == "installed":
+                self.installed -= 1
+                self.withdrawn[why] += 1
+                entry.flow.conn.status &= ~IPS_HW_OFFLOAD
+            entry.state = "gone"
+            entry.rules = entry.neighbours = ()
 
-    def _again(self, entry: Offloaded) -> None:
-        self._withdraw(entry)
-        entry.state = "waiting"
-        self.waiting.append(entry)
+    def _end(self, entries: list[Offloaded], why: str) -> None:
+        """Out of the devices, all at once, then out of the flowtable."""
+        self._withdraw(entries, why)
+        for entry in entries:
+            entry.flow.table.teardown(entry.flow)
+
+    def _again(self, entries: list[Offloaded], why: str, delay: int = 0) -> None:
+        self._withdraw(entries, why)
+        for entry in entries:
+            entry.state = "waiting"
+            entry.not_before = self.clock.now + delay
+            self.waiting.append(entry)
 
     def _entries(self) -> list[Offloaded]:
         return list({id(entry): entry for entry in self.rules.values()}.values())
 
-    def _revalidate(self) -> None:
-        """A route, an address or a device changed: flows whose way is no longer sure return to the pipeline."""
-        for entry in self._entries():
-            flow = entry.flow
-            if not (flow.original.route.valid() and flow.reply.route.valid()):
-                flow.table.teardown(flow)
-
-    def _neighbours(self) -> None:
-        """A neighbour has another address, or none any more: the flow waits in software until it is known."""
-        for entry in self._entries():
-            for side, rule in zip((entry.flow.original, entry.flow.reply), entry.rules, strict=False):
-                if side.route.oif.mac and _neighbour(side) != rule.actions.ethernet_destination:
-                    self._again(entry)
-                    break
-
-    def _lost(self, name: str) -> None:
-        """A device was reset or is gone: none of its rules exists any more."""
-        self.placements.pop(name, None)
-        for entry in self._entries():
-            if any(name in (rule.match.device, rule.actions.device) for rule in entry.rules):
-                entry.rules = tuple(rule for rule in entry.rules if rule.match.device != name)
-                self._withdraw(entry)
-                self._fail(entry, Failure.GONE.value)
-        self.rules = {id: entry for id, entry in self.rules.items() if entry.state in ("installing", "installed")}
-
     # Counters
 
-    def _count(self) -> None:
-        self._counted = self.clock.now
-        for driver in self.drivers:
-            for record in driver.statistics():
-                entry = self.rules.get(record.id)
-                if entry is not None and entry.seen is not None:
-                    self._add(entry, record)
+    def _count(self, driver: Driver) -> None:
+        self._counted[id(driver)] = self.clock.now
+        for record in driver.statistics():
+            self._credit(record)
 
-    def _add(self, entry: Offloaded, record: Statistics) -> None:
-        assert entry.seen is not None
+    def _credit(self, record: Statistics) -> None:
+        entry = self.rules.get(record.id)
+        if entry is None:
+            return
         flow = entry.flow
         packets, octets = entry.seen[record.id]
         entry.seen[record.id] = (record.packets, record.bytes)
@@ -296,40 +370,11 @@ class OffloadManager:
         table: FlowTable = flow.table
         table.credit(flow, dir, packets, octets)
         self.packets += packets
+        self.bytes += octets
         idle = table.tcp_timeout if flow.l4proto == IPPROTO_TCP else table.udp_timeout
         flow.timeout = max(flow.timeout, record.last_used + idle)
-
-    # Description
-
-    def _describe(self, flow: Flow, side: FlowTuple) -> tuple[Match, Actions]:
-        size = 4 if flow.family == NFPROTO_IPV4 else 16
-        arrives: Device = flow.reply.route.oif if side.dir == 0 else flow.original.route.oif
-        leaves: Device = side.route.oif
-        match_device, match_tags = _untagged(arrives)
-        out_device, out_tags = _untagged(leaves)
-        match = Match(
-            match_device.name,
-            self._number(match_device),
-            flow.l4proto,
-            _address(side.src_hi, side.src_lo, size),
-            _address(side.dst_hi, side.dst_lo, size),
-            side.ports >> 16,
-            side.ports & 0xFFFF,
-            match_tags,
-        )
-        actions = Actions(
-            out_device.name,
-            self._number(out_device),
-            _address(side.new_src_hi, side.new_src_lo, size),
-            _address(side.new_dst_hi, side.new_dst_lo, size),
-            side.new_ports >> 16,
-            side.new_ports & 0xFFFF,
-            leaves.mac,
-            _neighbour(side) or b"",
-            out_tags,
-            side.mtu,
-        )
-        return match, actions
+        if self.use is not None:
+            self.use(flow.direction(dir))
 
     def _number(self, device: Device) -> int:
         placement = self.placements.get(device.name)
@@ -338,68 +383,60 @@ class OffloadManager:
         target = self.target(device.name)
         return target.ifindex if target is not None else 0
 
+    # What `userfw offload` shows
+
     def status(self) -> dict[str, Any]:
-        """What `userfw offload` shows."""
+        """Devices, flows and packets of each rung, failures by reason, what took flows back."""
         return {
+            "threshold": self.threshold,
+            "rate": self.rate,
             "devices": [
-                {"device": name, "driver": p.driver.name, "where": p.capabilities.where, "capacity": p.capabilities.capacity}
+                {
+                    "device": name,
+                    "driver": p.driver.name,
+                    "where": p.capabilities.where,
+                    "families": sorted(4 if size == 4 else 6 for size in p.capabilities.families),
+                    "nat": sorted(4 if size == 4 else 6 for size in p.capabilities.nat),
+                    "protocols": sorted(describe.IPPROTO.get(number, str(number)) for number in p.capabilities.protocols),
+                    "vlans": p.capabilities.vlans,
+                    "capacity": p.capabilities.capacity,
+                    "counts": p.capabilities.counts,
+                    **p.driver.describe(p.target),
+                }
                 for name, p in sorted(self.placements.items())
             ],
             "flows": {
                 "flowtable": sum(table.count // 2 for table in self.tables),
-                "waiting": sum(1 for entry in self.waiting if not entry.flow.dead),
+                "waiting": sum(1 for entry in self.waiting if not entry.flow.dead and entry.state == "waiting"),
                 "hardware": self.installed,
             },
             "packets": {"flowtable": sum(int(table.forwarded) for table in self.tables), "hardware": self.packets},
+            "bytes": {"hardware": self.bytes},
+            "installations": self.installations,
             "failures": dict(self.failures),
+            "withdrawn": dict(self.withdrawn),
         }
 
     def flows(self) -> list[dict[str, Any]]:
         """Every flow of the tables and where it is handled, or why not in hardware."""
-        rows = []
-        for table in self.tables:
-            for flow in table:
-                entry: Offloaded | None = flow.offload
-                rows.append(
-                    {
-                        "table": table.name,
-                        "protocol": int(flow.l4proto),
-                        "original": _ends(flow.original, flow.family),
-                        "reply": _ends(flow.reply, flow.family),
-                        "packets": int(flow.original.packets + flow.reply.packets),
-                        "state": entry.state if entry is not None else "software",
-                        "reason": entry.reason if entry is not None else "",
-                    }
-                )
-        return rows
+        return [
+            {
+                "table": table.name,
+                "protocol": int(flow.l4proto),
+                "original": describe.ends(flow.original, flow.family),
+                "reply": describe.ends(flow.reply, flow.family),
+                "packets": int(flow.original.packets + flow.reply.packets),
+                **self._where(flow),
+            }
+            for table in self.tables
+            for flow in table
+        ]
 
-
-def _ends(side: FlowTuple, family: int) -> str:
-    """`source:port > destination:port` as it arrives."""
-    size = 4 if family == NFPROTO_IPV4 else 16
-    source = ip_address(_address(side.src_hi, side.src_lo, size))
-    destination = ip_address(_address(side.dst_hi, side.dst_lo, size))
-    form = "{}:{}" if size == 4 else "[{}]:{}"
-    return f"{form.format(source, side.ports >> 16)} > {form.format(destination, side.ports & 0xFFFF)}"
-
-
-def _address(hi: int, lo: int, size: int) -> bytes:
-    return ((hi << 64) | lo).to_bytes(16, "big")[16 - size :]
-
-
-def _untagged(device: Device) -> tuple[Device, tuple[tuple[int, int], ...]]:
-    """The device that carries `device`'s frames, and the tags they have there, outermost first."""
-    tags: tuple[tuple[int, int], ...] = ()
-    while device.parent is not None:
-        tags = ((device.vlan_proto, device.vlan_id), *tags)
-        device = device.parent
-    return device, tags
-
-
-def _neighbour(side: FlowTuple) -> bytes | None:
-    """The link-layer address that packets of this direction are sent to, if it is known."""
-    neighbour = side.route.neigh
-    if neighbour is None or neighbour.dead or not (neighbour.mac_hi or neighbour.mac_lo):
-        return None
-    mac: bytes = neighbour.mac
-    return mac
+    def _where(self, flow: Flow) -> dict[str, str]:
+        entry: Offloaded | None = flow.offload
+        if entry is None:
+            return {"state": "software", "reason": f"fewer than {self.threshold} packets in either direction"}
+        reason = entry.reason
+        if entry.state == "waiting" and not reason:
+            reason = "its turn will come" if self._resolved(flow) else "a neighbour's address is not known yet"
+        return {"state": entry.state, "reason": reason}

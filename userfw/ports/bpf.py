@@ -17,6 +17,9 @@ MAP_UPDATE_ELEM: Final = 2
 MAP_DELETE_ELEM: Final = 3
 MAP_GET_NEXT_KEY: Final = 4
 PROG_LOAD: Final = 5
+MAP_LOOKUP_AND_DELETE_ELEM: Final = 21
+MAP_LOOKUP_BATCH: Final = 24
+LINK_UPDATE: Final = 29
 PROG_TEST_RUN: Final = 10
 LINK_CREATE: Final = 28
 MAP_TYPE_HASH: Final = 1
@@ -101,6 +104,46 @@ class Map:
             raise
         return True
 
+    def take(self, key: bytes) -> bytes | None:
+        """Remove and return the value, None if it is not there. Before Linux 5.14 in two steps."""
+        k, v = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(self.value_size)
+        try:
+            _bpf(MAP_LOOKUP_AND_DELETE_ELEM, struct.pack("<IxxxxQQQ", self.fd, _pointer(k), _pointer(v), 0))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            if error.errno not in (errno.EINVAL, 524):  # ENOTSUPP
+                raise
+            value = self.get(key)
+            self.pop(key)
+            return value
+        return v.raw
+
+    def batch(self, cursor: bytes | None, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """Up to `limit` keys with values from `cursor` on (None: the first), and the cursor to go on from (None: the end).
+
+        One system call (Linux 5.6). OSError ENOSPC: `limit` is smaller than a bucket.
+        """
+        keys = ctypes.create_string_buffer(self.key_size * limit)
+        values = ctypes.create_string_buffer(self.value_size * limit)
+        here = ctypes.create_string_buffer(cursor or b"", max(self.key_size, 4))
+        there = ctypes.create_string_buffer(max(self.key_size, 4))
+        attributes = struct.pack(
+            "<QQQQIIQQ", _pointer(here) if cursor is not None else 0, _pointer(there), _pointer(keys), _pointer(values), limit,
+            self.fd, 0, 0,
+        )  # fmt: skip
+        buffer = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
+        end = False
+        if _libc.syscall(_NUMBERS[platform.machine()], MAP_LOOKUP_BATCH, buffer, _ATTR_SIZE) < 0:
+            code = ctypes.get_errno()
+            if code != errno.ENOENT:
+                raise OSError(code, os.strerror(code))
+            end = True
+        count = struct.unpack_from("<I", buffer.raw, 32)[0]
+        k, v, ks, vs = keys.raw, values.raw, self.key_size, self.value_size
+        found = [(k[i * ks : (i + 1) * ks], v[i * vs : (i + 1) * vs]) for i in range(count)]
+        return found, None if end else there.raw
+
     def keys(self) -> Iterator[bytes]:
         """All keys; entries that come or go meanwhile may be missed or seen."""
         key = ctypes.create_string_buffer(self.key_size)
@@ -147,6 +190,11 @@ def attach(program: int, ifindex: int, kind: int, flags: int = 0) -> int:
     `kind`: ATTACH_XDP (Linux 5.9) or ATTACH_TCX_INGRESS (Linux 6.6). OSError EBUSY: another XDP program is there.
     """
     return _bpf(LINK_CREATE, struct.pack("<IIII", program, ifindex, kind, flags))
+
+
+def replace(link: int, program: int) -> None:
+    """Another program on a link, in one step (Linux 5.9)."""
+    _bpf(LINK_UPDATE, struct.pack("<IIII", link, program, 0, 0))
 
 
 def test_run(program: int, frame: bytes, repeat: int = 1) -> tuple[int, bytes, int]:

@@ -186,6 +186,7 @@ class Attachment:
     def __init__(self, ifname: str, index: int, netns: str) -> None:
         self.ifname, self.index, self.netns = ifname, index, netns
         self.mode = ""
+        self.otherwise = XDP_DROP
         self.users = 0
         self.link = -1
         self.map: bpf.Map | None = None
@@ -200,6 +201,7 @@ class Attachment:
         self.map = bpf.Map(MAP_TYPE_XSKMAP, 4, 4, max(1, len(sockets)), "userfw_xsk")
         for number, sock in enumerate(sockets):
             self.map[struct.pack("=I", number)] = struct.pack("=I", sock.fileno())
+        self.otherwise = otherwise
         program = bpf.load(bpf.PROG_TYPE_XDP, redirect(self.map.fd, otherwise), "userfw_xsk")
         try:
             for word in modes:
@@ -212,6 +214,15 @@ class Attachment:
                     continue
                 self.mode = word
                 break
+        finally:
+            os.close(program)
+
+    def restore(self) -> None:
+        """The plain program again, after another one has had its place on the link."""
+        assert self.map is not None
+        program = bpf.load(bpf.PROG_TYPE_XDP, redirect(self.map.fd, self.otherwise), "userfw_xsk")
+        try:
+            bpf.replace(self.link, program)
         finally:
             os.close(program)
 

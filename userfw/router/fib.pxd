@@ -16,7 +16,7 @@ cdef class Fib:
     cdef readonly unsigned int seed
     cdef readonly Generation generation
     cdef public dict tables
-    cdef public list rules
+    cdef public list rules, watchers
     cdef readonly bint by_mark, by_source
     cdef Py_ssize_t cache_mask
     cdef list cache

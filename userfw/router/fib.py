@@ -7,7 +7,7 @@ Linux: fib_frontend.c, fib_semantics.c, fib_rules.c, ip6_route.c.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cython
 
@@ -88,6 +88,7 @@ class Fib:
         self.by_source = False
         self.cache_mask = CACHE_SLOTS - 1
         self.cache: list[Dst | None] = [None] * CACHE_SLOTS
+        self.watchers: list[Callable[[], None]] = []
         self.local4 = self.table(NFPROTO_IPV4, TABLE_LOCAL)
         self.main4 = self.table(NFPROTO_IPV4, TABLE_MAIN)
         self.local6 = self.table(NFPROTO_IPV6, TABLE_LOCAL)
@@ -103,8 +104,10 @@ class Fib:
         return table
 
     def changed(self) -> None:
-        """Invalidate every cached decision."""
+        """Invalidate every cached decision; `watchers` are told before anybody else can act on the change."""
         self.generation.value = (self.generation.value + 1) & U32_MASK
+        for watcher in self.watchers:
+            watcher()
 
     def add(self, route: Route, replace: bool = False) -> None:
         """Add a route to its table; ValueError if one with the same prefix, tos and metric is there and not `replace`."""

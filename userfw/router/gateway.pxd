@@ -7,6 +7,7 @@ from userfw.router.local cimport Local
 from userfw.router.nd cimport Ndisc
 from userfw.router.ra cimport Advertiser
 from userfw.router.settings cimport Settings
+from userfw.router.synproxy cimport Synproxy
 
 cdef class GatewaySender(Sender):
     cdef Gateway gateway
@@ -17,4 +18,5 @@ cdef class Gateway(Answers):
     cdef readonly Advertiser advertiser
     cdef readonly Local local
     cdef readonly GatewaySender sender
+    cdef readonly Synproxy proxy
     cdef readonly object defrag, queues

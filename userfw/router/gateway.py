@@ -23,6 +23,7 @@ if not cython.compiled:
     from userfw.router.nd import Ndisc
     from userfw.router.ra import Advertisement, Advertiser
     from userfw.router.settings import Settings
+    from userfw.router.synproxy import Synproxy
 from userfw.router.nd import link_local_of
 from userfw.router.queue import Queues
 from userfw.router.reassembly import Defrag
@@ -36,6 +37,9 @@ class GatewaySender(Sender):
 
     def emit(self, pkt: Packet) -> cython.int:
         return self.gateway.emit(pkt)
+
+    def emit_through(self, pkt: Packet, device: Device, tags: cython.uint) -> cython.int:
+        return self.gateway.emit_through(pkt, device, tags)
 
     def route_back(self, pkt: Packet) -> CachedRoute | None:
         return self.gateway.route_back(pkt)
@@ -64,10 +68,14 @@ class Gateway(Answers):
         self.sender = GatewaySender(self)
         self.defrag = Defrag(self.reassembly)
         self.queues = Queues(self)
+        self.proxy = Synproxy(self)
         self.on_queue = self.queues.enqueue
 
     def send_error(self, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint) -> cython.int:
         return self.icmp.error(pkt, type, code, info)
+
+    def synproxy(self, pkt: Packet, hook: cython.int, mss: cython.int, wscale: cython.int, flags: cython.int) -> cython.int:
+        return self.proxy.statement(pkt, mss, wscale, flags)
 
     def route_error(self, pkt: Packet, code: cython.int) -> cython.int:
         return self.icmp.route_error(pkt, code)
@@ -136,6 +144,12 @@ class Gateway(Answers):
             },
             "neighbours": {"entries": len(self.neighbours.entries), "states": states},
             "local": {"delivered": self.local.delivered, "resets": self.local.resets},
+            "synproxy": {
+                "syns": self.proxy.syns,
+                "cookies_valid": self.proxy.valid,
+                "cookies_invalid": self.proxy.invalid,
+                "reopened": self.proxy.reopened,
+            },
             "mib": dict(self.mib),
             "faults": dict(self.faults),
         }

@@ -19,11 +19,13 @@ cdef class NeighbourTable:
     cdef unsigned long long serial, last_flush, next_gc, next_draw, reachable_time
     cdef readonly int permanent
     cdef public Solicitor arp, ndisc
+    cdef public object watcher
     cpdef Neighbour get(self, Device device, int family, unsigned long long hi, unsigned long long lo)
     cpdef Neighbour obtain(self, Device device, int family, unsigned long long hi, unsigned long long lo)
     cpdef Neighbour of_dst(self, Dst dst, unsigned long long hi, unsigned long long lo)
     cdef Neighbour _mapped(self, Dst dst, Device device, int family, unsigned long long hi, unsigned long long lo)
     cpdef int resolve(self, Neighbour neigh, Packet pkt) except -1
+    cpdef use(self, Neighbour neigh)
     cdef _queue(self, Neighbour neigh, Packet pkt)
     cdef _probe(self, Neighbour neigh)
     cpdef bint update(

@@ -8,6 +8,7 @@ scan costs work but no memory. How one asks (ARP or neighbour solicitation) is a
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
 import cython
 
@@ -65,6 +66,7 @@ class NeighbourTable:
         self.next_draw = 0
         self.reachable_time = router.settings.base_reachable_time
         self.permanent = 0
+        self.watcher: Callable[[Neighbour], None] | None = None  # told when a link-layer address in use is no longer right
 
     # -- finding
 
@@ -144,6 +146,22 @@ class NeighbourTable:
         self._queue(neigh, pkt)
         return 0
 
+    def use(self, neigh: Neighbour) -> None:
+        """Packets go to this neighbour past this table, or are about to: what `resolve` does, without one that waits
+        (Linux: neigh_event_send without a packet)."""
+        now: cython.ulonglong = self.router.clock.now
+        neigh.used = now
+        if neigh.state == NUD_STALE:
+            neigh.state = NUD_DELAY
+            neigh.updated = now
+            self._arm(neigh, now + self.router.settings.delay_probe_time)
+        elif neigh.state in (NUD_NONE, NUD_FAILED) and not neigh.dead:
+            neigh.probes = self.router.settings.ucast_probes
+            neigh.state = NUD_INCOMPLETE
+            neigh.updated = now
+            self._arm(neigh, now + self.router.settings.retrans_time)
+            self._probe(neigh)
+
     def _queue(self, neigh: Neighbour, pkt: Packet) -> None:
         size: cython.Py_ssize_t = pkt.end - pkt.start + OVERHEAD
         old: Packet
@@ -201,6 +219,8 @@ class NeighbourTable:
             neigh.updated = now
         if not same:
             neigh.set_mac(mac_hi, mac_lo)
+            if old & NUD_VALID and self.watcher is not None:
+                self.watcher(neigh)
             if not state & NUD_CONNECTED:
                 neigh.confirmed = 0
         if state != old:
@@ -247,6 +267,8 @@ class NeighbourTable:
         if neigh is None:
             raise ValueError("the neighbour table is full")
         neigh.set_mac(int.from_bytes(mac[:4], "big"), int.from_bytes(mac[4:], "big"))
+        if self.watcher is not None:
+            self.watcher(neigh)
         if neigh.state != NUD_PERMANENT:
             self.permanent += 1
         neigh.state = NUD_PERMANENT
@@ -263,6 +285,8 @@ class NeighbourTable:
         neigh.deadline = 0
         if neigh.state == NUD_PERMANENT:
             self.permanent -= 1
+        if self.watcher is not None:
+            self.watcher(neigh)
         for pkt in neigh.queue:
             self.router.drop(pkt, DROP_NEIGH_FAILED)
         neigh.queue = []
@@ -340,6 +364,8 @@ class NeighbourTable:
         neigh.state = NUD_FAILED
         neigh.connected = False
         neigh.updated = now
+        if self.watcher is not None:
+            self.watcher(neigh)
         waiting: list[Packet] = neigh.queue
         neigh.queue = []
         neigh.queued = 0

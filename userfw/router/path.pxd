@@ -1,7 +1,7 @@
 from userfw.conntrack.conn cimport Conn, TupleNode
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
-    ARPHRD_ETHER, ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, ETH_P_IP, ETH_P_IPV6, IPS_DST_NAT, NF_ACCEPT, NF_DROP,
+    ARPHRD_ETHER, ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPS_DST_NAT, NF_ACCEPT, NF_DROP,
     NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_ARP,
     NFPROTO_IPV4, NFPROTO_IPV6, PACKET_HOST, PACKET_OTHERHOST, U32_MASK,
 )
@@ -71,6 +71,8 @@ cdef class Path(Router):
     cdef int _from_local(self, Packet pkt, int reason) except -1
     cpdef int after_output(self, Packet pkt) except -1
     cpdef Dst route_output(self, Packet pkt)
+    cdef Neighbour _neighbour(self, Packet pkt, Dst dst)
+    cpdef int emit_through(self, Packet pkt, Device device, unsigned int tags) except -1
     cdef _touch(self, Port port)
     cdef _tag(self, Packet pkt, Device device)
     cdef int _virtual(self, Packet pkt, Device device) except -1

@@ -19,6 +19,8 @@ if not cython.compiled:
         ARPHRD_ETHER,
         ARPHRD_LOOPBACK,
         CT_DIR_ORIGINAL,
+        ETH_P_8021AD,
+        ETH_P_8021Q,
         ETH_P_IP,
         ETH_P_IPV6,
         IPS_DST_NAT,
@@ -564,23 +566,11 @@ class Path(Router):
         device: Device = cython.cast(Device, dst.oif)
         l3: cython.Py_ssize_t = pkt.l3
         neigh: Neighbour | None
-        hi: cython.ulonglong = 0
-        lo: cython.ulonglong
         pkt.oif = device
         if device.type != ARPHRD_ETHER:
             set_start(pkt, l3)
             return self.transmit(pkt, device)
-        neigh = dst.neigh
-        if not dst.gateway:
-            if pkt.nfproto == NFPROTO_IPV4:
-                lo = pkt.get32(l3 + 16)
-            else:
-                hi = pkt.get64(l3 + 24)
-                lo = pkt.get64(l3 + 32)
-            if neigh is None or neigh.dead or lo != dst.via_lo or hi != dst.via_hi:
-                neigh = self.neighbours.of_dst(dst, hi, lo)
-        elif neigh is None or neigh.dead:
-            neigh = self.neighbours.of_dst(dst, 0, 0)
+        neigh = self._neighbour(pkt, dst)
         if neigh is None:
             return self.drop(pkt, DROP_NEIGH_FAILED)
         if not neigh.connected and not self.neighbours.resolve(neigh, pkt):
@@ -589,6 +579,51 @@ class Path(Router):
         pkt.put64(l3 - 14, neigh.head)
         pkt.put32(l3 - 6, neigh.mid)
         pkt.put16(l3 - 2, ETH_P_IP if pkt.nfproto == NFPROTO_IPV4 else ETH_P_IPV6)
+        return self.transmit(pkt, device)
+
+    def _neighbour(self, pkt: Packet, dst: Dst) -> Neighbour | None:
+        """The neighbour that `pkt` goes to; None if the table is full."""
+        hi: cython.ulonglong = 0
+        lo: cython.ulonglong
+        neigh: Neighbour | None = dst.neigh
+        if not dst.gateway:
+            if pkt.nfproto == NFPROTO_IPV4:
+                lo = pkt.get32(pkt.l3 + 16)
+            else:
+                hi = pkt.get64(pkt.l3 + 24)
+                lo = pkt.get64(pkt.l3 + 32)
+            if neigh is None or neigh.dead or lo != dst.via_lo or hi != dst.via_hi:
+                return self.neighbours.of_dst(dst, hi, lo)
+        elif neigh is None or neigh.dead:
+            return self.neighbours.of_dst(dst, 0, 0)
+        return neigh
+
+    def emit_through(self, pkt: Packet, device: Device, tags: cython.uint) -> cython.int:
+        """As `emit`, the VLAN devices above `device` passed over: one link-layer header with all tags, their counters kept."""
+        dst: Dst = pkt.route
+        l3: cython.Py_ssize_t = pkt.l3
+        neigh: Neighbour | None = self._neighbour(pkt, dst)
+        if neigh is None:
+            return self.drop(pkt, DROP_NEIGH_FAILED)
+        if not neigh.connected and not self.neighbours.resolve(neigh, pkt):
+            return DROP_NOT_SPECIFIED
+        upper: Device | None = dst.oif
+        while upper is not None and upper is not device:
+            upper.tx_packets += 1
+            upper.tx_bytes += pkt.end - l3 + 14
+            upper = upper.parent
+        start: cython.Py_ssize_t = l3 - 18 if tags < 0x10000 else l3 - 22
+        set_start(pkt, start)
+        pkt.put64(start, neigh.head)
+        pkt.put32(start + 8, neigh.mid)
+        start += 12
+        while tags:
+            pkt.put16(start, ETH_P_8021AD if tags & 0x2000 else ETH_P_8021Q)
+            pkt.put16(start + 2, tags & 0xFFF)
+            tags >>= 16
+            start += 4
+        pkt.put16(start, ETH_P_IP if pkt.nfproto == NFPROTO_IPV4 else ETH_P_IPV6)
+        pkt.oif = device
         return self.transmit(pkt, device)
 
     def transmit(self, pkt: Packet, device: Device) -> cython.int:

@@ -34,7 +34,7 @@ from userfw.core.const import (
 )
 from userfw.engine.const import CHAIN_FILTER, CHAIN_NAT, CHAIN_ROUTE
 from userfw.ruleset.model import Chain, Flowtable, Ruleset, Table, priority_of
-from userfw.ruleset.references import NEED_CONNTRACK, NEED_DEFRAG
+from userfw.ruleset.references import NEED_CONNTRACK, NEED_DEFRAG, NEED_SYNPROXY
 
 FAMILY_NUMBERS = {
     "inet": NFPROTO_INET,
@@ -71,7 +71,7 @@ class Hooks:
 
     - `chains`: (family number, hook number) to base chains, in running order within a priority.
     - `nat`: the same for chains of type nat. `netdev`: base chains of netdev and inet ingress, with their device patterns.
-    - `flowtables`: with their device patterns. `tracked`, `defrag`, `nat_families`: families that need these.
+    - `flowtables`: with their device patterns. `tracked`, `defrag`, `synproxy`: families that need these.
     """
 
     chains: dict[tuple[int, int], list[Any]] = field(default_factory=dict)
@@ -80,6 +80,7 @@ class Hooks:
     flowtables: list[Flowtable] = field(default_factory=list)
     tracked: frozenset[int] = frozenset()
     defrag: frozenset[int] = frozenset()
+    synproxy: frozenset[int] = frozenset()
 
     def on_device(self, name: str, hook: int) -> list[Any]:
         """The base chains at a device's ingress or egress (NF_NETDEV_*), in running order within a priority."""
@@ -101,17 +102,21 @@ def build(rules: Ruleset) -> Hooks:
     hooks = Hooks()
     tracked: set[int] = set()
     defrag: set[int] = set()
+    synproxy: set[int] = set()
     for table in rules.tables.values():
         families = NETWORK_FAMILIES.get(table.family, ())
         if table.uses.get(NEED_CONNTRACK):
             tracked.update(families)
         if table.uses.get(NEED_DEFRAG):
             defrag.update(families)
+        if table.uses.get(NEED_SYNPROXY):
+            synproxy.update(families)
         hooks.flowtables += table.flowtables.values()
     for table, chain in registered(rules):
         _place(hooks, table, chain)
     hooks.tracked = frozenset(tracked)
     hooks.defrag = frozenset(defrag | tracked)
+    hooks.synproxy = frozenset(synproxy)
     return hooks
 
 

@@ -12,7 +12,7 @@ import errno
 from dataclasses import replace
 from typing import Any
 
-from userfw.nft.location import Location
+from userfw.nft.location import Location, NftError
 from userfw.nft.syntax import ChainBlock, FlowtableBlock, MeterStmt, ObjectBlock, RuleBlock, SetBlock, SetElemExpr
 from userfw.ruleset.backend import Backend
 from userfw.ruleset.elements import Element, Elements, Overlay
@@ -43,8 +43,16 @@ class Draft:
         """Tables whose flags cannot change (again) in this transaction (Linux: nft_table_pending_update)."""
         self.renamed: dict[tuple[tuple[str, str], str], tuple[tuple[str, str], str]] = {}
         self.after: list[Any] = []
+        self.remarks: list[NftError] = []
+        """Warnings about what is loaded all the same."""
         self._owned_tables: set[int] = set()
         self._owned_chains: set[int] = set()
+
+    def remark(self, message: str, loc: Location) -> None:
+        """Warn of something that is loaded all the same."""
+        warning = NftError(message, loc)
+        warning.severity = "Warning"
+        self.remarks.append(warning)
 
     # --- copying on write
 

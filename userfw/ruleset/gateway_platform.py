@@ -9,7 +9,7 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from userfw.conntrack.ahead import ConnAhead
@@ -30,6 +30,7 @@ from userfw.core.const import (
 )
 from userfw.core.hook import HookEntry, HookList
 from userfw.core.packet import Device
+from userfw.engine.expressions.objref import OBJECT_TYPES
 from userfw.engine.services import Services
 from userfw.flowtable.table import FlowEntry
 from userfw.nat.entry import NatEntry
@@ -38,9 +39,15 @@ from userfw.nat.mapping import Nat
 from userfw.nft.datatype import Names
 from userfw.router.gateway import Gateway
 from userfw.router.pipeline import Pipeline
+from userfw.router.synproxy import SynproxyEntry
 from userfw.ruleset.compile import Hooks, matches
 
 NAT_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING)
+INERT = {
+    "xfrm": "`ipsec` matches nothing: userfw has no IPsec",
+    "tunnel": "`tunnel` matches nothing: userfw has no tunnel devices",
+}
+NO_OBJECTS = {OBJECT_TYPES["tunnel"]: "userfw has no tunnel devices"}
 TRACK_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT)
 CONFIRM_HOOKS = (NF_INET_LOCAL_IN, NF_INET_POST_ROUTING)
 
@@ -75,6 +82,8 @@ class GatewayPlatform:
         self.nat = nat if nat is not None or conns is None else Nat(conns)
         self.helpers = Helpers(HelperTools(self.nat)) if self.nat is not None else None
         self.hooks = Hooks()
+        self.inert: Mapping[str, str] = INERT
+        self.no_objects: Mapping[int, str] = NO_OBJECTS
         self._track: dict[str, HookEntry] = {}
         self._ahead = ConnAhead(conns) if conns is not None else None
         if conns is not None:
@@ -125,6 +134,8 @@ class GatewayPlatform:
         if family in hooks.tracked:
             if hook in TRACK_HOOKS:
                 builtin.append(self._track["in"])
+            if hook in CONFIRM_HOOKS and family in hooks.synproxy:
+                builtin.append(SynproxyEntry(self.gateway.proxy))
             if hook in CONFIRM_HOOKS:
                 builtin.append(self._track["confirm"])
             if hook in NAT_HOOKS and self.nat is not None and any(key[0] == family for key in hooks.nat):

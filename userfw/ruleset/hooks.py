@@ -91,6 +91,8 @@ def _builtin(built: Any, family: str, number: int) -> list[tuple[int, str]]:
     code = NFPROTO_IPV4 if family == "ip" else NFPROTO_IPV6
     prefix = "ipv4" if family == "ip" else "ipv6"
     found: list[tuple[int, str]] = []
+    if code in built.synproxy and number in (NF_INET_LOCAL_IN, NF_INET_POST_ROUTING):
+        found.append((2147483646, f"{prefix}_synproxy [userfw]"))
     if code in built.tracked:
         found += [(priority, f"{prefix}_{name} [userfw]") for priority, name in _BUILTIN["conntrack"][number]]
         if any(key[0] == code for key in built.nat):

@@ -37,7 +37,7 @@ from userfw.ruleset.live import with_states
 from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Set, Table, priority_of
 from userfw.ruleset.platform import Platform, PrivatePlatform
 from userfw.ruleset.problems import refused
-from userfw.ruleset.references import NEED_CONNTRACK, NEED_DEFRAG
+from userfw.ruleset.references import NEED_CONNTRACK, NEED_DEFRAG, NEED_SYNPROXY
 from userfw.ruleset.scope import DraftResolver, TableScope
 from userfw.ruleset.stateful import stateful_exprs, statement_of
 
@@ -98,6 +98,13 @@ class LanguageBackend:
         except ValueError as problem:
             raise NftError(f"Could not process rule: Invalid argument ({problem})", rule.loc) from None
         rule.program = program
+        for expr in exprs:
+            reason = self.platform.inert.get(expr.kind)
+            if reason is not None:
+                draft.remark(reason, rule.loc)
+            reason = self.platform.no_objects.get(getattr(expr, "type", 0)) if expr.kind == "objref" else None
+            if reason is not None:
+                raise NftError(f"Could not process rule: {reason}", rule.loc)
 
     def refusal(self, table: Table, chain: Chain, rule: Rule, base: Chain) -> int:
         for expr in rule.program.exprs if rule.program is not None else ():
@@ -279,9 +286,8 @@ class LanguageBackend:
 
 
 def _needs(draft: Draft) -> frozenset[tuple[tuple[str, str], Ref]]:
-    return frozenset(
-        (key, need) for key, table in draft.rules.tables.items() for need in (NEED_CONNTRACK, NEED_DEFRAG) if table.uses.get(need)
-    )
+    needs = (NEED_CONNTRACK, NEED_DEFRAG, NEED_SYNPROXY)
+    return frozenset((key, need) for key, table in draft.rules.tables.items() for need in needs if table.uses.get(need))
 
 
 def apply_elements(engine: Any, overlay: Overlay) -> None:

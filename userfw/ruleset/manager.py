@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from userfw.nft.location import NftError, NftErrors
+from userfw.nft.location import Location, NftError, NftErrors
 from userfw.nft.syntax import Command
 from userfw.ruleset.backend import Backend
 from userfw.ruleset.draft import Draft
@@ -38,7 +38,7 @@ Subscriber = Callable[[list[Event | NewGeneration]], None]
 
 @dataclass(slots=True)
 class Result:
-    """What a run gave. `status`: 0, or 1 when anything failed (then nothing was changed)."""
+    """What a run gave. `status`: 0, or 1 when anything failed (then nothing was changed). `errors` may be warnings with 0."""
 
     output: str = ""
     errors: str = ""
@@ -58,6 +58,8 @@ class Prepared:
     problems: list[NftError] = field(default_factory=list)
     answers: str = ""
     """What its reading commands print."""
+    notes: str = ""
+    """What the user should read on standard error although all went well."""
 
 
 class RulesetManager:
@@ -95,15 +97,37 @@ class RulesetManager:
 
     def prepare_steps(self, text: str, options: Options, files: Files | None = None) -> Iterator[Prepared | None]:
         """`prepare` in slices: None after each command, the result last."""
-        if options.optimize:
-            yield Prepared([], options, problems=[NftError("-o/--optimize is not supported by userfw")])
-            return
         try:
             commands = parse_input(text, options, files)
         except NftErrors as problem:
             yield Prepared([], options, problems=problem.errors)
             return
-        yield from self._plan(commands, options)
+        if not options.optimize:
+            yield from self._plan(commands, options)
+            return
+        *_, plain = self._plan(commands, options)
+        yield None
+        assert plain is not None
+        yield plain if plain.problems else self._optimized(plain)
+
+    def _optimized(self, plain: Prepared) -> Prepared:
+        """The same with rules merged; merges whose result is refused (keys that overlap in a map) are left out."""
+        from userfw.nft.optimize import Optimizer
+
+        invalid: set[Location] = set()
+        while True:
+            optimizer = Optimizer(invalid)
+            commands = optimizer.commands(plain.commands)
+            if not optimizer.merges:
+                return plain
+            *_, prepared = self._plan(commands, plain.options)
+            assert prepared is not None
+            if not prepared.problems:
+                prepared.notes = "".join(merge.text() for merge in optimizer.merges)
+                return prepared
+            places = [problem.loc for problem in prepared.problems]
+            refused = [merge for merge in optimizer.merges if any(merge.covers(place) for place in places)]
+            invalid |= {merge.before[0][0] for merge in refused or optimizer.merges}
 
     def execute_commands(self, commands: list[Command], options: Options | None = None) -> Result:
         """Run commands that are syntax trees already."""
@@ -132,14 +156,17 @@ class RulesetManager:
         if plan is not None and plan.base is not self.rules:
             *_, again = self._plan(prepared.commands, prepared.options)
             assert again is not None
+            again.notes = prepared.notes
             prepared, plan = again, again.plan
         options = prepared.options
         if plan is None:
             return self._failed(prepared)
         result = Result(generation=plan.rules.generation, events=plan.events)
+        result.errors = "".join(render(remark) + "\n" for remark in plan.draft.remarks)
         if not options.check:
             self._swap(plan)
         result.output = prepared.answers + self._echo(plan, options)
+        result.errors = prepared.notes
         if not options.check and plan.events:
             self._publish([*plan.events, NewGeneration(plan.rules.generation, options.pid, options.process)])
         return result

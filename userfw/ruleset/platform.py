@@ -6,7 +6,7 @@ gateway and connection table; `PrivatePlatform` is that of a ruleset which no pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from userfw.core.clock import Clock
@@ -31,6 +31,11 @@ class Platform(Protocol):
     helpers: Any
     """conntrack.helper.Helpers for `ct helper` objects, or None where nothing is tracked."""
 
+    inert: Mapping[str, str]
+    """Kinds of expressions that never match here, and why: rules that have them are loaded with a warning."""
+    no_objects: Mapping[int, str]
+    """Types of objects (OBJECT_TYPES) that rules cannot use here, and why."""
+
     def devices(self) -> Iterable[Device]:
         """The devices that netdev chains and flowtables may hang on."""
 
@@ -50,6 +55,8 @@ class PrivatePlatform:
         self.sender: Any = None
         self.helpers: Any = None
         self.hooks: Hooks | None = None
+        self.inert: Mapping[str, str] = {}
+        self.no_objects: Mapping[int, str] = {}
 
     def devices(self) -> Iterable[Device]:
         return ()

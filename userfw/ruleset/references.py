@@ -2,7 +2,7 @@
 
 Laws:
 - `refs_of` names every use once for each time it is written: jumps and gotos, named sets, objects, flowtables.
-- What a rule needs of the machine is a use too, of kind `need`: `conntrack`, `defrag`, `nat`. The table's use counts then
+- What a rule needs of the machine is a use too, of kind `need`: `conntrack`, `defrag`, `synproxy`. The table's use counts then
   say, without looking at any rule, whether conntrack must run (Linux: nf_ct_netns_get in the expressions' init functions).
 - The walk never follows a set reference into the set.
 """
@@ -48,6 +48,7 @@ from userfw.ruleset.model import Ref
 
 NEED_CONNTRACK = Ref("need", "conntrack")
 NEED_DEFRAG = Ref("need", "defrag")
+NEED_SYNPROXY = Ref("need", "synproxy")
 DYNAMIC_SIZE = 65535
 """Most elements of a set that packets add to, where none was given (nft)."""
 
@@ -162,6 +163,13 @@ def _objref(found: Survey, item: ObjrefStmt) -> bool:
     found.refs.extend(_objects(item.kind, item.expr))
     if item.kind in _CT_OBJECTS:
         found.needs.add(NEED_CONNTRACK)
+    if item.kind == "synproxy":
+        found.needs.add(NEED_SYNPROXY)
+    return True
+
+
+def _synproxy(found: Survey, item: SynproxyStmt) -> bool:
+    found.needs.update((NEED_CONNTRACK, NEED_SYNPROXY))
     return True
 
 
@@ -195,7 +203,7 @@ _VISITS: dict[type[Any], Callable[[Survey, Any], bool]] = {
     CtExpr: _needs_conntrack,
     MangleStmt: _mangle,
     NatStmt: _needs_conntrack,
-    SynproxyStmt: _needs_conntrack,
+    SynproxyStmt: _synproxy,
     ConnlimitStmt: _needs_conntrack,
     TproxyStmt: _tproxy,
 }

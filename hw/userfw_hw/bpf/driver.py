@@ -1,18 +1,18 @@
-"""The eBPF driver: flows as entries of one map, looked up by a program on each interface, at XDP or at tc ingress.
+"""The eBPF driver: flows as entries of one map, looked up by a program on each interface, at XDP or at tc ingress (see `choice`).
 
-- tc (ports of type `packet` with `capture = "tc"`): large sends stay whole, checksums still to be completed stay right.
-  The choice for veth and wherever the other end is a local stack.
-- XDP (any port on an interface, when the configuration says so): fastest for small packets of real NICs. On veth it needs `tx off`
-  at the peer, because XDP cannot know that a checksum is still to be completed, and it switches the peer's large sends off.
+- tc, on ports of type `packet`: with the first flow the port's frames begin to come by tc (capture), for a packet socket sees
+  each frame before tc does and it would be forwarded twice.
+- XDP, on ports of type `packet`, and of type `xdp`, whose program is replaced by one that looks flows up first.
 
-Entries count for themselves (packets, bytes, last use). Nothing outlives the process: programs hang on links that end with it.
+Entries count for themselves (packets, bytes, last use). Nothing outlives the process: programs hang on links that end with it
+(before Linux 6.6, at tc, on a filter that stops by itself and that the next start removes).
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,93 +20,142 @@ from userfw.offload.contract import Capabilities, Done, Driver, Failure, Refusal
 from userfw.ports import bpf as syscall
 from userfw.ports.netlink import Netlink
 from userfw.ports.netns import run_in
+from userfw.ports.xdp import XDP_DROP, XDP_FLAGS
 from userfw_hw.bpf import forward
 from userfw_hw.bpf.capture import CapturePort
+from userfw_hw.bpf.choice import Choice, Facts, choose, facts_of
 
 MAX_FLOWS = 1 << 17
+SLICE = 8192  # entries read in one call of `statistics`
 
 
 @dataclass(slots=True)
 class Hook:
-    """One interface with the program on it; `link` is -1 where a CapturePort holds it."""
+    """One interface: why the program is where it is, and the link that it hangs on (-1: the port holds it)."""
 
     target: Target
-    kind: str
+    facts: Facts
+    choice: Choice
     link: int = -1
     hung: bool = False
+    mac: bytes = b""
 
 
 class BpfDriver(Driver):
-    """`attach`: "xdp" or "tc" for each device that the configuration forces; "auto" is tc on capture ports, else none."""
+    """`attach`: "xdp" or "tc" for each device that the configuration forces. `capture(name)`: have a packet port's frames come by
+    tc and return the CapturePort; None if there is nobody to do it."""
 
     name = "bpf"
+    interval = 250_000_000
 
-    def __init__(self, attach: Mapping[str, str] | None = None, capacity: int = MAX_FLOWS) -> None:
+    def __init__(
+        self,
+        attach: Mapping[str, str] | None = None,
+        capacity: int = MAX_FLOWS,
+        capture: Callable[[str], Any] | None = None,
+    ) -> None:
         self.wanted = dict(attach or {})
         self.capacity = capacity
+        self.capture = capture
         self.flows: syscall.Map | None = None
         self.hooks: dict[str, Hook] = {}
         self.keys: dict[int, bytes] = {}
+        self.ids: dict[bytes, int] = {}
         self.netns: str | None = None
+        self._cursor: bytes | None = None
+        self._batches = True
+
+    # -- devices
 
     def probe(self, target: Target) -> Capabilities | Refusal:
-        kind = self._kind(target)
-        if kind not in ("xdp", "tc"):
-            return Refusal(kind)
-        if self.hooks and (target.netns or "") != (self.netns or ""):
+        if target.ifindex <= 0 or not target.system_name:
+            return Refusal("the port has no interface of its own on the gateway's side")
+        facts = facts_of(target.port, target.system_name, target.ifindex, target.netns, target.vlans)
+        choice = choose(facts, self.wanted.get(target.name, "auto"))
+        if isinstance(choice, str):
+            return Refusal(choice)
+        if choice.kind == "tc" and facts.port == "packet" and self.capture is None:
+            return Refusal('flows at tc need a port with capture = "tc"')
+        if any(hook.target.netns != target.netns for hook in self.hooks.values()):
             return Refusal("the interfaces of one flowtable must be in one network namespace")
+        hook = Hook(target, facts, choice)
         try:
-            os.close(self._load(target, kind)[0])
+            os.close(self._load(hook, capture=1))
         except syscall.VerifierError as error:
             return Refusal(f"{error.strerror}\n{error.log}")
         except OSError as error:
-            return Refusal(f"{kind}: {error.strerror}")
-        self.netns = target.netns
-        self.hooks.setdefault(target.name, Hook(target, kind))
-        return Capabilities(capacity=self.capacity, where=kind)
+            return Refusal(f"{choice.where}: {_words(error)}")
+        old = self.hooks.get(target.name)
+        if old is None or old.target.ifindex != target.ifindex or old.target.port is not target.port:
+            if old is not None and old.link >= 0:
+                os.close(old.link)
+            self.hooks[target.name] = hook
+        return Capabilities(capacity=self.capacity, vlans=choice.kind == "tc", where=choice.where)
 
-    def _kind(self, target: Target) -> str:
-        """xdp, tc, or the words that say why neither."""
-        wanted = self.wanted.get(target.name, "auto")
-        captured = isinstance(target.port, CapturePort)
-        if target.ifindex <= 0 or not target.system_name:
-            return "the port has no interface of its own on the gateway's side"
-        if wanted == "xdp":
-            return "a port with capture = \"tc\" cannot use XDP" if captured else "xdp"
-        if captured:
-            return "tc"
-        return 'flows at tc need a port with capture = "tc"; XDP is used where the configuration says so'
+    def describe(self, target: Target) -> dict[str, object]:
+        hook = self.hooks.get(target.name)
+        if hook is None:
+            return {}
+        return {"because": hook.choice.reason, "system_driver": hook.facts.driver, "attached": hook.hung}
 
-    def _load(self, target: Target, kind: str) -> tuple[int, int]:
-        """The program for this interface and the kind of its attachment. VerifierError, OSError."""
+    def _load(self, hook: Hook, capture: int = 0) -> int:
+        """The program for this interface, its descriptor. VerifierError, OSError."""
         if self.flows is None:
             self.flows = syscall.Map(
                 syscall.MAP_TYPE_HASH, forward.KEY_SIZE, forward.VALUE_SIZE, self.capacity, "userfw_flows", syscall.F_NO_PREALLOC
             )
-        if kind == "tc":
-            code = forward.build(forward.TC, self.flows.fd, target.ifindex, bytes(6), capture=1)
-            return syscall.load(syscall.PROG_TYPE_SCHED_CLS, code, "userfw_tc"), syscall.ATTACH_TCX_INGRESS
-        netlink = Netlink(target.netns)
+        mac = self._address(hook)
+        index = hook.target.ifindex
+        if hook.choice.kind == "tc":
+            code = forward.build(forward.TC, self.flows.fd, index, mac, capture=capture)
+            return syscall.load(syscall.PROG_TYPE_SCHED_CLS, code, "userfw_tc")
+        shared = getattr(hook.target.port, "shared", None)
+        sockets = shared.map.fd if shared is not None and shared.map is not None else 0
+        code = forward.build(forward.XDP, self.flows.fd, index, mac, sockets=sockets, otherwise=XDP_DROP)
+        return syscall.load(syscall.PROG_TYPE_XDP, code, "userfw_xdp")
+
+    def _address(self, hook: Hook) -> bytes:
+        """The address that frames for the gateway carry on this interface."""
+        device = getattr(hook.target.port, "device", None)
+        if device is not None and device.mac:
+            return bytes(device.mac)
+        netlink = Netlink(hook.target.netns)
         try:
-            mac = netlink.link(target.system_name).mac
+            return netlink.link(hook.target.system_name).mac
         finally:
             netlink.close()
-        code = forward.build(forward.XDP, self.flows.fd, target.ifindex, mac)
-        return syscall.load(syscall.PROG_TYPE_XDP, code, "userfw_xdp"), syscall.ATTACH_XDP
 
     def _hang(self, hook: Hook) -> None:
-        """Put the program on the interface, with the first flow that needs it."""
+        """Put the program on the interface, with the first flow that needs it, or anew if the interface's address changed."""
+        mac = self._address(hook)
+        if hook.hung and hook.mac == mac:
+            return
         target = hook.target
-        if isinstance(target.port, CapturePort):
+        if hook.choice.kind == "tc":
+            port: Any = target.port
+            if not isinstance(port, CapturePort):
+                assert self.capture is not None
+                target.port = port = self.capture(target.name)
             assert self.flows is not None
-            target.port.load(self.flows.fd)
+            port.load(self.flows.fd)
         else:
-            program, kind = self._load(target, hook.kind)
+            program = self._load(hook)
             try:
-                hook.link = run_in(target.netns, lambda: syscall.attach(program, target.ifindex, kind))
+                shared = getattr(target.port, "shared", None)
+                if shared is not None:
+                    syscall.replace(shared.link, program)
+                elif hook.link >= 0:
+                    syscall.replace(hook.link, program)
+                else:
+                    flags = XDP_FLAGS[hook.choice.mode]
+                    hook.link = run_in(
+                        target.netns, lambda: syscall.attach(program, target.ifindex, syscall.ATTACH_XDP, flags)
+                    )
             finally:
                 os.close(program)
-        hook.hung = True
+        hook.hung, hook.mac = True, mac
+
+    # -- flows
 
     def install(self, rules: Sequence[Rule], done: Done) -> None:
         for rule in rules:
@@ -114,46 +163,80 @@ class BpfDriver(Driver):
 
     def _insert(self, rule: Rule) -> Failure | None:
         here, there = self.hooks.get(rule.match.device), self.hooks.get(rule.actions.device)
-        if self.flows is None or here is None or there is None or here.kind != there.kind:
+        if self.flows is None or here is None or there is None:
+            return Failure.UNSUPPORTED
+        if here.choice.mode == "native" and not there.facts.takes:
+            return Failure.UNSUPPORTED  # frames redirected to it would be lost without a word
+        if max(len(rule.match.vlans), len(rule.actions.vlans)) > 2:
             return Failure.UNSUPPORTED
         key = forward.key(rule.match)
         try:
             for hook in (here, there):
-                if not hook.hung:
-                    self._hang(hook)
+                self._hang(hook)
             self.flows[key] = forward.value(rule.match, rule.actions)
         except OSError as error:
+            if error.errno in (errno.ENODEV, errno.ENXIO):
+                return Failure.GONE
             return Failure.FULL if error.errno in (errno.E2BIG, errno.ENOMEM) else Failure.FAULT
         self.keys[rule.id] = key
+        self.ids[key] = rule.id
         return None
 
-    def remove(self, ids: Iterable[int]) -> None:
+    def remove(self, ids: Iterable[int]) -> list[Statistics]:
+        final = []
         for id in ids:
             key = self.keys.pop(id, None)
-            if key is not None and self.flows is not None:
-                self.flows.pop(key)
+            if key is None or self.flows is None or self.ids.get(key) != id:
+                continue
+            del self.ids[key]
+            entry = self.flows.take(key)
+            if entry is not None:
+                final.append(Statistics(id, *forward.counters(entry)))
+        return final
 
     def statistics(self) -> list[Statistics]:
-        records = []
-        for id, key in self.keys.items():
-            entry = self.flows.get(key) if self.flows is not None else None
-            if entry is not None:
-                records.append(Statistics(id, *forward.counters(entry)))
-        return records
+        """The next SLICE entries."""
+        if self.flows is None or not self.ids:
+            return []
+        if self._batches:
+            try:
+                found, self._cursor = self.flows.batch(self._cursor, SLICE)
+                return [Statistics(self.ids[k], *forward.counters(v)) for k, v in found if k in self.ids]
+            except OSError as error:
+                self._cursor = None
+                if error.errno != errno.EINVAL:
+                    return []
+                self._batches = False  # before Linux 5.6
+        entries = ((id, self.flows.get(key)) for id, key in self.keys.items())
+        return [Statistics(id, *forward.counters(entry)) for id, entry in entries if entry is not None]
 
     def close(self) -> None:
         for hook in self.hooks.values():
+            port = hook.target.port
+            shared = getattr(port, "shared", None)
             if hook.link >= 0:
                 os.close(hook.link)
-            elif isinstance(hook.target.port, CapturePort) and hook.target.port.fd >= 0:
-                hook.target.port.load()
+            elif isinstance(port, CapturePort) and port.fd >= 0:
+                port.load()
+            elif hook.hung and shared is not None and shared.link >= 0:
+                shared.restore()
         self.hooks.clear()
         self.keys.clear()
+        self.ids.clear()
         if self.flows is not None:
             self.flows.close()
             self.flows = None
 
 
+def _words(error: OSError) -> str:
+    if error.errno == errno.EPERM:
+        return "not permitted: CAP_BPF and CAP_NET_ADMIN are needed (CAP_SYS_ADMIN before Linux 5.8)"
+    if error.errno == errno.ENOSYS:
+        return error.strerror or "this kernel has no bpf(2)"
+    return error.strerror or str(error)
+
+
 def make(options: Mapping[str, Any]) -> BpfDriver:
     """The driver as userfw.offload.drivers asks for it."""
-    return BpfDriver(dict.fromkeys(options.get("xdp", ()), "xdp"))
+    attach = dict.fromkeys(options.get("xdp", ()), "xdp") | dict.fromkeys(options.get("tc", ()), "tc")
+    return BpfDriver(attach, capture=options.get("capture"))

@@ -39,7 +39,7 @@ class Synproxy(Expr):
         verdict = ctx.services.synproxy(pkt, ctx.hook, self.mss, self.wscale, self.flags)
         if verdict == NF_ACCEPT:
             return NFT_CONTINUE
-        if verdict == NF_DROP:
+        if verdict == NF_DROP and not pkt.drop_reason:
             pkt.drop_reason = DROP_SYNPROXY
         return verdict
 

@@ -1,0 +1,324 @@
+"""The tc flower driver: each direction of a flow is one filter at the clsact ingress of its interface.
+
+- In hardware (`skip_sw`): interfaces whose feature hw-tc-offload is on. What the card takes never reaches a packet socket.
+- In software (`skip_hw`): ports that the configuration names in `[offload] flower` and that are captured by clsact
+  (`capture = "clsact"`), because the kernel runs tcx programs and packet sockets before clsact. Guards keep the contract there.
+
+Where the filters stand: userfw.ports.clsact. They outlive the process: `probe` takes away what an earlier one left, and each
+filter carries a cookie with the rule's number. TTL 1 and IPv4 options are the card's own affair in hardware, as for the kernel's
+flowtables.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from userfw.offload.contract import Capabilities, Done, Driver, Failure, Refusal, Rule, Statistics, Target
+from userfw.ports import bpf as syscall
+from userfw.ports.clsact import GUARD, INGRESS, LARGE_GUARD, MADE, NAME, PLAIN, STATELESS, TRANSLATED, Refused, TrafficControl
+from userfw.ports.isolate import MARK
+from userfw.ports.netlink import attributes_untrusted
+from userfw_hw.bpf.capture import CapturePort
+from userfw_hw.flower import filters, guard
+from userfw_hw.flower.template import Encoder
+
+ROOM: Final = {0x0800: 0, 0x86DD: 1, 0x8100: 2, 0x88A8: 3}  # a preference holds filters of one protocol
+FAILURES: Final = {
+    errno.ENOSPC: Failure.FULL,
+    errno.ENOMEM: Failure.FULL,
+    errno.EOPNOTSUPP: Failure.UNSUPPORTED,
+    errno.EINVAL: Failure.UNSUPPORTED,
+    errno.ENODEV: Failure.GONE,
+    errno.ENXIO: Failure.GONE,
+}
+
+
+@dataclass(slots=True)
+class Place:
+    """One interface: how its filters are installed and which of them are in."""
+
+    target: Target
+    hardware: bool
+    encoder: Encoder
+    mtu: int
+    made: bool = False
+    ready: bool = False
+    rules: dict[int, tuple[int, int, bytes]] = field(default_factory=dict)  # id: preference, protocol, erasing request
+    used: dict[int, tuple[int, int]] = field(default_factory=dict)  # id: packets, time of the last new one
+    refusals: Counter[str] = field(default_factory=Counter)
+
+
+class FlowerDriver(Driver):
+    """`software`: names of the ports that the configuration gives to flower in software, `elsewhere`: to another driver."""
+
+    name = "flower"
+    rank = 10  # a card before the processor
+
+    def __init__(
+        self,
+        software: Iterable[str] = (),
+        elsewhere: Iterable[str] = (),
+        features: Callable[[Target], Mapping[str, bool]] | None = None,
+    ) -> None:
+        self.software = frozenset(software)
+        self.elsewhere = frozenset(elsewhere)
+        self.features = features if features is not None else _features
+        self.places: dict[str, Place] = {}
+        self.homes: dict[int, Place] = {}
+        self.lost: set[str] = set()
+        self._tc: TrafficControl | None = None
+        self._netns: str | None = None
+
+    # -- the contract
+
+    def probe(self, target: Target) -> Capabilities | Refusal:
+        if not target.ifindex:
+            return Refusal("not an interface of the kernel")
+        if self.places and (target.netns or "") != (self._netns or ""):
+            return Refusal("the interfaces of one flowtable must be in one network namespace")
+        hardware = self._in_hardware(target)
+        if isinstance(hardware, str):
+            return Refusal(hardware)
+        tc = self._socket(target.netns)
+        try:
+            mtu = tc.link(target.system_name).mtu
+            self._sweep(tc, target)
+            refused = self._trial(tc, target, filters.SKIP_SW if hardware else filters.SKIP_HW)
+        except OSError as error:
+            return Refusal(f"tc: {error.strerror}")
+        if refused:
+            return Refusal(refused)
+        encoder = Encoder(filters.SKIP_SW) if hardware else Encoder(filters.SKIP_HW, MARK, _old_pedit())
+        self.places.setdefault(target.name, Place(target, hardware, encoder, mtu))
+        return Capabilities(vlans=True, where="tc flower, hardware" if hardware else "tc flower, software")
+
+    def install(self, rules: Sequence[Rule], done: Done) -> None:
+        accepted, messages = [], []
+        for rule in rules:
+            failure = self._refuse(rule)
+            if failure is not None:
+                done(rule.id, failure)
+                continue
+            place = self.places[rule.match.device]
+            protocol = filters.protocol_of(rule.match)
+            pref = (TRANSLATED if rule.translates else PLAIN) + ROOM[protocol]
+            accepted.append((rule, place, pref, protocol))
+            messages.append(place.encoder.encode(rule, pref, _mac(place.target)))
+        for (rule, place, pref, protocol), refused in zip(accepted, self._send(messages), strict=True):
+            if refused is not None:
+                place.refusals[refused.strerror or ""] += 1
+                done(rule.id, FAILURES.get(refused.errno or 0, Failure.FAULT))
+                continue
+            item = filters.Filter(rule.match.ifindex, pref, protocol, rule.id, (), ())
+            place.rules[rule.id] = (pref, protocol, filters.erase(item))
+            self.homes[rule.id] = place
+            done(rule.id, None)
+
+    def remove(self, ids: Iterable[int]) -> list[Statistics] | None:
+        ids = list(ids)
+        final = self._totals(ids)
+        self._drop(ids)
+        return final
+
+    def _drop(self, ids: list[int]) -> None:
+        messages = []
+        for id in ids:
+            place = self.homes.pop(id, None)
+            if place is not None:
+                messages.append(place.rules.pop(id)[2])
+                place.used.pop(id, None)
+        self._send(messages)
+
+    def _totals(self, ids: list[int]) -> list[Statistics]:
+        """What these rules counted so far."""
+        places = {id(place): place for rule in ids if (place := self.homes.get(rule)) is not None}
+        wanted = set(ids)
+        return [record for place in places.values() for record in self._count(place) if record.id in wanted]
+
+    def statistics(self) -> list[Statistics]:
+        return [record for place in self.places.values() if place.rules for record in self._count(place)]
+
+    def _count(self, place: Place) -> list[Statistics]:
+        """The kernel's totals of each rule of an interface; an interface that lost some of them is told at the next `poll`."""
+        found = self._read(place)
+        if found is None or any(id not in found for id in place.rules):
+            self.lost.add(place.target.name)
+        records, now = [], time.monotonic_ns()
+        for id, (packets, octets) in (found or {}).items():
+            if id in place.rules:
+                before, last = place.used.get(id, (0, 0))
+                place.used[id] = (packets, last if packets == before else now)
+                records.append(Statistics(id, packets, octets, place.used[id][1]))
+        return records
+
+    def poll(self, now: int, lost: Callable[[str], None]) -> None:
+        names, self.lost = self.lost, set()
+        for name in names:
+            place = self.places.pop(name)
+            self._drop(list(place.rules))
+            lost(name)
+
+    def describe(self, target: Target) -> dict[str, object]:
+        """The interface's mode, filters and preferences, and what the kernel refused."""
+        place = self.places.get(target.name)
+        if place is None:
+            return {}
+        return {
+            "because": "hw-tc-offload is on" if place.hardware else "the configuration says so",
+            "mode": "hardware" if place.hardware else "software",
+            "filters": len(place.rules),
+            "preferences": sorted({pref for pref, _, _ in place.rules.values()}),
+            "refusals": dict(place.refusals),
+        }
+
+    def close(self) -> None:
+        self._drop(list(self.homes))
+        for place in self.places.values():
+            self._undress(place)
+        self.places.clear()
+        if self._tc is not None:
+            self._tc.close()
+            self._tc = None
+
+    # -- where flower may work
+
+    def _in_hardware(self, target: Target) -> bool | str:
+        """Whether the interface's card is used; in words, why neither it nor software can be."""
+        if target.name in self.elsewhere:
+            return "the configuration gives the port to XDP"
+        features = self.features(target)
+        if features.get("hw-tc-offload"):
+            return True
+        if target.name in self.software:
+            if isinstance(target.port, CapturePort) and target.port.clsact is not None:
+                return False
+            return 'in software it needs capture = "clsact" on the port'
+        if "hw-tc-offload" in features:
+            return "hw-tc-offload is off (ethtool = { features = { hw-tc-offload = true } } sets it)"
+        return "the interface has no hw-tc-offload"
+
+    def _sweep(self, tc: TrafficControl, target: Target) -> None:
+        """What an earlier process left; a capture that is there now is not touched."""
+        if target.name not in self.places:
+            tc.remove_prefs(target.ifindex, GUARD, STATELESS - 1)
+
+    def _trial(self, tc: TrafficControl, target: Target, flags: int) -> str:
+        """Install a filter that matches nothing real and take it out again; in words, why that did not work."""
+        made = tc.add_clsact(target.ifindex)
+        try:
+            keys = (("KEY_IP_PROTO", 17), ("KEY_IPV4_SRC", bytes([192, 0, 2, 1])), ("KEY_IPV4_SRC_MASK", b"\xff" * 4))
+            item = filters.Filter(
+                target.ifindex, PLAIN, 0x0800, 0xFFFFFFFF, keys, (filters.verdict(filters.ACT_SHOT),), flags, filters.COOKIE
+            )
+            (refused,) = tc.batch([filters.encode(item)])
+            if refused is None:
+                tc.batch([filters.erase(item)])
+                return ""
+            return f"the kernel refuses flower filters: {refused.strerror}"
+        finally:
+            if made:
+                tc.remove_clsact(target.ifindex)
+
+    # -- filters
+
+    def _refuse(self, rule: Rule) -> Failure | None:
+        """Why a rule is not even tried; None after its interface has been made ready."""
+        place = self.places.get(rule.match.device)
+        if place is None or (not place.hardware and rule.actions.device not in self.places):
+            return Failure.UNSUPPORTED
+        if place.mtu > rule.actions.mtu or len(rule.match.vlans) > 2 or len(rule.actions.vlans) > 2:
+            place.refusals["flower compares no lengths, so the way out must take all that comes in"] += 1
+            return Failure.UNSUPPORTED
+        try:
+            if not place.ready:
+                self._dress(place)
+        except OSError as error:
+            place.refusals[error.strerror or ""] += 1
+            return Failure.FAULT
+        return None
+
+    def _dress(self, place: Place) -> None:
+        """The qdisc, and in software the guards. OSError."""
+        tc = self._socket(place.target.netns)
+        place.made = tc.add_clsact(place.target.ifindex) or place.made
+        if not place.hardware:
+            port = place.target.port
+            assert isinstance(port, CapturePort)
+            name = NAME + (MADE if place.made else b"") + b" guard"
+            for pref, code in ((GUARD, guard.doubtful(port.tap_index)), (LARGE_GUARD, guard.large(port.tap_index))):
+                program = syscall.load(syscall.PROG_TYPE_SCHED_CLS, code, "userfw_guard")
+                try:
+                    tc.put_program(place.target.ifindex, pref, program, name)
+                finally:
+                    os.close(program)
+        place.ready = True
+
+    def _undress(self, place: Place) -> None:
+        tc = self._socket(place.target.netns)
+        try:
+            tc.remove_prefs(place.target.ifindex, GUARD, STATELESS - 1)
+            if place.made:
+                tc.remove_clsact(place.target.ifindex)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+    def _read(self, place: Place) -> dict[int, tuple[int, int]] | None:
+        """Packets and bytes of each rule that the kernel still has; None if the interface is gone."""
+        try:
+            listed = self._socket(place.target.netns).filters(place.target.ifindex, INGRESS, terse=True)
+        except OSError:
+            return None
+        return {item.handle: counters_untrusted(item.options) for item in listed if item.kind == "flower" and item.pref < STATELESS}
+
+    def _socket(self, netns: str | None) -> TrafficControl:
+        if self._tc is None:
+            self._tc, self._netns = TrafficControl(netns), netns
+        return self._tc
+
+    def _send(self, messages: list[bytes]) -> list[Refused | None]:
+        if not messages or self._tc is None:
+            return []
+        try:
+            return self._tc.batch(messages)
+        except OSError as error:
+            return [Refused(error.errno, error.strerror)] * len(messages)
+
+
+def counters_untrusted(options: bytes) -> tuple[int, int]:
+    """Packets and bytes of the first action of a flower filter (TCA_ACT_STATS: TCA_STATS_BASIC, TCA_STATS_PKT64)."""
+    action = attributes_untrusted(attributes_untrusted(attributes_untrusted(options).get(3, b"")).get(1, b""))
+    stats = attributes_untrusted(action.get(4, b""))
+    basic, wide = stats.get(1, b""), stats.get(8, b"")
+    if len(basic) < 12:
+        return 0, 0
+    return int.from_bytes(wide[:8] if len(wide) >= 8 else basic[8:12], sys.byteorder), int.from_bytes(basic[:8], sys.byteorder)
+
+
+def _mac(target: Target) -> bytes:
+    """The address that frames for the gateway carry on this port."""
+    device = getattr(target.port, "device", None)
+    return bytes(device.mac) if device is not None else b""
+
+
+def _old_pedit() -> bool:
+    """Before Linux 6.4 pedit may take the transport header's place on trust; at ingress it is not known yet."""
+    return tuple(int(part) for part in os.uname().release.split(".")[:2]) < (6, 4)
+
+
+def _features(target: Target) -> Mapping[str, bool]:
+    from userfw.ports.ethtool import features
+
+    return features(target.system_name, target.netns)
+
+
+def make(options: Mapping[str, Any]) -> FlowerDriver:
+    """The driver as userfw.offload.drivers asks for it."""
+    return FlowerDriver(options.get("flower", ()), options.get("xdp", ()))

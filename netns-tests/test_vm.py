@@ -1,0 +1,16 @@
+"""Namespace tests that need a kernel with everything, run once more on a stock Debian kernel in a virtual machine."""
+
+import re
+
+from lab import vm
+
+FLOWTABLE = "nf_flow_table nft_flow_offload nf_flow_table_inet tun veth nf_conntrack nft_chain_nat"
+
+
+def test_flowtables_beside_the_kernels() -> None:
+    """The same frames from this flowtable and the kernel's own, byte for byte: no test is skipped for want of flowtables."""
+    vm.needed()
+    done = vm.pytest_in_guest("netns-tests/test_flowtable.py", modules=FLOWTABLE)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|skipped)", done.stdout)}
+    assert counts["passed"] >= 14 and "skipped" not in counts, done.stdout[-2000:]
