@@ -162,11 +162,10 @@ class RulesetManager:
         if plan is None:
             return self._failed(prepared)
         result = Result(generation=plan.rules.generation, events=plan.events)
-        result.errors = "".join(render(remark) + "\n" for remark in plan.draft.remarks)
+        result.errors = prepared.notes + "".join(render(remark) + "\n" for remark in plan.draft.remarks)
         if not options.check:
             self._swap(plan)
         result.output = prepared.answers + self._echo(plan, options)
-        result.errors = prepared.notes
         if not options.check and plan.events:
             self._publish([*plan.events, NewGeneration(plan.rules.generation, options.pid, options.process)])
         return result
