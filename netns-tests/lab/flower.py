@@ -1,0 +1,343 @@
+"""Flows by tc flower in software (skip_hw) between namespaces; needs a kernel with cls_flower. Prints what it saw as one line of JSON.
+
+`python -m lab.flower` as root, also inside the virtual machine of netns-tests/test_flower.py. Each flow's frames go twice: first the
+daemon forwards them, then, after enough other packets, the kernel's flower filters do. The results are lists of frames as hex.
+
+Laws: judges nothing, only reports; leaves no namespace behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from userfw.client.control import ControlClient
+
+from . import frames, netns
+from .wire import Wire
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+THRESHOLD = 100
+RULES = """
+table inet filter {
+    flowtable ft { hook ingress priority filter; devices = { lan, wan, lan10 }; flags offload; counter; }
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state established,related meta l4proto { tcp, udp } flow add @ft
+        ct state established,related accept
+        iifname { "lan", "lan10" } accept
+    }
+    chain post {
+        type nat hook postrouting priority srcnat;
+        ip saddr 192.168.1.0/24 oifname "wan" masquerade
+        ip6 saddr fd00:1::/64 oifname "wan" masquerade
+    }
+}
+"""
+CONFIG = """
+[daemon]
+control = "{folder}/s"
+ruleset = "rules.nft"
+[offload]
+flower = ["lan", "wan"]
+threshold = {threshold}
+[[port]]
+name = "lan"
+type = "packet"
+capture = "clsact"
+netns = "{router}"
+device = "lan"
+addresses = ["192.168.1.1/24", "192.168.5.1/24", "fd00:1::1/64", "fd00:5::1/64"]
+[[port.vlan]]
+name = "lan10"
+id = 10
+addresses = ["192.168.10.1/24"]
+[[port]]
+name = "wan"
+type = "packet"
+capture = "clsact"
+netns = "{router}"
+device = "wan"
+addresses = ["203.0.113.1/24", "2001:db8::1/64"]
+"""
+# Hosts hear the raw frames as well; only iperf3 and neighbour discovery may answer.
+QUIET = """table inet quiet { chain input { type filter hook input priority 0; policy drop;
+    meta l4proto ipv6-icmp accept
+    tcp dport 5201 accept
+    tcp sport 5201 accept
+    iifname "lo" accept
+    }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One connection: its name, ends, protocol, the source as the server sees it, and its tag at the client."""
+
+    name: str
+    client: str
+    server: str
+    protocol: str
+    seen: str
+    port: int
+    vlan: int | None = None
+
+
+FLOWS = (
+    Flow("udp4 nat", "192.168.1.2", "203.0.113.9", "udp", "203.0.113.1", 4001),
+    Flow("udp4", "192.168.5.2", "203.0.113.9", "udp", "192.168.5.2", 4002),
+    Flow("udp6 nat", "fd00:1::2", "2001:db8::9", "udp", "2001:db8::1", 4003),
+    Flow("udp6", "fd00:5::2", "2001:db8::9", "udp", "fd00:5::2", 4004),
+    Flow("tcp4 nat", "192.168.1.2", "203.0.113.9", "tcp", "203.0.113.1", 4005),
+    Flow("udp4 tagged", "192.168.10.2", "203.0.113.9", "udp", "192.168.10.2", 4006, 10),
+)
+
+
+class Lab:
+    """Client, router, server; the daemon in between."""
+
+    def __init__(self, folder: Path) -> None:
+        base = f"uf{os.getpid()}-w"
+        self.client, self.router, self.server = f"{base}a", f"{base}r", f"{base}b"
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+        for ns in (self.client, self.router, self.server):
+            netns.create(ns)
+        netns.ip(self.client, f"link add eth0 type veth peer name lan netns {self.router}")
+        netns.ip(self.server, f"link add eth0 type veth peer name wan netns {self.router}")
+        netns.ip(self.client, "link add link eth0 name eth0.10 type vlan id 10")
+        for ns in (self.client, self.server):
+            netns.ip(ns, "link set lo up", "link set eth0 up")
+            netns.run(["nft", "-f", "-"], ns=ns, text=QUIET)
+        netns.ip(self.client, "link set eth0.10 up", "addr add 192.168.10.2/24 dev eth0.10")
+        netns.ip(self.router, "link set lo up", "link set lan up", "link set wan up")
+        for ns, addresses in (
+            (self.client, ("192.168.1.2/24", "192.168.5.2/24", "fd00:1::2/64 nodad", "fd00:5::2/64 nodad")),
+            (self.server, ("203.0.113.9/24", "2001:db8::9/64 nodad")),
+        ):
+            netns.ip(ns, *(f"addr add {address} dev eth0" for address in addresses))
+        netns.ip(self.client, "route add default via 192.168.1.1")
+        netns.ip(self.server, "route add 192.168.0.0/16 via 203.0.113.1", "route add fd00::/16 via 2001:db8::1")
+        self.macs = {
+            (ns, device): self._mac(ns, device)
+            for ns, device in ((self.client, "eth0"), (self.server, "eth0"), (self.router, "lan"), (self.router, "wan"))
+        }
+        self.wires = {ns: Wire(ns, "eth0") for ns in (self.client, self.server)}
+
+    def _mac(self, ns: str, device: str) -> str:
+        link: str = json.loads(netns.run(["ip", "-j", "link", "show", device], ns=ns).stdout)[0]["address"]
+        return link
+
+    def start(self) -> str:
+        """Run the daemon; what it said until it was ready or ended."""
+        (self.folder / "rules.nft").write_text(RULES)
+        config = CONFIG.format(folder=self.folder, threshold=THRESHOLD, router=self.router)
+        (self.folder / "userfw.toml").write_text(config)
+        log = self.folder / "log"
+        with log.open("wb") as out:
+            command = [sys.executable, "-m", "userfw", "run", "-c", str(self.folder / "userfw.toml")]
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/hw"})
+        until(lambda: "ready" in log.read_text() or self.process is None or self.process.poll() is not None)
+        return log.read_text()
+
+    def ask(self, command: str, **args: Any) -> Any:
+        with ControlClient(f"{self.folder}/s", timeout=30) as client:
+            return client.request(command, **args)
+
+    def hardware(self) -> int:
+        """Flows that are in flower filters now."""
+        return int(self.ask("offload")["flows"]["hardware"])
+
+    def left(self) -> dict[str, str]:
+        """What of ours is on the interfaces."""
+        return {
+            device: netns.run(["tc", "filter", "show", "dev", device, "ingress"], ns=self.router, check=False).stdout
+            + "".join(line for line in netns.run(["tc", "qdisc", "show", "dev", device], ns=self.router).stdout.splitlines() if "clsact" in line)
+            for device in ("lan", "wan")
+        }
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for wire in self.wires.values():
+            wire.close()
+        for ns in (self.client, self.router, self.server):
+            netns.delete(ns)
+
+    # -- frames
+
+    def packet(self, flow: Flow, forth: bool, payload: bytes, **fields: Any) -> bytes:
+        """A frame of a flow as its sender puts it on the wire."""
+        ends = (flow.client, flow.server, flow.port, 5000) if forth else (flow.server, flow.seen, 5000, flow.port)
+        if flow.protocol == "udp":
+            packet = frames.udp_packet(*ends, payload, **fields)
+        else:
+            seq, ack = (1001, 9001) if forth else (9001, 1001)
+            packet = frames.tcp_packet(*ends, flags=0x18, seq=seq, ack=ack, payload=payload, **fields)
+        return self.frame(flow, forth, packet)
+
+    def frame(self, flow: Flow, forth: bool, packet: bytes) -> bytes:
+        ns, gate = (self.client, "lan") if forth else (self.server, "wan")
+        kind = 0x86DD if ":" in flow.client else 0x0800
+        return frames.eth(self.macs[self.router, gate], self.macs[ns, "eth0"], kind, packet, flow.vlan if forth else None)
+
+    def open(self, flow: Flow) -> None:
+        """The first packets, one at a time, so that both sides are known and the flowtable has the flow."""
+        if flow.protocol == "tcp":
+            for forth, flags, seq, ack in ((True, 2, 1000, 0), (False, 0x12, 9000, 1001), (True, 0x10, 1001, 9001)):
+                ends = (flow.client, flow.server, flow.port, 5000) if forth else (flow.server, flow.seen, 5000, flow.port)
+                packet = frames.tcp_packet(*ends, flags=flags, seq=seq, ack=ack)
+                self.pass_one(flow, forth, self.frame(flow, forth, packet))
+            return
+        for forth in (True, False, True):
+            self.pass_one(flow, forth, self.packet(flow, forth, b"open"))
+
+    def pass_one(self, flow: Flow, forth: bool, frame: bytes) -> None:
+        """Send until it comes out at the other end (the first may wait for a neighbour)."""
+        self.drain()
+        end = self.wires[self.server if forth else self.client]
+        self.wires[self.client if forth else self.server].send(frame)
+        until(lambda: any(ours(flow, seen) for seen in end.receive()))
+
+    def drain(self) -> None:
+        for wire in self.wires.values():
+            list(wire.receive())
+
+    def exchange(self, flow: Flow) -> list[str]:
+        """The same frames each time, both ways, those included that a device must hand up; what came out, as hex."""
+        out = []
+        for forth in (True, False):
+            sent = [self.packet(flow, forth, bytes(range(size)) * 1 if size < 256 else b"x" * size) for size in (0, 1, 18, 200, 1300)]
+            sent.append(self.packet(flow, forth, b"far", ttl=2))
+            sent.append(self.packet(flow, forth, b"near", ttl=1))
+            if flow.protocol == "udp" and ":" not in flow.client:
+                ends = (flow.client, flow.server, flow.port, 5000) if forth else (flow.server, flow.seen, 5000, flow.port)
+                body = frames.udp(*ends, b"no checksum", check=0)
+                sent.append(self.frame(flow, forth, frames.ip(ends[0], ends[1], 17, body)))
+            sent.append(self.packet(flow, forth, b"last"))
+            self.drain()
+            end = self.wires[self.server if forth else self.client]
+            for frame in sent:
+                self.wires[self.client if forth else self.server].send(frame)
+            got: list[bytes] = []
+
+            def complete(got: list[bytes] = got, end: Wire = end) -> bool:
+                got += [seen for seen in end.receive() if ours(flow, seen)]
+                return any(seen.endswith(b"last") for seen in got)
+
+            until(complete)
+            out += [seen.hex() for seen in got]
+        return out
+
+
+def ours(flow: Flow, frame: bytes) -> bool:
+    """TCP or UDP of this flow, by its client's port."""
+    at = 12
+    while frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
+        at += 4
+    layer = frame[at + 2 :]
+    if layer[:1] and layer[0] >> 4 == 4:
+        protocol, ports = layer[9], layer[(layer[0] & 15) * 4 :][:4]
+    else:
+        protocol, ports = layer[6] if len(layer) > 6 else 0, layer[40:44]
+    return protocol in (6, 17) and flow.port.to_bytes(2, "big") in (ports[:2], ports[2:])
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("what was waited for did not happen")
+        time.sleep(0.02)
+
+
+def iperf(lab: Lab, source: str) -> dict[str, Any]:
+    """Eight megabytes from one address of the client; who handled the packets."""
+    server = subprocess.Popen(netns.inside(lab.server, ["iperf3", "-s", "-1"]), stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: ":5201" in netns.run(["ss", "-tln"], ns=lab.server).stdout)
+        before, seen = lab.ask("offload")["packets"]["hardware"], lab.ask("status")["packets"]
+        result = netns.run(["iperf3", "-c", "203.0.113.9", "-B", source, "-n", "8M", "-J"], ns=lab.client, timeout=120)
+        moved = json.loads(result.stdout)["end"]["sum_received"]["bytes"]
+        time.sleep(1.5)  # counters come by the second
+        return {
+            "bytes": moved,
+            "hardware": lab.ask("offload")["packets"]["hardware"] - before,
+            "daemon": lab.ask("status")["packets"] - seen,
+        }
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def run(lab: Lab) -> dict[str, Any]:
+    """The whole report."""
+    report: dict[str, Any] = {"kernel": os.uname().release, "log": lab.start()}
+    report["devices"] = lab.ask("offload")["devices"]
+    report["flows"] = {}
+    for at, flow in enumerate(FLOWS):
+        lab.open(flow)
+        daemon = lab.exchange(flow)
+        before = lab.hardware()
+        for _ in range(THRESHOLD):
+            lab.pass_one(flow, True, lab.packet(flow, True, b"more"))
+        until(lambda at=at: lab.hardware() > at)  # type: ignore[misc]
+        seen = lab.ask("status")["packets"]
+        flower = lab.exchange(flow)
+        report["flows"][flow.name] = {
+            "early": before > at,
+            "daemon": daemon,
+            "flower": flower,
+            "seen": lab.ask("status")["packets"] - seen,
+        }
+    report["filters"] = lab.left()
+    for ns in (lab.client, lab.server):
+        netns.run(["ethtool", "-K", "eth0", "tso", "off", "gso", "off"], ns=ns)
+    report["iperf nat"] = iperf(lab, "192.168.1.2")
+    for ns in (lab.client, lab.server):
+        netns.run(["ethtool", "-K", "eth0", "tso", "on", "gso", "on"], ns=ns)
+    report["iperf large"] = iperf(lab, "192.168.5.2")
+    report["iperf large nat"] = iperf(lab, "192.168.1.2")
+    report["conntrack"] = lab.ask("conntrack.list")["entries"]
+    assert lab.process is not None
+    lab.process.send_signal(signal.SIGKILL)
+    lab.process.wait()
+    report["killed"] = lab.left()
+    report["again"] = lab.start()
+    report["swept"] = lab.left()
+    lab.process.terminate()
+    lab.process.wait(30)
+    report["ended"] = lab.left()
+    return report
+
+
+def main() -> None:
+    """Run everything in a folder that is removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="userfw-flower-"))
+    lab = Lab(folder)
+    try:
+        print(json.dumps(run(lab)))
+    except BaseException:
+        log = folder / "log"
+        print(log.read_text() if log.exists() else "", file=sys.stderr)
+        print(json.dumps(lab.left(), indent=1), file=sys.stderr)
+        raise
+    finally:
+        lab.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
