@@ -115,10 +115,11 @@ class Kernel:
         self.filters[key] = handle
         return None
 
-    def list(self, index: int, parent: int = 0, terse: bool = False) -> list[FilterInfo]:
+    def list(self, index: int, parent: int = 0, pref: int = 0) -> list[FilterInfo]:
         stats = attribute(1, struct.pack("=QI", self.counted[1], self.counted[0]))
         options = attribute(3, attribute(1, attribute(4, stats) + attribute(6, filters.COOKIE)))
-        return [FilterInfo("flower", 0, key[1], key[2], key[3], 0, options) for key in self.filters if key[0] == index]
+        keys = [key for key in self.filters if key[:2] == (index, pref)]
+        return [FilterInfo("flower", 0, key[1], key[2], key[3], 0, options) for key in keys]
 
     def add_clsact(self, index: int) -> bool:
         made, self.qdisc = not self.qdisc, True

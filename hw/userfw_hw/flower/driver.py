@@ -272,11 +272,15 @@ class FlowerDriver(Driver):
 
     def _read(self, place: Place) -> dict[int, tuple[int, int]] | None:
         """Packets and bytes of each rule that the kernel still has; None if the interface is gone."""
+        tc, found = self._socket(place.target.netns), {}
         try:
-            listed = self._socket(place.target.netns).filters(place.target.ifindex, INGRESS, terse=True)
+            for pref in {pref for pref, _, _ in place.rules.values()}:
+                for item in tc.filters(place.target.ifindex, INGRESS, pref):
+                    if item.kind == "flower":
+                        found[item.handle] = counters_untrusted(item.options)
         except OSError:
             return None
-        return {item.handle: counters_untrusted(item.options) for item in listed if item.kind == "flower" and item.pref < STATELESS}
+        return found
 
     def _socket(self, netns: str | None) -> TrafficControl:
         if self._tc is None:

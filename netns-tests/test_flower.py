@@ -1,0 +1,104 @@
+"""tc flower on real traffic: in software (skip_hw) on a stock Debian kernel in a virtual machine; the clsact capture on this one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import netns, vm
+from test_offload import Offload, download, until
+
+MODULES = "cls_flower cls_bpf act_pedit act_csum act_mirred act_vlan act_skbedit 8021q veth tun nf_tables"
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespace tests run as root")
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    """What lab.flower saw in the guest."""
+    vm.needed()
+    done = vm.run(f"PYTHONPATH=.:hw:netns-tests {sys.executable} -m lab.flower", modules=MODULES)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_each_port_is_flowers(report: dict[str, Any]) -> None:
+    assert {d["device"]: (d["driver"], d["mode"]) for d in report["devices"]} == dict.fromkeys(
+        ("lan", "lan10", "wan"), ("flower", "software")
+    )
+
+
+def test_flower_rewrites_as_the_daemon_does(report: dict[str, Any]) -> None:
+    """IPv4 and IPv6, UDP and TCP, with NAT and without, tagged: the same frames come out, byte for byte; the daemon saw only the ones
+    with TTL 1, one each way."""
+    assert len(report["flows"]) == 6
+    for name, flow in report["flows"].items():
+        assert not flow["early"], name
+        assert len(flow["daemon"]) >= 14 and flow["flower"] == flow["daemon"], name
+        assert flow["seen"] == 2, name
+
+
+def test_bulk_tcp_goes_by_flower(report: dict[str, Any]) -> None:
+    for name in ("iperf nat", "iperf large"):
+        moved = report[name]
+        assert moved["bytes"] > 1 << 20 and moved["hardware"] > 4 * moved["daemon"], (name, moved["hardware"], moved["daemon"])
+        assert not moved["offload"]["failures"]
+
+
+def test_large_sends_with_nat_stay_with_the_daemon(report: dict[str, Any]) -> None:
+    """pedit would leave their checksums wrong; they still arrive."""
+    moved = report["iperf large nat"]
+    assert moved["bytes"] > 1 << 20 and moved["daemon"] > 50
+
+
+def test_filters_reach_conntrack(report: dict[str, Any]) -> None:
+    bulk = [entry for entry in report["conntrack"] if entry["original"].get("dport") == 5201]
+    assert max(entry["original"]["bytes"] for entry in bulk) > 1 << 20
+
+
+def test_the_next_start_sweeps_and_the_end_leaves_nothing(report: dict[str, Any]) -> None:
+    assert "flower" in report["filters"]["lan"] and "7573657266770000" in report["filters"]["lan"]
+    assert "flower" in report["killed"]["lan"] and "guard" in report["killed"]["wan"]
+    for device in ("lan", "wan"):
+        assert "ready" in report["again"]
+        assert "flower" not in report["swept"][device] and "guard" not in report["swept"][device]
+        assert report["swept"][device].count("capture") == 1
+    assert report["ended"] == {"lan": "", "wan": ""}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Offload]:
+    made = Offload(tmp_path, capture="clsact")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed")
+def test_capture_on_clsact(lab: Offload) -> None:
+    """The eBPF driver forwards behind it as well; SIGKILL leaves the capture, the next start takes it over, the end removes it."""
+
+    def listed() -> str:
+        return netns.run(["tc", "filter", "show", "dev", "lan", "ingress"], ns=lab.router, check=False).stdout
+
+    assert "ready" in lab.start()
+    assert "userfw+ capture" in listed()
+    download(lab)
+    until(lambda: lab.ask("offload")["packets"]["hardware"] > 1000)
+    assert lab.process is not None
+    lab.process.send_signal(signal.SIGKILL)
+    lab.process.wait()
+    assert "userfw+ capture" in listed()
+    assert "ready" in lab.start()
+    assert listed().count("handle 0x1") == 1
+    lab.process.terminate()
+    lab.process.wait(10)
+    assert not listed() and "clsact" not in netns.run(["tc", "qdisc", "show", "dev", "lan"], ns=lab.router).stdout
