@@ -405,6 +405,103 @@ def test_busy_ports_take_turns() -> None:
         theirs.close()
 
 
+def test_coalescing_only_where_another_port_takes_the_result_whole() -> None:
+    from userfw.core.packet import Device
+    from userfw.daemon.portset import OpenPort, agree_on_gro
+    from userfw.daemon.schema import Port
+    from userfw.ports.tap import TunTapPort
+
+    def opened(
+        name: str, kind: str = "tap", gro: str = "all", tso: bool = True, uso: bool = True, offloads: bool = True
+    ) -> OpenPort:
+        port = TunTapPort(name, "tap", -1, name)
+        port.tx_tso, port.tx_uso = tso, uso
+        return OpenPort(Port(name=name, type=kind, gro=gro, offloads=offloads), Device(name, 2), [port], None)
+
+    def agreed(*ports: OpenPort) -> list[int]:
+        agree_on_gro(ports)
+        return [port.queues[0].gro for port in ports]
+
+    assert agreed(opened("a")) == [0], "no other port"
+    assert agreed(opened("a"), opened("b", gro="tcp"), opened("c", gro="off")) == [2, 1, 0]
+    assert agreed(opened("a"), opened("b", uso=False)) == [1, 2], "b takes no large UDP"
+    assert agreed(opened("a"), opened("b", tso=False)) == [0, 2], "it would only be cut again"
+    assert agreed(opened("a"), opened("b", kind="tun")) == [0, 2], "services do not count"
+    assert agreed(opened("a", offloads=False), opened("b")) == [0, 2], "plain frames only"
+
+
+class Echo(Source):
+    """A gateway whose every frame brings the next one: traffic that never ends."""
+
+    def __init__(self, other: socket.socket) -> None:
+        super().__init__()
+        self.other = other
+
+    def end_batch(self) -> int:
+        self.other.send(b"x" * 60)
+        return 0
+
+
+def one_port(gateway: Any, ours: socket.socket, busy_ns: int) -> Poller:
+    """A poller with a port on a socket."""
+    from userfw.core.clock import Clock
+    from userfw.core.packet import Device
+    from userfw.ports.tap import TunTapPort
+
+    ours.setblocking(False)
+    poller = Poller(Clock(), gateway, busy_ns=busy_ns)
+    port = TunTapPort("p", "tap", os.dup(ours.fileno()), "x", prefix=0)
+    port.attach(Device("p", 2, b"\x02\0\0\0\0\x01"))
+    poller.add(port)
+    return poller
+
+
+def close_poller(poller: Poller) -> None:
+    for port in poller.ports:
+        assert port is not None
+        poller.remove(port)
+        port.close()
+    poller.close()
+
+
+def test_busy_polling_only_after_a_short_sleep() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        poller = one_port(Source(), ours, 200_000_000)
+        theirs.send(b"x" * 60)
+        assert poller.run(10**9) == 1 and poller.spin_ns == 0 and poller.spins == 0, "the first frame: nobody slept before"
+        theirs.send(b"x" * 60)
+        assert poller.run(10**9) == 1 and poller.spins > 0, "the next came soon: it looks again"
+        close_poller(poller)
+        poller = one_port(Source(), ours, 0)
+        for _ in range(2):
+            theirs.send(b"x" * 60)
+            assert poller.run(10**9) == 1
+        assert poller.spins == 0, "switched off"
+        close_poller(poller)
+
+
+@pytest.mark.asyncio
+async def test_busy_polling_does_not_starve_the_control_socket(start: Start, tmp_path: Path) -> None:
+    server = await start()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        gateway = Echo(theirs)
+        poller = one_port(gateway, ours, 10_000_000)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(poller.readiness.fd, poller.run, 2_000_000)
+        theirs.send(b"x" * 60)
+        reader, writer = await asyncio.open_unix_connection(server.config.daemon.control)
+        for number in range(3):
+            writer.write(json.dumps({"id": number, "command": "status", "args": {}}).encode() + b"\n")
+        lines = [await asyncio.wait_for(reader.readline(), 30) for _ in range(4)]
+        assert [json.loads(line).get("id") for line in lines[1:]] == [0, 1, 2]
+        assert len(gateway.order) > 10, "meanwhile the traffic went on"
+        loop.remove_reader(poller.readiness.fd)
+        writer.close()
+        close_poller(poller)
+
+
 # -- systemd
 
 

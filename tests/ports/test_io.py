@@ -22,6 +22,7 @@ from userfw.core.const import (
 from userfw.core.drop import DROP_NOT_SPECIFIED, DROP_TX_FAILED, DROP_TX_QUEUE_FULL
 from userfw.core.packet import Device, Packet
 from userfw.ports import _io
+from userfw.ports.base import GRO
 from userfw.ports.packet import PacketPort, insert_tag
 from userfw.ports.tap import TunTapPort
 from userfw.ports.vnet import read_header, write_header
@@ -94,6 +95,15 @@ def test_tap_header_survives_the_way_through(pair: Pair) -> None:
     assert facts == (VNET_F_NEEDS_CSUM, VNET_GSO_TCPV4, 1448, 34, 16)
     assert port.transmit(pkt) == DROP_NOT_SPECIFIED
     assert pair[1].recv(1 << 16) == header + frame
+    port.close()
+
+
+def test_ports_say_which_large_sends_they_take(pair: Pair) -> None:
+    port = tap(pair)
+    taken = []
+    for port.tx_tso, port.tx_uso in ((True, True), (True, False), (False, False)):
+        taken.append(port.takes())
+    assert taken == [GRO["all"], GRO["tcp"], GRO["off"]] and port.info()["gro"] == "off"
     port.close()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("userfw.config")
 
 # What a running port may change; anything else of [[port]] needs a restart.
-LIVE_KEYS = {"mtu", "mac", "addresses", "vlan", "ra"}
+LIVE_KEYS = {"mtu", "mac", "addresses", "vlan", "ra", "gro"}
 
 
 class ApplyError(Exception):
@@ -79,6 +79,7 @@ def apply(server: Server, old: schema.Config, new: schema.Config) -> None:
         _restore_routes(server, old)
         raise
     step.commit()
+    portset.agree_on_gro(server.ports.values())
     server.sync_local()
 
 

@@ -183,6 +183,7 @@ ONLY = {
     "queues": ("tap", "tun"),
     "persist": ("tap", "tun"),
     "sndbuf": ("tap", "tun"),
+    "gro": ("tap", *INTERFACE_TYPES),
     "device_mac": ("tap",),
     "device_addresses": ("tap", "tun"),
     "device_routes": ("tap", "tun"),

@@ -1,6 +1,11 @@
 from userfw.core.clock cimport Clock
-from userfw.ports._io cimport Readiness, monotonic_ns
-from userfw.ports.base cimport IoPort
+from userfw.ports._io cimport Readiness, monotonic_ns, yield_processor
+from userfw.ports.base cimport GRO_ALL, IoPort
+from userfw.wire.gro cimport Coalescer
+
+cdef enum:
+    CROWDED_NS = 100000
+    CALM_NS = 100000000
 
 cdef class Poller:
     cdef readonly Clock clock
@@ -9,6 +14,8 @@ cdef class Poller:
     cdef readonly list ports, slots
     cdef public int batch
     cdef public unsigned long long busy_ns
+    cdef readonly Coalescer coalescer
+    cdef readonly unsigned long long spin_ns, slept, calm, spins
     cdef readonly unsigned long long wakeups, rounds, batches, packets, longest_ns
     cpdef int run(self, unsigned long long slice_ns) except -1
     cpdef int poll(self, IoPort port) except -1

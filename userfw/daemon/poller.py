@@ -3,6 +3,11 @@
 The event loop watches one descriptor, an epoll set of all ports, and calls `run` when it fires: interpreted code is entered once
 for many batches. Laws: every ready port gets one batch in turn, so a busy one cannot starve the others; `run` returns after
 its slice (plus at most one batch), so that commands and timers get their turn; the clock is set before each batch.
+
+Busy polling: waking up costs more than a packet does, so after traffic `run` may look again for a while before it gives up. It
+does so only if the last sleep was shorter than that while (as KVM's halt polling decides): an idle or slow stream of
+packets costs nothing. Between two looks the processor is offered to whoever else wants it; if somebody takes it for long, there
+is no looking again for a while: on a crowded machine one who sleeps is woken sooner than one who yields.
 """
 
 import cython
@@ -10,8 +15,12 @@ import cython
 if not cython.compiled:
     from userfw.core.clock import Clock
     from userfw.core.packet import Packet
-    from userfw.ports._io import Readiness, monotonic_ns
-    from userfw.ports.base import IoPort
+    from userfw.ports._io import Readiness, monotonic_ns, yield_processor
+    from userfw.ports.base import GRO_ALL, IoPort
+    from userfw.wire.gro import Coalescer
+
+    CROWDED_NS = 100_000  # yielding for longer than this: the processor is wanted by others
+    CALM_NS = 100_000_000  # no busy polling for so long after it
 
 from typing import Any
 
@@ -24,7 +33,8 @@ class Poller:
     """Ports and the gateway they feed.
 
     `gateway` has `receive_batch(packets, n)` and `end_batch()`. `batch`: frames of one port before the next port's turn.
-    `busy_ns`: look again for so long after the last frame before going to sleep (0: sleep at once).
+    `busy_ns`: look again for at most so long after the last frame before going to sleep (0: sleep at once); `spin_ns`: for
+    how long it is worth it just now. `spins`: looks that found nothing.
     """
 
     def __init__(self, clock: Clock, gateway: Any, batch: int = MAX_BATCH, busy_ns: int = 0) -> None:
@@ -35,6 +45,11 @@ class Poller:
         self.slots: list[Packet] = [_Packet() for _ in range(MAX_BATCH)]
         self.batch = batch
         self.busy_ns = busy_ns
+        self.spin_ns = 0
+        self.slept = 0
+        self.calm = 0
+        self.coalescer = Coalescer()
+        self.spins = 0
         self.wakeups = 0
         self.rounds = 0
         self.batches = 0
@@ -60,10 +75,13 @@ class Poller:
         self.clock.now = monotonic_ns()
         n: cython.int = port.receive(self.slots, self.batch)
         if n:
-            self.gateway.receive_batch(self.slots, n)
-            self.gateway.end_batch()
-            self.batches += 1
             self.packets += n
+            self.batches += 1
+            left: cython.int = n
+            if n > 1 and port.gro:
+                left = self.coalescer.run(self.slots, n, port.gro == GRO_ALL)
+            self.gateway.receive_batch(self.slots, left)
+            self.gateway.end_batch()
         return n
 
     def run(self, slice_ns: cython.ulonglong) -> cython.int:
@@ -78,6 +96,7 @@ class Poller:
         tag: cython.int
         port: IoPort | None
         self.wakeups += 1
+        self.spin_ns = self.busy_ns if begin - self.slept < self.busy_ns and begin >= self.calm else 0
         while now - begin < slice_ns:
             ready = self.readiness.wait(0)
             self.rounds += 1
@@ -95,9 +114,18 @@ class Poller:
                     total += n
                     last = self.clock.now
             now = monotonic_ns()
-            if ready <= 0 and now - last >= self.busy_ns:
-                break
+            if ready <= 0:
+                if now - last >= self.spin_ns:
+                    break
+                self.spins += 1
+                yield_processor()
+                before: cython.ulonglong = now
+                now = monotonic_ns()
+                if now - before > CROWDED_NS:
+                    self.calm = now + CALM_NS
+                    self.spin_ns = 0
         self.clock.now = now
+        self.slept = now
         self.longest_ns = max(self.longest_ns, now - begin)
         return total
 

@@ -20,7 +20,7 @@ from userfw.core.const import ARPHRD_ETHER, ARPHRD_NONE
 from userfw.core.packet import Device
 from userfw.daemon import schema
 from userfw.ports import tap
-from userfw.ports.base import IoPort
+from userfw.ports.base import GRO, IoPort
 from userfw.ports.netlink import Link, Netlink
 from userfw.ports.netns import path_of
 
@@ -69,6 +69,11 @@ class OpenPort:
         for port in self.queues:
             port.attach(self.device)
         self.device.port = self.queues[0]
+
+    def set_gro(self, most: int) -> None:
+        """What is coalesced of what comes in: as configured, at most `most` (GRO_*)."""
+        for port in self.queues:
+            port.gro = min(GRO[self.config.gro], most) if self.config.offloads else GRO["off"]
 
     def carry(self, addresses: set[tuple[bytes, int]]) -> None:
         """Let the kernel's side have exactly these addresses (packed, prefix length) besides its own. OSError."""
@@ -137,6 +142,14 @@ def _hint(config: schema.Port, error: OSError) -> str:
     if error.errno == 2 and config.netns:
         return f"; is there a namespace {config.netns!r}? (ip netns list)"
     return ""
+
+
+def agree_on_gro(ports: Iterable[OpenPort]) -> None:
+    """Coalescing pays where some other port takes the result as it is; what would only be cut again is not merged."""
+    ports = list(ports)
+    for opened in ports:
+        others = [port.takes() for other in ports if other is not opened and other.config.type != "tun" for port in other.queues]
+        opened.set_gro(max(others, default=GRO["off"]))
 
 
 # -- TAP and TUN

@@ -21,6 +21,7 @@ Reader = Callable[[Any], Any]
 CAPTURES = ("socket", "tc", "clsact")
 PORT_TYPES = ("tap", "tun", "packet", "xdp", "pcap", "memory")
 INTERFACE_TYPES = ("packet", "xdp")  # on an interface that exists
+GRO_MODES = ("off", "tcp", "all")
 XDP_MODES = ("auto", "native", "generic")
 ROUTE_TYPES = ("unicast", "blackhole", "unreachable", "prohibit")
 LOG_LEVELS = {"debug": 10, "info": 20, "notice": 20, "warning": 30, "error": 40}  # by the numbers of logging
@@ -187,7 +188,7 @@ class Daemon:
     save_interval: float = key(seconds, 60.0)
     log_level: str = key(choice(tuple(LOG_LEVELS)), "info")
     batch: int = key(number(1, 64), 64)
-    busy_poll_us: int = key(number(0, 10000), 0)
+    busy_poll_us: int = key(number(0, 10000), 50)
 
 
 @dataclass
@@ -228,6 +229,7 @@ class Port:
     persist: bool = key(flag, False)
     queues: int = key(number(1, 64), 1)
     offloads: bool = key(flag, True)
+    gro: str = key(choice(GRO_MODES), "tcp")
     sndbuf: int = key(number(0, 2**31 - 1), 0)
     isolate: bool = key(flag, True)
     promiscuous: bool = key(flag, False)

@@ -585,6 +585,7 @@ class Server:
             log.debug("%s", error)
             return
         opened.take_over(fresh)
+        portset.agree_on_gro(self.ports.values())
         for port in opened.queues:
             self.poller.add(port)
         self._watch(netns)

@@ -10,6 +10,9 @@ cdef extern from "unistd.h" nogil:
     ssize_t sys_read "read"(int fd, void *buf, size_t count)
     ssize_t sys_write "write"(int fd, const void *buf, size_t count)
 
+cdef extern from "sched.h" nogil:
+    int sched_yield()
+
 cdef extern from "time.h" nogil:
     struct timespec:
         long tv_sec
@@ -68,6 +71,7 @@ cdef enum:
 cpdef Py_ssize_t read_at(int fd, bytearray data, Py_ssize_t off, Py_ssize_t size) except? -10000
 cpdef Py_ssize_t write_at(int fd, bytearray data, Py_ssize_t off, Py_ssize_t size) except? -10000
 cpdef unsigned long long monotonic_ns() noexcept
+cpdef int yield_processor() noexcept
 
 cdef class Batch:
     cdef mmsghdr messages[MMSG_MAX]

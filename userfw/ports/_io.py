@@ -3,6 +3,7 @@
 Laws:
 - A range is checked against the buffer once, before a pointer to it is taken; no pointer outlives the call that took it.
 - The interpreter lock is held throughout: every call is non-blocking and short, and while it runs nobody can resize a buffer.
+  `yield_processor`, which touches none, gives it up.
 - Nothing raises for what the kernel says: a failure is returned as the negative errno.
 - Uncompiled, the same functions run on the standard library's calls.
 """
@@ -25,6 +26,7 @@ if not cython.compiled:
     sys_read: Any = None
     sys_write: Any = None
     clock_gettime: Any = None
+    sched_yield: Any = None
     epoll_wait: Any = None
     recvmmsg: Any = None
     sendmmsg: Any = None
@@ -81,6 +83,16 @@ def monotonic_ns() -> cython.ulonglong:
     seconds: cython.ulonglong = now.tv_sec
     nanoseconds: cython.ulonglong = now.tv_nsec
     return seconds * 1000000000 + nanoseconds
+
+
+def yield_processor() -> cython.int:
+    """sched_yield(2), the interpreter's lock given up meanwhile: another thread that waits for either runs first; 0."""
+    if not cython.compiled:
+        os.sched_yield()
+        return 0
+    with cython.nogil:
+        sched_yield()
+    return 0
 
 
 class Batch:

@@ -7,10 +7,13 @@ from userfw.wire.gso cimport segment, segment_count
 
 cdef enum:
     BATCH_BYTES = 262144
+    GRO_OFF = 0
+    GRO_TCP = 1
+    GRO_ALL = 2
 
 cdef class IoPort(Port):
     cdef public str name, kind
-    cdef public int fd, queue
+    cdef public int fd, queue, gro
     cdef public bint carrier, dead
     cdef public unsigned long long rx_batches, rx_errors, rx_truncated, tx_errors, tx_full, segmented
     cdef public Packet scratch

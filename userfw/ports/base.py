@@ -26,13 +26,18 @@ if not cython.compiled:
     from userfw.wire.gso import segment, segment_count
 
     BATCH_BYTES = 262144
+    GRO_OFF = 0
+    GRO_TCP = 1
+    GRO_ALL = 2
+
+GRO = {"off": 0, "tcp": 1, "all": 2}  # names of GRO_*
 
 
 class IoPort(Port):
     """A port of the operating system: one descriptor, counters of what went wrong, and how to say so.
 
     - `carrier`: the link is up as far as the kernel told us. `dead`: the device is gone, the descriptor good for nothing.
-      `queue`: number of this descriptor among the device's.
+      `queue`: number of this descriptor among the device's. `gro`: what the poller may coalesce of what is received here (GRO_*).
     - `rx_errors`: reads that failed; `rx_truncated`: frames larger than a packet; `tx_errors`, `tx_full`: writes refused;
       `segmented`: large packets that were cut in software.
     """
@@ -43,6 +48,7 @@ class IoPort(Port):
         self.kind = kind
         self.fd = -1
         self.queue = 0
+        self.gro = GRO_OFF
         self.carrier = True
         self.dead = False
         self.rx_batches = 0
@@ -56,6 +62,10 @@ class IoPort(Port):
     def attach(self, device: Device) -> None:
         """Frames received here come in on `device` from now on."""
         self.device = device
+
+    def takes(self) -> int:
+        """Which large sends may be given to it uncut (GRO_*)."""
+        return 0
 
     def receive(self, slots: list, budget: cython.int) -> cython.int:  # type: ignore[type-arg]
         """Fill up to `budget` Packets of `slots`; how many."""
@@ -104,6 +114,7 @@ class IoPort(Port):
             "tx_errors": self.tx_errors,
             "tx_full": self.tx_full,
             "segmented": self.segmented,
+            "gro": next(name for name, value in GRO.items() if value == self.gro),
         }
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import cython
 
+from userfw.ports.base import GRO
 from userfw.ports.isolate import MARK, Isolation, isolate
 from userfw.ports.netlink import Link, Netlink
 from userfw.ports.netns import run_in
@@ -162,6 +163,10 @@ class PacketPort(IoPort):
         if self.isolation is not None:
             self.isolation.close()
             self.isolation = isolate(link.name, link.index, self.netns)
+
+    def takes(self) -> int:
+        """As IoPort.takes."""
+        return (GRO["all"] if self.tx_uso else GRO["tcp"]) if self.offloads and self.prefix else GRO["off"]
 
     def info(self) -> dict[str, Any]:
         """Adds the interface, and how the host's stack is kept off."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import cython
 
+from userfw.ports.base import GRO
 from userfw.ports.netns import run_in
 
 if not cython.compiled:
@@ -151,6 +152,10 @@ class TunTapPort(IoPort):
         # A kernel that knows the USO flags also takes VNET_GSO_UDP_L4 from us (both came with Linux 6.2).
         self.tx_uso = bool(self.offloads & USO)
         return self.offloads
+
+    def takes(self) -> int:
+        """As IoPort.takes: by what the kernel agreed to."""
+        return (GRO["all"] if self.tx_uso else GRO["tcp"]) if self.tx_tso else GRO["off"]
 
     def info(self) -> dict[str, Any]:
         """Adds the device's name, namespace and offloads."""
