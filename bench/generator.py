@@ -1,7 +1,10 @@
 """Sends 60-byte UDP frames as fast as a packet socket takes them: `python -m bench.generator DEVICE FRAME-HEX COUNT UNIQUE`.
 
-FRAME-HEX is an Ethernet frame with IPv4 and UDP; COUNT 0 is until the process is stopped; UNIQUE 1 gives every frame a
-source (last byte 10 to 209) and a source port of its own. Frames go out by sendmmsg(2) in blocks, past the queue discipline.
+FRAME-HEX is an Ethernet frame with IPv4 and UDP; COUNT 0 is until the process is stopped. UNIQUE 0: one flow, its IPv4
+identification counting up as a connected socket has it. UNIQUE 1 gives every frame a source (last byte 10 to 209) and a
+source port of its own, all to one destination: behind one address the 200 sources of a port contend for it. UNIQUE 2 gives
+each source a destination port of its own as well, so that every mapping keeps its port. Frames go out by sendmmsg(2) in
+blocks, past the queue discipline.
 """
 
 import ctypes
@@ -15,23 +18,34 @@ _SOL_PACKET, _QDISC_BYPASS = 263, 20
 _HEADER = struct.Struct("@PIPNPNi4xI4x")  # struct mmsghdr on 64-bit Linux
 
 
-def variant(frame: bytes, number: int) -> bytes:
-    """The frame with source address and port number `number` and right IPv4 checksum, no UDP checksum."""
+def variant(frame: bytes, number: int, unique: int) -> bytes:
+    """The frame with source address and ports number `number` and right IPv4 checksum, no UDP checksum."""
     data = bytearray(frame)
+    if not unique:
+        data[18:20] = (number & 0xFFFF).to_bytes(2, "big")
+        return checksummed(data)
     data[29] = 10 + number % 200
     data[34:36] = (1024 + number // 200 % 64000).to_bytes(2, "big")
-    data[40:42] = data[24:26] = b"\0\0"
+    if unique == 2:
+        data[36:38] = (9 + number % 200).to_bytes(2, "big")
+    data[40:42] = b"\0\0"
+    return checksummed(data)
+
+
+def checksummed(data: bytearray) -> bytes:
+    """The frame with a right IPv4 header checksum."""
+    data[24:26] = b"\0\0"
     total = sum(struct.unpack("!10H", data[14:34]))
     total = (total & 0xFFFF) + (total >> 16)
     data[24:26] = (~((total & 0xFFFF) + (total >> 16)) & 0xFFFF).to_bytes(2, "big")
     return bytes(data)
 
 
-def main(device: str, text: str, count: int, unique: bool) -> None:
+def main(device: str, text: str, count: int, unique: int) -> None:
     """Send `count` frames (0: for ever)."""
     frame = bytes.fromhex(text)
     kinds = count if unique else BLOCK
-    store = ctypes.create_string_buffer(b"".join(variant(frame, n) for n in range(kinds)) if unique else frame * kinds)
+    store = ctypes.create_string_buffer(b"".join(variant(frame, n, unique) for n in range(kinds)))
     base, size = ctypes.addressof(store), len(frame)
     vectors = ctypes.create_string_buffer(b"".join(struct.pack("@PN", base + n * size, size) for n in range(kinds)))
     at = ctypes.addressof(vectors)
@@ -53,4 +67,4 @@ def main(device: str, text: str, count: int, unique: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "1")
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -81,9 +81,9 @@ def received_packets(lab: Lab, where: str = "wan") -> int:
     return int(json.loads(text)[0]["stats64"]["rx"]["packets"])
 
 
-def generator(lab: Lab, where: str, frame: bytes, count: int = 0, unique: bool = False) -> subprocess.Popen[bytes]:
+def generator(lab: Lab, where: str, frame: bytes, count: int = 0, unique: int = 0) -> subprocess.Popen[bytes]:
     """bench.generator at a host's interface; `count` 0 is until it is stopped."""
-    argv = [sys.executable, "-m", "bench.generator", "eth0", frame.hex(), str(count), str(int(unique))]
+    argv = [sys.executable, "-m", "bench.generator", "eth0", frame.hex(), str(count), str(unique)]
     return subprocess.Popen(netns.inside(lab.ns(where), argv), stdout=subprocess.DEVNULL)
 
 
@@ -92,42 +92,109 @@ def small_packet(lab: Lab, source: str | None = None) -> bytes:
     return lab.up("lan", f.udp_packet(source or IP4.lan, IP4.wan, 4000, 9, bytes(18)))
 
 
-def packets_per_second(lab: Lab, seconds: float) -> float:
-    """Forwarded packets a second when lan sends 60-byte frames of one flow as fast as it can."""
-    source = generator(lab, "lan", small_packet(lab))
+SINK = """
+import socket, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+for port in range(10, 210):
+    other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    other.bind(("", port))
+    globals()[f"sink{port}"] = other
+sock.bind(("", 9))
+print("ready", flush=True)
+data = b""
+while sys.argv[1:] and data != b"hello":
+    data, peer = sock.recvfrom(2048)
+    if data == b"hello":
+        sock.sendto(data, peer)
+time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def sink(lab: Lab, *answer: str) -> Iterator[None]:
+    """Takes UDP at the ports that the generator sends to and lets it overflow: no ICMP errors. With `answer`: answers a "hello"."""
+    process = subprocess.Popen(netns.inside(lab.ns("wan"), [sys.executable, "-c", SINK, *answer]), stdout=subprocess.PIPE)
+    assert process.stdout is not None
     try:
-        time.sleep(0.7)
-        began, before = time.monotonic(), received_packets(lab)
-        time.sleep(seconds)
-        after, ended = received_packets(lab), time.monotonic()
-        return (after - before) / (ended - began)
+        if process.stdout.readline() != b"ready\n":
+            raise AssertionError("the sink does not start")
+        yield
     finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def datagrams(lab: Lab, where: str = "wan") -> int:
+    """UDP datagrams that a host's sockets were given, large ones counted by their segments (RFC 4113: taken, refused, no port)."""
+    text = netns.run(["cat", "/proc/net/snmp"], ns=lab.ns(where)).stdout
+    names, values = (line.split() for line in text.splitlines() if line.startswith("Udp:"))
+    row = dict(zip(names[1:], map(int, values[1:]), strict=True))
+    return row["InDatagrams"] + row["InErrors"] + row["NoPorts"]
+
+
+ESTABLISH = """
+import socket, sys
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("", 4000))
+sock.settimeout(1)
+for _ in range(5):
+    sock.sendto(b"hello", (sys.argv[1], 9))
+    try:
+        sock.recv(100)
+        break
+    except TimeoutError:
+        continue
+else:
+    sys.exit("no answer")
+sock.sendto(bytes(18), (sys.argv[1], 9))
+"""
+
+
+def packets_per_second(lab: Lab, seconds: float) -> float:
+    """Datagrams a second that reach wan's sockets when lan sends 60-byte frames of one established flow as fast as it can."""
+    with sink(lab, "answer"):
+        netns.run([sys.executable, "-c", ESTABLISH, IP4.wan], ns=lab.ns("lan"))
+        source = generator(lab, "lan", small_packet(lab))
+        try:
+            time.sleep(0.7)
+            began, before = time.monotonic(), datagrams(lab)
+            time.sleep(seconds)
+            after, ended = datagrams(lab), time.monotonic()
+            return (after - before) / (ended - began)
+        finally:
+            source.kill()
+            source.wait()
+
+
+def connections_per_second(lab: Lab, count: int, clash: bool = False) -> float:
+    """New connections a second: every one of `count` packets is the first of its own; those that came through, by time.
+
+    `clash`: all to one destination, so that masquerading them behind one address has to look for free ports and runs out of them.
+    """
+    with sink(lab):
+        before = last = datagrams(lab)
+        source = generator(lab, "lan", small_packet(lab), count, unique=1 if clash else 2)
+        first = ended = time.monotonic()
+        deadline = first + 60
+        while time.monotonic() < deadline and (source.poll() is None or time.monotonic() - ended < 0.3):
+            now = datagrams(lab)
+            if now != last:
+                ended = time.monotonic()
+                first = first if last != before else ended
+                last = now
+            time.sleep(0.005)
         source.kill()
         source.wait()
+        return (last - before) / max(ended - first, 1e-3)
 
 
-def connections_per_second(lab: Lab, count: int) -> float:
-    """New connections a second: every one of `count` packets is the first of its own; those that came through, by time."""
-    before = last = received_packets(lab)
-    source = generator(lab, "lan", small_packet(lab), count, unique=True)
-    first = ended = time.monotonic()
-    deadline = first + 60
-    while time.monotonic() < deadline and (source.poll() is None or time.monotonic() - ended < 0.3):
-        now = received_packets(lab)
-        if now != last:
-            ended = time.monotonic()
-            first = first if last != before else ended
-            last = now
-        time.sleep(0.005)
-    source.kill()
-    source.wait()
-    return (last - before) / max(ended - first, 1e-3)
-
-
-def round_trip(lab: Lab, count: int = 2000) -> float:
-    """Median-like round trip in microseconds: the mean that ping reports for as many back-to-back requests."""
-    done = netns.run(["ping", "-q", "-A", "-c", str(count), IP4.wan], ns=lab.ns("lan"), timeout=60)
-    match = re.search(r"= [\d.]+/([\d.]+)/", done.stdout)
-    if not match:
-        raise AssertionError(done.stdout)
-    return float(match[1]) * 1000
+def round_trip(lab: Lab, count: int = 2000) -> tuple[float, float]:
+    """(median, 99th percentile) in microseconds of as many echo requests, each sent when the last was answered."""
+    done = netns.run(["ping", "-A", "-c", str(count), IP4.wan], ns=lab.ns("lan"), timeout=60)
+    times = sorted(float(text) * 1000 for text in re.findall(r"time=([\d.]+) ms", done.stdout))
+    if len(times) < count * 0.99:
+        raise AssertionError(done.stdout[-500:])
+    return times[len(times) // 2], times[len(times) * 99 // 100]
