@@ -5,7 +5,6 @@ Everything of userfw that the comparison needs is imported here and nowhere else
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from random import Random
 from typing import Any
 
@@ -23,6 +22,7 @@ from userfw.nft.datatype import Names
 from userfw.ruleset import compile as hooks
 from userfw.ruleset.language import LanguageBackend
 from userfw.ruleset.manager import RulesetManager
+from userfw.ruleset.platform import PrivatePlatform
 from userfw.wire.parse import parse_untrusted
 
 NAMES = Names()
@@ -165,22 +165,15 @@ class Recorder(Services):
         self.devices = {dev.index: made for dev in reversed(world.devices) if (made := self.device(dev)) is not None}
 
 
-class Platform:
-    """A ruleset's surroundings that no gateway is behind."""
+class Platform(PrivatePlatform):
+    """A ruleset's surroundings that no gateway is behind, but a recorder."""
 
     def __init__(self) -> None:
-        self.services = Recorder()
+        super().__init__(NAMES)
+        self.recorder = Recorder()
+        self.services = self.recorder
         self.clock = self.services.clock
-        self.names = NAMES
-        self.conns: Any = self.services.conntrack
-        self.sender: Any = None
-        self.helpers: Any = None
-
-    def devices(self) -> Iterable[Device]:
-        return ()
-
-    def install(self, hooks: Any) -> None:
-        pass
+        self.conns = self.services.conntrack
 
 
 class EngineSide:
@@ -188,7 +181,7 @@ class EngineSide:
 
     def __init__(self) -> None:
         self.platform = Platform()
-        self.services = self.platform.services
+        self.services = self.platform.recorder
         self.manager = RulesetManager(backend=LanguageBackend(self.platform))
 
     def run(self, text: str) -> str:

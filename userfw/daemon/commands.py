@@ -165,6 +165,7 @@ _threads = ThreadPoolExecutor(1, thread_name_prefix="userfw-nft")
 
 async def _heavy(service: NftService, message: dict[str, Any], client: Any) -> Any:
     """Prepare in a thread of its own while packets flow; swap between two batches."""
+    from userfw.ruleset.burial import drain
     from userfw.ruleset.service import UsageError
 
     loop = asyncio.get_running_loop()
@@ -173,7 +174,9 @@ async def _heavy(service: NftService, message: dict[str, Any], client: Any) -> A
             prepared = await loop.run_in_executor(_threads, service.start, message, client)
             if service.current(prepared):
                 break
-        return service.finish(prepared)
+        answer = service.finish(prepared)
+        loop.run_in_executor(_threads, drain, prepared)
+        return answer
     except UsageError as error:
         raise CommandError(str(error), "usage") from None
 

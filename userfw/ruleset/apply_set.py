@@ -9,7 +9,7 @@ from typing import Any
 from userfw.nft.location import NftError, NftErrors
 from userfw.nft.syntax import Command, ConstantExpr, ElementsBlock, Expr, RangeExpr, SetBlock, SetElemExpr
 from userfw.ruleset.draft import Draft
-from userfw.ruleset.elements import CATCH_ALL, Element, Overlay, Span, key_of, span_of
+from userfw.ruleset.elements import CATCH_ALL, Element, Overlay, Span, key_of, keys_of, span_of
 from userfw.ruleset.lookup import find_set, find_table, name_place
 from userfw.ruleset.model import Ref, Set, Table
 from userfw.ruleset.problems import missing, refused
@@ -95,7 +95,7 @@ def add_elements(draft: Draft, command: Command) -> None:
     entry = find_set(draft, table, command)
     _writable(table, entry, command)
     interval = entry.elements.interval
-    pairs = [(key_of(node.key, interval), node) for node in _elements(command)]
+    pairs = keys_of(_elements(command), interval)
     if interval:
         catch_all = [pair for pair in pairs if pair[0] == CATCH_ALL]
         spans = sorted((pair for pair in pairs if pair[0] != CATCH_ALL), key=lambda pair: pair[0])
@@ -104,6 +104,8 @@ def add_elements(draft: Draft, command: Command) -> None:
         else:
             _check_overlaps(draft.overlay(table, entry), spans)
         pairs = [*spans, *catch_all]
+    if command.op == "add" and draft.add_plain(table, entry, pairs):
+        return
     errors: list[NftError] = []
     for key, node in pairs:
         try:
@@ -131,6 +133,14 @@ def _add(draft: Draft, table: Table, entry: Set, key: Any, node: SetElemExpr, cr
 def _check_overlaps(overlay: Overlay, spans: list[tuple[Span, SetElemExpr]]) -> None:
     errors: list[NftError] = []
     before: tuple[Span, SetElemExpr] | None = None
+    if not overlay.spans and (overlay.flushed or not overlay.base.lows):
+        last = -1
+        for span, _ in spans:
+            if span[0] <= last:
+                break
+            last = span[1]
+        else:
+            return
     for span, node in spans:
         if before is not None and span != before[0] and span[0] <= before[0][1]:
             errors.append(NftError("conflicting intervals specified", node.loc, also=[before[1].loc]))

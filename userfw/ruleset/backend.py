@@ -8,6 +8,7 @@ Laws:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from userfw.nft.syntax import Command, SetElemExpr
@@ -36,14 +37,20 @@ class Backend(Protocol):
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         """What the engine's set will hold for one element."""
 
+    def plain_elements(self, entry: Set, pairs: list[tuple[Any, SetElemExpr]]) -> list[Any] | None:
+        """`element` for many keys that come with nothing else; None if they have to be taken one by one."""
+
     def set_size(self, entry: Set) -> None:
         """Tell the engine of a new size."""
 
     def reserve(self, draft: Draft, entry: Set, overlay: Overlay, element: Element) -> None:
         """Refuse an element of concatenated ranges that overlaps another (EEXIST)."""
 
-    def fill(self, entry: Set, overlay: Overlay) -> None:
-        """Put the elements of a new set into its `engine`."""
+    def fill(self, entry: Set, overlay: Overlay) -> Iterator[None]:
+        """Put the elements of a new set into its `engine`. Yields between slices."""
+
+    def build_aside(self, entry: Set, overlay: Overlay) -> Iterator[None]:
+        """Make many changes to a copy of a set that packets use; the commit swaps it in. Yields between slices."""
 
     def object(self, draft: Draft, table: Table, entry: Object) -> None:
         """Give a new object its `engine`."""
@@ -91,14 +98,20 @@ class ModelBackend:
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         return None
 
+    def plain_elements(self, entry: Set, pairs: list[tuple[Any, SetElemExpr]]) -> list[Any] | None:
+        return None
+
     def set_size(self, entry: Set) -> None:
         pass
 
     def reserve(self, draft: Draft, entry: Set, overlay: Overlay, element: Element) -> None:
         pass
 
-    def fill(self, entry: Set, overlay: Overlay) -> None:
-        pass
+    def fill(self, entry: Set, overlay: Overlay) -> Iterator[None]:
+        yield from ()
+
+    def build_aside(self, entry: Set, overlay: Overlay) -> Iterator[None]:
+        yield from ()
 
     def object(self, draft: Draft, table: Table, entry: Object) -> None:
         pass

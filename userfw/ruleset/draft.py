@@ -320,6 +320,28 @@ class Draft:
         self.emit("add", "element", table, entry.name, element, 0)
         return element
 
+    def add_plain(self, table: Table, entry: Set, pairs: list[tuple[Any, SetElemExpr]]) -> bool:
+        """Add many elements that are nothing but a key, as `add_element` would one by one; False if they are not all so, or the set
+        is not."""
+        node, interval = entry.node, entry.elements.interval
+        if len(pairs) < 64 or node.is_map or node.size or node.timeout or node.stmts or entry.elements.live or entry.has("dynamic"):
+            return False
+        lowered = self.backend.plain_elements(entry, pairs)
+        overlay = self.overlay(table, entry)
+        if lowered is None or (interval and overlay.removed):
+            return False
+        added, base = overlay.added, {} if overlay.flushed else entry.elements.by_key
+        removed = overlay.removed
+        fresh: dict[Any, Element] = {}
+        for (key, elem), engine in zip(pairs, lowered, strict=True):
+            if key in added or key in fresh or (key in base and key not in removed):
+                continue
+            fresh[key] = Element(key, elem, engine)
+        overlay.add_many(list(fresh.values()))
+        family, name, where = table.family, table.name, entry.name
+        self.events += [Event("add", "element", family, name, where, element, 0) for element in fresh.values()]
+        return True
+
     def retime_element(self, table: Table, entry: Set, key: Any, node: SetElemExpr) -> None:
         """Give an element that is there another timeout; its counters stay (Linux: nft_add_set_elem, NFT_SET_ELEM update)."""
         element = Element(key, node, self.backend.element(self, table, entry, node))

@@ -33,6 +33,21 @@ Span = tuple[int, int]
 CATCH_ALL: Key = "*"
 
 
+def keys_of(nodes: list[SetElemExpr], interval: bool) -> list[tuple[Key, SetElemExpr]]:
+    """`key_of` of many elements, quick for plain numbers and prefixes of them."""
+    pairs: list[tuple[Key, SetElemExpr]] = []
+    append = pairs.append
+    for node in nodes:
+        key = node.key
+        kind = type(key)
+        if kind is ConstantExpr and type(key.value) is int:  # type: ignore[attr-defined]
+            value = key.value  # type: ignore[attr-defined]
+            append(((value, value) if interval else value, node))
+        else:
+            append((key_of(key, interval), node))
+    return pairs
+
+
 def width_of(expr: Expr) -> int:
     """The width of a checked value in bits: its own, else its type's."""
     if expr.width:
@@ -131,7 +146,7 @@ class Overlay:
     `log` is what happened, in order: (True, element) for an addition, (False, element) for a removal.
     """
 
-    __slots__ = ("added", "base", "flushed", "log", "removed", "scratch", "spans", "swapped")
+    __slots__ = ("added", "aside", "base", "flushed", "log", "lows", "removed", "scratch", "spans", "swapped")
 
     def __init__(self, base: Elements) -> None:
         self.base = base
@@ -141,6 +156,10 @@ class Overlay:
         self.spans: list[Span] = []
         self.log: list[tuple[bool, Element]] = []
         self.swapped: dict[Key, Element] = {}
+        self.lows: list[Span] | None = None
+        """What `Elements.lows` will be, if it was worked out beforehand."""
+        self.aside: Any = None
+        """The backend's own: the set as it will be, for the commit to swap in."""
         self.scratch: Any = None
         """The backend's own, to find overlaps among what is added."""
 
@@ -198,6 +217,14 @@ class Overlay:
             self.spans.insert(at, element.key)
         self.log.append((True, element))
 
+    def add_many(self, elements: list[Element]) -> None:
+        """Add elements whose keys are not there and differ from each other, in order for intervals."""
+        self.added.update((element.key, element) for element in elements)
+        self.log += [(True, element) for element in elements]
+        if self.base.interval:
+            self.spans += [element.key for element in elements]
+            self.spans.sort()
+
     def retime(self, element: Element) -> None:
         """Change the timeout of an element that is there."""
         if element.key in self.added:
@@ -231,6 +258,18 @@ class Overlay:
         self.swapped.clear()
         self.log.extend((False, element) for element in gone)
 
+    def settle(self) -> None:
+        """Work out the new order beforehand; no change may follow."""
+        if self.base.interval and (self.removed or self.spans) and not self.base.live:
+            self.lows = self._new_lows()
+
+    def _new_lows(self) -> list[Span]:
+        removed = self.removed
+        lows = [] if self.flushed else [span for span in self.base.lows if span not in removed] if removed else list(self.base.lows)
+        lows += self.spans
+        lows.sort()
+        return lows
+
     def moved(self, base: Elements) -> Overlay:
         """The same changes on top of other elements (of a set that became live)."""
         other = Overlay(base)
@@ -249,7 +288,9 @@ class Overlay:
             del base.by_key[key]
         base.by_key.update((key, element) for key, element in self.swapped.items() if key in base.by_key)
         base.by_key.update(self.added)
-        if base.interval and (self.removed or self.spans):
+        if self.lows is not None:
+            base.lows = self.lows
+        elif base.interval and (self.removed or self.spans):
             if len(self.removed) > 8:
                 base.lows = [span for span in base.lows if span not in self.removed]
             else:

@@ -8,7 +8,7 @@ Laws:
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from userfw.engine.sets.elements import Element as EngineElement
 from userfw.engine.sets.elements import Verdict
 from userfw.engine.sets.factory import make_set
 from userfw.nft.check import check_commands
-from userfw.nft.datatype_tables import VERDICT
+from userfw.nft.datatype_tables import VERDICT, ConcatType
 from userfw.nft.location import NftError
 from userfw.nft.lower_set import lower_element
 from userfw.nft.syntax import Command, ConstantExpr, Expr, SetBlock, SetElemExpr, VerdictExpr
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 NSEC_PER_MSEC = 1_000_000
 BULK = 64
+SLICE = 512
+"""Elements that are put into a set at a time: about a millisecond."""
 _FLAGS = {"constant": SET_CONSTANT, "interval": SET_INTERVAL, "timeout": SET_TIMEOUT, "dynamic": SET_EVAL}
 
 
@@ -146,6 +148,30 @@ class LanguageBackend:
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         return self.engine_element(entry.node, node, TableScope(table))
 
+    def plain_elements(self, entry: Set, pairs: list[tuple[Any, SetElemExpr]]) -> list[EngineElement] | None:
+        """The engine's form of elements that are nothing but a number or a range of numbers; None if some are more."""
+        block = entry.node
+        dtype = block.key_dtype
+        interval = entry.elements.interval
+        octets = dtype.octets
+        if isinstance(dtype, ConcatType) or ("interval" in block.flags and not interval):
+            return None
+        order: Any = "big" if interval or dtype.is_string or dtype.byteorder == "big" else "little"
+        made: list[EngineElement] = []
+        append = made.append
+        for key, node in pairs:
+            if node.stmts or node.timeout is not None or node.expires is not None or node.comment is not None:
+                return None
+            if type(key) is int:
+                append(EngineElement(key.to_bytes(octets, order)))
+            elif type(key) is tuple and interval:
+                low, high = key
+                first = low.to_bytes(octets, order)
+                append(EngineElement(first, None if low == high else high.to_bytes(octets, order)))
+            else:
+                return None
+        return made
+
     def engine_element(self, block: SetBlock, node: SetElemExpr, scope: TableScope) -> EngineElement:
         """The engine's form of one checked element."""
         made = lower_element(block, node)
@@ -186,8 +212,16 @@ class LanguageBackend:
         except SetError:
             raise refused(errno.EEXIST, element.node.loc) from None
 
-    def fill(self, entry: Set, overlay: Overlay) -> None:
-        apply_elements(entry.engine, overlay)
+    def fill(self, entry: Set, overlay: Overlay) -> Iterator[None]:
+        if entry.elements.live or len(overlay.log) < SLICE:
+            apply_elements(entry.engine, overlay)
+        else:
+            yield from _in_slices(entry.engine, overlay)
+
+    def build_aside(self, entry: Set, overlay: Overlay) -> Iterator[None]:
+        copy = self.engine_set(entry.node, "") if overlay.flushed else entry.engine.fork()
+        yield from _in_slices(copy, overlay)
+        overlay.aside = copy
 
     def live_element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Element | None:
         made = lower_element(entry.node, SetElemExpr(node.key))
@@ -260,7 +294,11 @@ class LanguageBackend:
             chain.engine.owner = chain
             chain.engine.replace(tuple(rule.program for rule in chain.rules))
         for _, entry, overlay in draft.overlays.values():
-            apply_elements(entry.engine, overlay)
+            if overlay.aside is not None:
+                entry.engine.adopt(overlay.aside)
+                overlay.aside = None
+            else:
+                apply_elements(entry.engine, overlay)
         for action in draft.after:
             action()
         needs = _needs(draft)
@@ -288,6 +326,21 @@ class LanguageBackend:
 def _needs(draft: Draft) -> frozenset[tuple[tuple[str, str], Ref]]:
     needs = (NEED_CONNTRACK, NEED_DEFRAG, NEED_SYNPROXY)
     return frozenset((key, need) for key, table in draft.rules.tables.items() for need in needs if table.uses.get(need))
+
+
+def _in_slices(engine: Any, overlay: Overlay) -> Iterator[None]:
+    """Make an overlay's changes in a set that no packet uses. They were checked; no slice keeps the interpreter for long."""
+    gone = [] if overlay.flushed else [overlay.base.by_key[key].engine for key in overlay.removed]
+    fresh = [element.engine for element in overlay.added.values()]
+    engine.begin_change()
+    for at in range(0, len(gone), SLICE):
+        engine.take_out(gone[at : at + SLICE])
+        yield
+    for at in range(0, len(fresh), SLICE):
+        engine.put_in(fresh[at : at + SLICE])
+        yield
+    while not engine.settle(SLICE * 8):
+        yield
 
 
 def apply_elements(engine: Any, overlay: Overlay) -> None:

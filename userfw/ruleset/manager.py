@@ -11,6 +11,8 @@ Laws:
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -91,7 +93,8 @@ class RulesetManager:
 
     def prepare(self, text: str, options: Options | None = None, files: Files | None = None) -> Prepared:
         """Parse, check, plan and lower; changes nothing."""
-        *_, prepared = self.prepare_steps(text, options or Options(), files)
+        with _uncollected(len(text) > LARGE):
+            *_, prepared = self.prepare_steps(text, options or Options(), files)
         assert prepared is not None
         return prepared
 
@@ -262,6 +265,23 @@ class RulesetManager:
         self.rules = draft.rules
         if draft.events:
             self._publish([*draft.events, NewGeneration(draft.rules.generation, 0, "")])
+
+
+LARGE = 1 << 16
+"""Characters of input that make so many objects that looking for garbage among them would take half of the time."""
+
+
+@contextlib.contextmanager
+def _uncollected(large: bool) -> Iterator[None]:
+    """No garbage collection meanwhile: what is made stays."""
+    collecting = large and gc.isenabled()
+    if collecting:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _language(gateway: Gateway | None, conns: ConnTable | None, names: Names | None) -> Backend:

@@ -65,6 +65,9 @@ class Plan:
         return [overlay for _, _, overlay in self.draft.overlays.values()]
 
 
+MANY = 256
+"""Changes of elements that a commit makes at once; of more it swaps in a copy of the set that has them."""
+
 Reader = Callable[[Draft, Command], Any]
 
 
@@ -104,9 +107,15 @@ def plan_steps(
         draft.rules.generation = base.generation + 1
     for key in [key for key in draft.overlays if key in draft.new_sets]:
         _, entry, overlay = draft.overlays.pop(key)
-        backend.fill(entry, overlay)
+        for _ in backend.fill(entry, overlay):
+            yield None
         overlay.apply()
         yield None
+    for _, entry, overlay in draft.overlays.values():
+        if len(overlay.log) > MANY and not entry.elements.live:
+            for _ in backend.build_aside(entry, overlay):
+                yield None
+            overlay.settle()
     yield Plan(base, draft.rules, draft, ordered(draft.events), answers)
 
 

@@ -27,6 +27,7 @@ cdef class Set:
     cdef int index(self, Py_ssize_t id) except -1
     cdef int unindex(self, Py_ssize_t id) except -1
     cdef int clear_index(self) except -1
+    cdef int take_index(self, Set other, bint copied) except -1
     cdef Py_ssize_t overlap(self, bytes key, bytes end) except -3
     cdef Py_ssize_t match(self, bytes key, bytes end) except -2
     cdef Rich rich(self, Py_ssize_t id)

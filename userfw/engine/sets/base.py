@@ -333,6 +333,63 @@ class Set:
                 if rich is not None and rich.verdict is not None and rich.verdict.target is not None:
                     yield rich.verdict.target, int(rich.verdict.code == -3)
 
+    # large changes: made to a copy, slice by slice while packets use this one, and taken over in one go
+
+    def fork(self) -> Set:
+        """A copy to change; counters and other state of elements is shared with this one."""
+        other: Set = type(self)(
+            self.name, self.klen, self.clock, flags=self.flags, dlen=self.dlen, data_type=self.data_type, fields=self.fields,
+            timeout=self.timeout, size=self.size, exprs=self.exprs, table=self.table,
+        )  # fmt: skip
+        other.store = self.store.copy()
+        other.catchall = self.catchall
+        other.take_index(self, True)
+        return other
+
+    def adopt(self, other: Set) -> None:
+        """Hold what `other`, a changed copy of this set that nobody else uses, holds. Takes the time of a few assignments."""
+        self.store = other.store
+        self.catchall = other.catchall
+        self.hand = 0
+        self.take_index(other, False)
+
+    def take_index(self, other: Set, copied: cython.bint) -> cython.int:
+        """The index of `other` (of the same class), its arrays copied or as they are."""
+        raise NotImplementedError
+
+    def begin_change(self) -> None:
+        """`take_out` and `put_in` follow, in this order, and then `settle`; lookups are undefined in between."""
+
+    def take_out(self, elements: list[Element]) -> None:
+        """Remove some elements; those that are not there are passed over."""
+        e: Element
+        for e in elements:
+            self.remove(e.key, e.key_end, True)
+
+    def put_in(self, elements: list[Element]) -> None:
+        """Enter some elements that are known to be new and to overlap nothing."""
+        e: Element
+        for e in elements:
+            rich = None
+            if e.exprs or self.exprs or self.data_type >= DATA_VERDICT or e.comment or e.userdata or e.flags:
+                rich = self._rich_for(e)
+            lifetime = e.timeout or self.timeout
+            self._enter(e.key, e.key if e.key_end is None else e.key_end, e.data, lifetime, e.expires or lifetime, rich)
+
+    def settle(self, budget: int) -> bool:
+        """Bring up to `budget` entries of the index in order; True when all are."""
+        return True
+
+    def _rich_for(self, e: Element) -> Any:
+        return Rich(
+            tuple(e.exprs) or _fresh(self.exprs),
+            e.data if self.data_type == DATA_VERDICT else None,
+            e.data if self.data_type == DATA_OBJECT else None,
+            e.comment,
+            e.userdata,
+            e.flags,
+        )
+
     # transactions
 
     def begin(self) -> None:

@@ -24,6 +24,7 @@ cdef class Store:
     cdef readonly bint timed
     cdef readonly Py_ssize_t rich_count, expr_count
 
+    cpdef Store copy(self)
     cdef Py_ssize_t allocate(self) except -1
     cdef int release(self, Py_ssize_t id) except -1
     cdef int put_key(self, Py_ssize_t id, bytes key, bytes end) except -1

@@ -58,9 +58,10 @@ class Rich:
         self.flags = flags
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Element:
-    """A copy of one element, for listings and transactions. `key_end` is inclusive (None: one key); `key` None: the catch-all.
+    """A copy of one element, never changed, for listings and transactions. `key_end` is inclusive (None: one key); `key` None: the
+    catch-all.
 
     `data`: bytes, a Verdict, a named object, or None. `timeout`: lifetime in ns (0: forever); `expires`: ns left, 0 if it never
     dies.
@@ -128,6 +129,25 @@ class Store:
         self.timed = False
         self.rich_count = 0
         self.expr_count = 0
+
+    def copy(self) -> Store:
+        """Columns of their own; the Rich objects (counters and the like) are shared."""
+        other: Store = Store(self.klen, self.dlen, self.ranged)
+        other.count = self.count
+        other.top = self.top
+        other.capacity = self.capacity
+        other.keys = bytearray(self.keys)
+        other.ends = bytearray(self.ends)
+        other.data = bytearray(self.data)
+        other.live = bytearray(self.live)
+        other.deadline = bytearray(self.deadline)
+        other.lifetime = bytearray(self.lifetime)
+        other.rich = list(self.rich)
+        other.free = list(self.free)
+        other.timed = self.timed
+        other.rich_count = self.rich_count
+        other.expr_count = self.expr_count
+        return other
 
     def allocate(self) -> cython.Py_ssize_t:
         """A fresh id; columns grow by half."""

@@ -67,6 +67,13 @@ class HashSet(Set):
         self.mask = 15
         return 0
 
+    def take_index(self, other: Set, copied: cython.bint) -> cython.int:
+        own: HashSet = cython.cast(HashSet, other)
+        self.slots = bytearray(own.slots) if copied else own.slots
+        self.mask = own.mask
+        self.seed = own.seed
+        return 0
+
     def seek(self, regs: bytearray, src: cython.int) -> cython.Py_ssize_t:
         slots: bytearray = self.slots
         store: Store = self.store
@@ -141,6 +148,12 @@ class SmallSet(HashSet):
     def clear_index(self) -> cython.int:
         HashSet.clear_index(self)
         self.bits = bytearray(len(self.bits))
+        return 0
+
+    def take_index(self, other: Set, copied: cython.bint) -> cython.int:
+        own: SmallSet = cython.cast(SmallSet, other)
+        HashSet.take_index(self, other, copied)
+        self.bits = bytearray(own.bits) if copied else own.bits
         return 0
 
     def contains(self, regs: bytearray, src: cython.int) -> cython.bint:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import cython
@@ -32,6 +33,110 @@ class IntervalSet(Set):
         self.top = bytearray()
         self.n = 0
         self.deferred = False
+        self.pending: list[int] | None = None
+        self.gone: list[int] = []
+        self.merged = bytearray()
+        self.merged_order = bytearray()
+        self.old_at = 0
+        self.new_at = 0
+        self.filled = 0
+
+    def take_index(self, other: Set, copied: cython.bint) -> cython.int:
+        own: IntervalSet = cython.cast(IntervalSet, other)
+        self.lows = bytearray(own.lows) if copied else own.lows
+        self.order = bytearray(own.order) if copied else own.order
+        self.top = bytearray(own.top) if copied else own.top
+        self.n = own.n
+        return 0
+
+    def begin_change(self) -> None:
+        self.pending = []
+        self.gone = []
+
+    def take_out(self, elements: list[Element]) -> None:
+        """The ids are given back by `settle`, when nothing of the old index is needed any more."""
+        e: Element
+        id: cython.Py_ssize_t
+        for e in elements:
+            if e.key is None:
+                self.remove(None, None, True)
+                continue
+            id = self.match(e.key, e.key if e.key_end is None else e.key_end)
+            if id >= 0:
+                self.store.live[id] = 0
+                self.gone.append(id)
+
+    def settle(self, budget: int) -> bool:
+        """Merge the sorted old index with the new elements, `budget` places at a time."""
+        if self.pending is None:
+            return True
+        if not self.filled and not self.old_at and not self.new_at:
+            self._start_merge()
+        if not self._merge(budget):
+            return False
+        klen: cython.int = self.klen
+        self.lows = self.merged[: self.filled * klen]
+        self.order = self.merged_order[: self.filled * 4]
+        self.n = self.filled
+        for id in self.gone:
+            self.store.live[id] = 1
+            self.store.release(id)
+        self.pending = None
+        self.gone = []
+        self.merged = bytearray()
+        self.merged_order = bytearray()
+        self.old_at = self.new_at = self.filled = 0
+        self.top = bytearray()
+        if self.n >= TOP_LIMIT and klen >= 2:
+            self._build_top()
+        return True
+
+    def _start_merge(self) -> None:
+        """Room for the result; the new elements in order, unless they came so."""
+        klen = self.klen
+        keys = self.store.keys
+        found = [bytes(keys[id * klen : id * klen + klen]) for id in self.pending or ()]
+        if any(a > b for a, b in pairwise(found)):
+            pairs = sorted(zip(found, self.pending or (), strict=True))
+            self.pending = [id for _, id in pairs]
+        room = self.n + len(found)
+        self.merged = bytearray(room * klen)
+        self.merged_order = bytearray(room * 4)
+
+    def _merge(self, budget: cython.Py_ssize_t) -> cython.bint:
+        """Up to `budget` places of the merged index; whether it is whole."""
+        klen: cython.int = self.klen
+        pending: list[int] = cython.cast(list, self.pending)
+        waiting: cython.Py_ssize_t = len(pending)
+        live: bytearray = self.store.live
+        keys: bytearray = self.store.keys
+        id: cython.Py_ssize_t
+        i: cython.int
+        while budget > 0:
+            budget -= 1
+            if self.old_at < self.n and not live[load32(self.order, self.old_at * 4)]:
+                self.old_at += 1
+                continue
+            if self.old_at >= self.n and self.new_at >= waiting:
+                return True
+            if self.new_at >= waiting:
+                id = load32(self.order, self.old_at * 4)
+                self.old_at += 1
+            elif self.old_at >= self.n:
+                id = pending[self.new_at]
+                self.new_at += 1
+            else:
+                id = pending[self.new_at]
+                if self._compare(self.lows, self.old_at * klen, keys, id * klen) < 0:
+                    id = load32(self.order, self.old_at * 4)
+                    self.old_at += 1
+                else:
+                    self.new_at += 1
+            for i in range(klen):
+                self.merged[self.filled * klen + i] = keys[id * klen + i]
+            store32(self.merged_order, self.filled * 4, id)
+            self.filled += 1
+        return False
 
     def clear_index(self) -> cython.int:
         self.lows = bytearray()
@@ -101,6 +206,9 @@ class IntervalSet(Set):
 
     def index(self, id: cython.Py_ssize_t) -> cython.int:
         if self.deferred:
+            return 0
+        if self.pending is not None:
+            self.pending.append(id)
             return 0
         at: cython.Py_ssize_t = id * self.klen
         position: cython.Py_ssize_t = self._last_not_above(self.store.keys, at) + 1
@@ -205,18 +313,6 @@ class IntervalSet(Set):
         self.top = bytearray()
         if self.n >= TOP_LIMIT and klen >= 2:
             self._build_top()
-
-    def _rich_for(self, e: Element) -> Any:
-        from userfw.engine.sets.elements import Rich as RichClass
-
-        return RichClass(
-            tuple(e.exprs) or tuple(expr.clone() for expr in self.exprs),
-            e.data if self.data_type == 2 else None,
-            e.data if self.data_type == 3 else None,
-            e.comment,
-            e.userdata,
-            e.flags,
-        )
 
 
 def _bounds(e: Element) -> tuple[bytes, bytes]:

@@ -11,6 +11,7 @@ cdef class Group:
     cdef Py_ssize_t buckets, top
     cdef readonly Py_ssize_t count
     cdef Py_ssize_t free_head
+    cpdef Group copy(self)
     cdef unsigned int slot(self, bytearray data, Py_ssize_t at, unsigned int seed) except? 0xFFFFFFFF
     cdef int insert(self, Py_ssize_t id, bytearray piece, unsigned int seed) except -1
     cdef int erase(self, Py_ssize_t id, bytearray piece, unsigned int seed) except -1

@@ -117,6 +117,21 @@ class Group:
         self.count = 0
         self.free_head = 0
 
+    def copy(self) -> Group:
+        """Arrays of its own."""
+        other: Group = Group(self.mask)
+        other.key = self.key
+        other.length = self.length
+        other.heads = bytearray(self.heads)
+        other.nexts = bytearray(self.nexts)
+        other.ids = bytearray(self.ids)
+        other.masked = bytearray(self.masked)
+        other.buckets = self.buckets
+        other.top = self.top
+        other.count = self.count
+        other.free_head = self.free_head
+        return other
+
     def slot(self, data: bytearray, at: cython.Py_ssize_t, seed: cython.uint) -> cython.uint:
         """Hash of the masked key at `data[at]`, without a copy: FNV over the bytes, then murmur's final mix."""
         h: cython.ulonglong = seed
@@ -215,6 +230,19 @@ class RangeSet(Set):
         self.groups = []
         self.by_mask = {}
         self.sequence = bytearray()
+        return 0
+
+    def take_index(self, other: Set, copied: cython.bint) -> cython.int:
+        own: RangeSet = cython.cast(RangeSet, other)
+        self.seed = own.seed
+        self.sequence = bytearray(own.sequence) if copied else own.sequence
+        self.serial = own.serial
+        self.groups = own.groups
+        self.by_mask = own.by_mask
+        if copied:
+            twins = {id(group): group.copy() for group in own.groups}
+            self.groups = [twins[id(group)] for group in own.groups]
+            self.by_mask = {mask: twins[id(group)] for mask, group in own.by_mask.items()}
         return 0
 
     def _inside(self, id: cython.Py_ssize_t, regs: bytearray, src: cython.int) -> cython.bint:
