@@ -1,4 +1,4 @@
-"""tc flower on real traffic: in software (skip_hw) on a stock Debian kernel in a virtual machine; the clsact capture on this one."""
+"""tc flower on real traffic: in software (skip_hw) on a stock Debian kernel in a virtual machine; the capture on clsact here."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_each_port_is_flowers(report: dict[str, Any]) -> None:
 
 
 def test_flower_rewrites_as_the_daemon_does(report: dict[str, Any]) -> None:
-    """IPv4 and IPv6, UDP and TCP, with NAT and without, tagged: the same frames come out, byte for byte; the daemon saw only the ones
-    with TTL 1, one each way."""
+    """IPv4 and IPv6, UDP and TCP, with NAT and without, tagged: the same frames come out, byte for byte; the daemon saw
+    only those with TTL 1, one each way."""
     assert len(report["flows"]) == 6
     for name, flow in report["flows"].items():
         assert not flow["early"], name

@@ -151,7 +151,7 @@ def test_no_text_does_harm(text: str) -> None:
 def test_every_key_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
     for kind in (schema.Daemon, schema.Port, schema.Vlan, schema.Advertisement, schema.Route, schema.Mirror, schema.Limits,
-                 schema.QueueListener, schema.LogGroup):
+                 schema.QueueListener, schema.LogGroup, schema.Offload, schema.Ethtool, schema.Ntuple):
         for field in dataclasses.fields(kind):
             assert f"`{field.name}`" in text, f"{kind.__name__}.{field.name}"
     for name in sysctl.ROUTER:

@@ -177,12 +177,31 @@ def _ports(args: argparse.Namespace) -> int:
     def show(answer: Any) -> None:
         rows = [
             [p["name"], p["type"], "up" if p["up"] else "down", p["mtu"], p["mac"] or "-", p["rx_packets"], p["rx_bytes"],
-             p["tx_packets"], p["tx_bytes"], p["rx_dropped"] + p["tx_dropped"], " ".join(p["addresses"])]
+             p["tx_packets"], p["tx_bytes"], p["rx_dropped"] + p["tx_dropped"], " ".join(p["addresses"]) or "-",
+             _card(p.get("ethtool"))]
             for p in answer
         ]  # fmt: skip
-        table(rows, ["NAME", "TYPE", "LINK", "MTU", "MAC", "RX", "BYTES", "TX", "BYTES", "DROPS", "ADDRESSES"])
+        table(rows, ["NAME", "TYPE", "LINK", "MTU", "MAC", "RX", "BYTES", "TX", "BYTES", "DROPS", "ADDRESSES", "CARD"])
 
     return ask(args, show, "ports")
+
+
+def _card(ethtool: Any) -> str:
+    """An interface's speed, queues and what of it offload needs, in a few words."""
+    if not ethtool:
+        return "-"
+    words = []
+    speed = ethtool["link"].get("speed")
+    if speed:
+        words.append(f"{speed // 1000}G" if speed % 1000 == 0 else f"{speed}M")
+    queues = ethtool["channels"].get("combined") or ethtool["channels"].get("rx")
+    if queues:
+        words.append(f"{queues}q")
+    if ethtool["features"].get("hw-tc-offload"):
+        words.append("hw-tc")
+    if ethtool.get("ntuple"):
+        words.append(f"{len(ethtool['ntuple'])} steered")
+    return ",".join(words) or "-"
 
 
 def _offload(args: argparse.Namespace) -> int:

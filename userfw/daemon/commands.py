@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from userfw.daemon import interface
 from userfw.daemon.control import CommandError, Stream
 from userfw.daemon.packetlog import Listener
 
@@ -111,6 +112,7 @@ def _ports(server: Server, args: NoArgs, stream: Stream) -> Any:
                 "tx_bytes": device.tx_bytes,
                 "tx_dropped": device.tx_dropped,
                 "queues": [port.info() for port in opened.queues],
+                "ethtool": interface.described(opened.config, opened.link),
             }
         )
     return found

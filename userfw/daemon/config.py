@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from userfw.daemon import schema
-from userfw.daemon.schema import INTERFACE_TYPES, Config
+from userfw.daemon.schema import INTERFACE_TYPES, Config, Ethtool
+from userfw.ports.ethtool import TABLES
 
 
 class ConfigError(Exception):
@@ -190,12 +191,29 @@ ONLY = {
     "promiscuous": INTERFACE_TYPES,
     "isolate": INTERFACE_TYPES,
     "capture": ("packet",),
+    "ethtool": INTERFACE_TYPES,
     "xdp_mode": ("xdp",),
     "read": ("pcap",),
     "write": ("pcap",),
     "netns": ("tap", "tun", *INTERFACE_TYPES),
     "device": ("tap", "tun", *INTERFACE_TYPES),
 }
+
+
+def _check_ethtool(settings: Ethtool, where: str, problems: list[str]) -> None:
+    """Names that do not exist, and rules that cannot be."""
+    for what in ("channels", "rings"):
+        known = [name for name in TABLES[what][0] if not name.endswith("-max")]
+        for name in getattr(settings, what):
+            if name not in known:
+                problems.append(f"{where}.{what}: no {name!r}{nearest(name, known)}")
+    for i, rule in enumerate(settings.ntuple):
+        try:
+            rule.steer()
+        except ValueError as error:
+            problems.append(f"{where}.ntuple[{i}]: {error}")
+        if (rule.queue is None) != rule.drop:
+            problems.append(f"{where}.ntuple[{i}]: either 'queue' or 'drop = true'")
 
 
 def _check_port(port: schema.Port, where: str, problems: list[str]) -> None:
@@ -211,6 +229,8 @@ def _check_port(port: schema.Port, where: str, problems: list[str]) -> None:
         problems.append(f"{where}: a tun port has no link layer, so neither 'mac' nor 'vlan'")
     if port.type == "xdp" and port.vlan:
         problems.append(f"{where}: 'vlan' needs type \"packet\": XDP does not see the tags that drivers keep beside a frame")
+    if port.ethtool is not None:
+        _check_ethtool(port.ethtool, f"{where}.ethtool", problems)
     if port.mtu is not None and port.mtu < 1280 and any(a.version == 6 for a in port.addresses):
         problems.append(f"{where}: IPv6 needs an MTU of 1280 at least (RFC 8200 5)")
 

@@ -19,8 +19,10 @@ from typing import Any
 from userfw.core.const import ARPHRD_ETHER, ARPHRD_NONE
 from userfw.core.packet import Device
 from userfw.daemon import schema
+from userfw.daemon.interface import Settings
 from userfw.ports import tap
 from userfw.ports.base import GRO, IoPort
+from userfw.ports.clsact import TrafficControl
 from userfw.ports.netlink import Link, Netlink
 from userfw.ports.netns import path_of
 
@@ -51,6 +53,7 @@ class OpenPort:
         self.link = link
         self.carried: set[tuple[bytes, int]] = set()
         self.namespace = _namespace_of(config)
+        self.settings: Settings | None = None
 
     @property
     def name(self) -> str:
@@ -66,6 +69,7 @@ class OpenPort:
     def take_over(self, fresh: OpenPort) -> None:
         """Go on with the descriptors of `fresh`, which was opened from the same configuration."""
         self.queues, self.link, self.namespace, self.carried = fresh.queues, fresh.link, fresh.namespace, set()
+        self.settings = fresh.settings
         for port in self.queues:
             port.attach(self.device)
         self.device.port = self.queues[0]
@@ -93,6 +97,9 @@ class OpenPort:
         """Close every descriptor and undo what was done for it."""
         for port in self.queues:
             port.close()
+        if self.settings is not None:
+            self.settings.restore()
+            self.settings = None
 
 
 def _namespace_of(config: schema.Port) -> int:
@@ -120,6 +127,10 @@ def open_port(config: schema.Port, index: int, stored: dict[str, int] | None = N
     try:
         if config.type in ("tap", "tun"):
             return _open_tuntap(config, index, stored or {})
+        if config.type in schema.INTERFACE_TYPES and config.ethtool is not None:
+            return _open_set(config, index)
+        if config.type in schema.INTERFACE_TYPES and config.device is not None:
+            Settings(config.device, config.netns).restore()  # of an earlier process that was killed
         if config.type == "packet":
             return _open_packet(config, index)
         if config.type == "xdp":
@@ -131,6 +142,20 @@ def open_port(config: schema.Port, index: int, stored: dict[str, int] | None = N
         where = f" in namespace {config.netns}" if config.netns else ""
         what = f" ({config.device}{where})" if config.device else ""
         raise PortError(f"port {config.name}{what}: {error.strerror or error}{_hint(config, error)}") from error
+
+
+def _open_set(config: schema.Port, index: int) -> OpenPort:
+    """A port on an interface whose settings are changed first, and put back when it is closed."""
+    assert config.ethtool is not None and config.device is not None
+    settings = Settings(config.device, config.netns)
+    settings.apply(config.ethtool)
+    try:
+        opened = _open_packet(config, index) if config.type == "packet" else _open_xdp(config, index)
+    except BaseException:
+        settings.restore()
+        raise
+    opened.settings = settings
+    return opened
 
 
 def _hint(config: schema.Port, error: OSError) -> str:
@@ -250,11 +275,25 @@ def _open_packet(config: schema.Port, index: int) -> OpenPort:
             config.name, config.device, config.netns, config.offloads, config.isolate,
             config.promiscuous or config.mac is not None,
         )  # fmt: skip
+        _sweep(config, link)
     device = Device(config.name, index, config.mac or link.mac, config.mtu or link.mtu, ARPHRD_ETHER)
     device.kind = "packet"
     device.up = link.up and link.carrier
     _attach(device, [port])
     return OpenPort(config, device, [port], link)
+
+
+def _sweep(config: schema.Port, link: Link) -> None:
+    """Filters that a process left which was killed, while nobody else can be using the interface."""
+    if config.isolate:
+        try:
+            tc = TrafficControl(config.netns)
+            try:
+                tc.sweep(link.index)
+            finally:
+                tc.close()
+        except OSError as error:
+            log.debug("%s: tc: %s", config.device, error)
 
 
 def _open_capture(config: schema.Port, device: str) -> tuple[IoPort, Link]:

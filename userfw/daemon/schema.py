@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from userfw.ports.ethtool import FLOWS, Steer
+
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -216,6 +218,37 @@ class Advertisement:
 
 
 @dataclass
+class Ntuple:
+    """`[[port.ethtool.ntuple]]`: frames of these ends to one receive queue of the card, or nowhere (`drop`)."""
+
+    flow: str = key(choice(tuple(FLOWS)), required=True)
+    src: Address | None = key(plain_address)
+    dst: Address | None = key(plain_address)
+    sport: int | None = key(number(0, 65535))
+    dport: int | None = key(number(0, 65535))
+    queue: int | None = key(number(0, 65535))
+    drop: bool = key(flag, False)
+    location: int | None = key(number(0, 65535))
+
+    def steer(self) -> Steer:
+        """As the port's side knows it. ValueError: an address of the wrong family."""
+        return Steer(self.flow, self.queue, self.src, self.dst, self.sport, self.dport, self.location)
+
+
+@dataclass
+class Ethtool:
+    """`[port.ethtool]`: the interface's settings while the port is open. Names as the kernel has them (`userfw ports --json`)."""
+
+    features: dict[str, bool] = field(default_factory=dict, metadata={"names": flag})
+    channels: dict[str, int] = field(default_factory=dict, metadata={"names": number(0, 65535)})
+    rings: dict[str, int] = field(default_factory=dict, metadata={"names": number(0, 2**20)})
+    autoneg: bool | None = key(flag)
+    speed: int | None = key(number(1, 10**6))
+    duplex: str | None = key(choice(("half", "full")))
+    ntuple: list[Ntuple] = tables(Ntuple)
+
+
+@dataclass
 class Port:
     """`[[port]]`"""
 
@@ -242,6 +275,7 @@ class Port:
     write: str | None = key(text)
     vlan: list[Vlan] = tables(Vlan)
     ra: Advertisement | None = field(default=None, metadata={"table": Advertisement})
+    ethtool: Ethtool | None = field(default=None, metadata={"table": Ethtool})
 
 
 @dataclass
