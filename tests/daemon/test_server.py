@@ -294,7 +294,7 @@ async def test_state_survives_a_restart(start: Start, tmp_path: Path) -> None:
     await ask(first, "nft", text="add element inet t seen { 192.0.2.99 }")
     add_connection(first)
     first.stopping.set()
-    while first.lock_fd >= 0:
+    while first.lock.fd >= 0:
         await asyncio.sleep(0)
     second = await start(text)
     assert "192.0.2.99" in (await ask(second, "nft", text="list ruleset"))["output"]

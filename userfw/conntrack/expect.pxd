@@ -28,6 +28,7 @@ cdef class ExpectTable:
     cdef readonly Py_ssize_t count
     cdef unsigned long long k0, k1
     cdef readonly dict gre_keys
+    cdef public object observer
     cpdef Expectation find(self, Tuple key, unsigned long long now)
     cpdef int add(self, Expectation expectation, unsigned long long now, bint shared=*) except -100
     cpdef int remove(self, Expectation expectation) except -1

@@ -50,7 +50,10 @@ class Expectation:
 
 
 class ExpectTable:
-    """All expectations, found by destination. `count`: how many. `gre_keys`: call ids of PPTP's calls."""
+    """All expectations, found by destination. `count`: how many. `gre_keys`: call ids of PPTP's calls.
+
+    `observer`: None, or who tells other workers: `clashes(expectation)`, `added(expectation)`, `removed(expectation)`.
+    """
 
     def __init__(self, settings: Settings, k0: cython.ulonglong, k1: cython.ulonglong) -> None:
         self.settings = settings
@@ -59,6 +62,7 @@ class ExpectTable:
         self.k0 = k0
         self.k1 = k1
         self.gre_keys: dict[Any, Any] = {}
+        self.observer: Any = None
 
     def _bucket(self, key: Tuple) -> list[Any]:
         word: cython.ulonglong = key.dport
@@ -124,6 +128,8 @@ class ExpectTable:
                 self.remove(mine[0])
         if self.count >= self.settings.expect_max:
             return -2
+        if self.observer is not None and self.observer.clashes(expectation):
+            return -1
         if expectation.deadline == 0:
             expectation.deadline = now + (seconds or 300) * 1000000000
         expectation.linked = True
@@ -132,6 +138,8 @@ class ExpectTable:
             master.expectations = []
         master.expectations.append(expectation)
         self.count += 1
+        if self.observer is not None:
+            self.observer.added(expectation)
         return 0
 
     def remove(self, expectation: Expectation) -> cython.int:
@@ -139,6 +147,8 @@ class ExpectTable:
         if not expectation.linked:
             return 0
         expectation.linked = False
+        if self.observer is not None:
+            self.observer.removed(expectation)
         self._bucket(expectation.tuple).remove(expectation)
         master: Conn = expectation.master
         if master is not None and master.expectations is not None:

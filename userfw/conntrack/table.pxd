@@ -6,6 +6,7 @@ from userfw.conntrack.const cimport (
     CT_EVENT_SECMARK, TCP_FIN_WAIT, TCP_CLOSE, IPS_UNCHANGEABLE, ZONE_BOTH,
 )
 from userfw.conntrack.expect cimport Expectation, ExpectTable
+from userfw.conntrack.steer cimport Steering
 from userfw.conntrack.settings cimport Settings, TimeoutPolicy
 from userfw.conntrack.tuples cimport hash_tuple, invert
 from userfw.conntrack.wheel cimport Wheel
@@ -49,7 +50,8 @@ cdef class ConnTable:
     cdef list directory
     cdef Py_ssize_t mask, split
     cdef unsigned long long k0, k1
-    cdef unsigned int last_id
+    cdef public unsigned int last_id, id_step
+    cdef public Steering steering
     cdef Tuple scratch
 
     # lookup

@@ -30,6 +30,7 @@ if not cython.compiled:
     )
     from userfw.conntrack.expect import ExpectTable
     from userfw.conntrack.settings import Settings
+    from userfw.conntrack.steer import Steering
     from userfw.conntrack.tuples import hash_tuple, invert
     from userfw.conntrack.wheel import Wheel
     from userfw.core.ahead import AHEAD
@@ -71,7 +72,10 @@ class Stats:
 
 
 class ConnTable:
-    """All confirmed connections. `count`: how many; `buckets`: hash chains at the moment."""
+    """All confirmed connections. `count`: how many; `buckets`: hash chains at the moment.
+
+    `steering`: which of several workers this table belongs to, None if it is the only one. Identifiers go up by `id_step`.
+    """
 
     def __init__(self, clock: Clock, settings: Settings | None = None, rng: Random | None = None) -> None:
         self.clock = clock
@@ -88,6 +92,8 @@ class ConnTable:
         self.buckets = SEGMENT
         self.count = 0
         self.last_id = 0
+        self.id_step = 1
+        self.steering: Steering | None = None
         self.listeners: list[Callable[[int, Conn], None]] = []
         self.observers: list[ConnObserver] = []
         self.listening = False
@@ -271,7 +277,9 @@ class ConnTable:
         conn.zone_dir = zone_dir
         conn.orig.zone = zone if zone_dir & 1 else 0
         conn.reply.zone = zone if zone_dir & 2 else 0
-        self.last_id = 1 if self.last_id >= 0x7FFFFFFF else self.last_id + 1
+        self.last_id += self.id_step
+        if self.last_id > 0x7FFFFFFF:
+            self.last_id = self.last_id % self.id_step + self.id_step
         conn.id = self.last_id
         conn.start = self.clock.now
         return conn
@@ -309,6 +317,8 @@ class ConnTable:
             self._grow()
         self.wheel.add(conn, conn.timeout)
         self.stats.insert += 1
+        if self.steering is not None and not (self.steering.ours(conn.orig) and self.steering.ours(conn.reply)):
+            self.steering.strayed(conn)
         if self.listening:
             conn.events |= CT_EVENT_RELATED if conn.master is not None else CT_EVENT_NEW
             if conn.helper is not None:

@@ -121,7 +121,7 @@ def _queues(step: Step, old: schema.Config, new: schema.Config) -> None:
 def _settings(step: Step, old: schema.Config, new: schema.Config) -> None:
     server = step.server
     wanted = {
-        "nf_conntrack_max": new.limits.conntrack_max,
+        "nf_conntrack_max": -(-new.limits.conntrack_max // new.daemon.workers),
         "nf_conntrack_expect_max": new.limits.expect_max,
         "net.ipv4.neigh.default.gc_thresh3": new.limits.neighbours,
         "net.ipv4.ipfrag_high_thresh": new.limits.fragment_memory,
@@ -169,7 +169,7 @@ def _changed(a: schema.Port, b: schema.Port) -> set[str]:
 
 def _open(step: Step, config: schema.Port) -> None:
     server = step.server
-    opened = portset.open_port(config, server.next_index(), server.stored)
+    opened = portset.open_port(config, server.next_index(), server.stored, server.part)
     try:
         server.attach(opened)
     except BaseException:

@@ -47,6 +47,7 @@ SWEEP_BUDGET = 4096  # flowtable buckets and set elements looked at each time
 SAVE_SLICE = 512  # connections saved in one step
 RULES_FILE = "ruleset.nft"
 CONNECTIONS_FILE = "connections.msgpack"
+WORKER_FILES = "connections*.msgpack"
 ROUTE_TYPES = {"unicast": RTN_UNICAST, "blackhole": RTN_BLACKHOLE, "unreachable": RTN_UNREACHABLE, "prohibit": RTN_PROHIBIT}
 
 # Linux: NUD_*
@@ -75,6 +76,7 @@ class Assembly:
         self.gateway.routes.watchers.append(self.offload.revalidate)
         self.gateway.neighbours.watcher = self.offload.neighbour_changed
         self.rules.subscribe(lambda events: self.offload.doubt())
+        self.connections_file = CONNECTIONS_FILE
         self.gateway.listeners.append(self._device_changed)
 
     # -- time
@@ -259,16 +261,18 @@ class Assembly:
                 log.info("rules restored from %s", state / RULES_FILE)
             except (OSError, ValueError) as error:
                 log.error("rules not restored: %s", error)
-        if config.daemon.restore_connections and (state / CONNECTIONS_FILE).exists():
+        if config.daemon.restore_connections:
             restored = left = 0
-            try:
-                for block in snapshot.decode_untrusted((state / CONNECTIONS_FILE).read_bytes()):
-                    good, bad = snapshot.restore(block, self.conntrack, time.time_ns(), self._index_of, self._restored)
-                    restored, left = restored + good, left + bad
-            except (OSError, snapshot.SnapshotError) as error:
-                log.error("connections not restored beyond %d: %s: %s", restored, state / CONNECTIONS_FILE, error)
-                return
-            log.info("%d connections restored, %d left out", restored, left)
+            files = sorted(state.glob(WORKER_FILES))  # of every worker that there was, however many there are now
+            for file in files:
+                try:
+                    for block in snapshot.decode_untrusted(file.read_bytes()):
+                        good, bad = snapshot.restore(block, self.conntrack, time.time_ns(), self._index_of, self._restored)
+                        restored, left = restored + good, left + bad
+                except (OSError, snapshot.SnapshotError) as error:
+                    log.error("connections not restored beyond %d: %s: %s", restored, file, error)
+            if files:
+                log.info("%d connections restored, %d left out", restored, left)
 
     def _index_of(self, name: str) -> int:
         device = self.gateway.names.get(name)
@@ -288,9 +292,10 @@ class Assembly:
             return
         state = Path(config.daemon.state_dir)
         try:
-            rules = self.ruleset_text().encode()
-            yield lambda: snapshot.write(state / RULES_FILE, rules)
-            writer = snapshot.Writer(state / CONNECTIONS_FILE)
+            if self.connections_file == CONNECTIONS_FILE:
+                rules = self.ruleset_text().encode()
+                yield lambda: snapshot.write(state / RULES_FILE, rules)
+            writer = snapshot.Writer(state / self.connections_file)
         except OSError as error:
             log.error("state not saved: %s", error)
             return
@@ -303,6 +308,11 @@ class Assembly:
                 writer.write(snapshot.encode(conns, self.clock.now, time.time_ns(), self._name_of))
                 yield None
             yield writer.commit
+            if self.connections_file == CONNECTIONS_FILE:
+                kept = {f"connections-{n}.msgpack" for n in range(1, config.daemon.workers)} | {CONNECTIONS_FILE}
+                for file in state.glob(WORKER_FILES):
+                    if file.name not in kept:
+                        file.unlink(missing_ok=True)
         except OSError as error:
             writer.abandon()
             log.error("state not saved: %s", error)

@@ -22,7 +22,7 @@ from userfw.daemon.packetlog import Listener
 
 if TYPE_CHECKING:
     from userfw.daemon.server import Server
-    from userfw.ruleset.service import NftService
+    from userfw.ruleset.manager import Prepared
 
 Handler = Callable[["Server", Any, Stream], Any | Awaitable[Any]]
 
@@ -70,12 +70,18 @@ def _help(server: Server, args: NoArgs, stream: Stream) -> Any:
     return {
         name: {field.name: str(field.type) for field in msgspec.structs.fields(kind)}
         for name, (kind, _) in sorted(REGISTRY.items())
+        if not name.startswith("worker.")
     }
 
 
 @command("status")
 def _status(server: Server, args: NoArgs, stream: Stream) -> Any:
     return server.status()
+
+
+@command("ping")
+def _ping(server: Server, args: NoArgs, stream: Stream) -> Any:
+    return {}
 
 
 class OffloadArgs(msgspec.Struct, forbid_unknown_fields=True):
@@ -155,32 +161,40 @@ async def _nft(server: Server, args: NftArgs, stream: Stream) -> Any:
     message: dict[str, Any] = {"text": args.text, "options": args.options}
     if args.files is not None:
         message["files"] = args.files
-    service = server.assembly.nft
-    if not service.heavy(message):
+    if not server.assembly.nft.heavy(message):
         return server.nft(message, stream.client)
-    return await _heavy(service, message, stream.client)
+    return finish(server, await prepare(server, message, stream.client))
 
 
 RETRIES = 3
 _threads = ThreadPoolExecutor(1, thread_name_prefix="userfw-nft")
 
 
-async def _heavy(service: NftService, message: dict[str, Any], client: Any) -> Any:
-    """Prepare in a thread of its own while packets flow; swap between two batches."""
-    from userfw.ruleset.burial import drain
+async def prepare(server: Server, message: dict[str, Any], client: Any) -> Prepared:
+    """A transaction ready to be swapped in between two batches; a heavy one in a thread of its own while packets flow."""
     from userfw.ruleset.service import UsageError
 
+    service = server.assembly.nft
     loop = asyncio.get_running_loop()
     try:
+        if not service.heavy(message):
+            return service.start(message, client)
         for _ in range(RETRIES):
             prepared = await loop.run_in_executor(_threads, service.start, message, client)
             if service.current(prepared):
                 break
-        answer = service.finish(prepared)
-        loop.run_in_executor(_threads, drain, prepared)
-        return answer
+        return prepared
     except UsageError as error:
         raise CommandError(str(error), "usage") from None
+
+
+def finish(server: Server, prepared: Prepared) -> dict[str, Any]:
+    """Swap between two batches; what the text was parsed to is taken apart in another thread."""
+    from userfw.ruleset.burial import drain
+
+    answer = server.assembly.nft.finish(prepared)
+    asyncio.get_running_loop().run_in_executor(_threads, drain, prepared)
+    return answer
 
 
 class MonitorArgs(msgspec.Struct, forbid_unknown_fields=True):

@@ -146,6 +146,8 @@ def _check(config: Config, problems: list[str], sysctls: Collection[str]) -> Non
             other = held.setdefault((port.netns, port.device), port.name)
             if other != port.name:
                 problems.append(f"port[{i}] ({port.name}): device {port.device!r} is already used by port {other!r}")
+    if config.daemon.workers > 1:
+        _check_workers(config, problems)
     for i, route in enumerate(config.route):
         _check_route(route, f"route[{i}]", seen, problems)
     if config.mirror:
@@ -178,6 +180,21 @@ def _check_queues(config: Config, problems: list[str]) -> None:
     for name, queue in config.queue.items():
         if queue.python and queue.program:
             problems.append(f"queue.{name}: either 'python' or 'program'")
+
+
+def _check_workers(config: Config, problems: list[str]) -> None:
+    """What several workers cannot share (docs/workers.md)."""
+    for i, port in enumerate(config.port):
+        where = f"port[{i}] ({port.name})"
+        if port.type not in ("tap", "tun", "packet") or port.capture != "socket":
+            what = f"capture {port.capture!r}" if port.type == "packet" else f"type {port.type!r}"
+            problems.append(f"{where}: {what} needs daemon.workers = 1; tap, tun and packet ports can be shared")
+        if port.queues > 1:
+            problems.append(f"{where}: 'queues' is as many as daemon.workers")
+    if config.queue or config.daemon.queue_socket:
+        problems.append("queue: a queue's program talks to one process; it needs daemon.workers = 1")
+    if config.log:
+        problems.append("log: files of nflog groups need daemon.workers = 1; `userfw log` shows every worker's")
 
 
 ONLY = {

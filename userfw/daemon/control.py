@@ -75,9 +75,13 @@ Dispatch = Callable[[str, dict[str, Any], Stream], Awaitable[Any]]
 
 
 class Client:
-    """One connection and the commands it is running."""
+    """One connection and the commands it is running, at most `most`; `cancel` ends one of them by its id."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dispatch: Dispatch) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dispatch: Dispatch, most: int = MAX_PENDING
+    ) -> None:
+        self.most = most
+        self.running: dict[int, asyncio.Task[None]] = {}
         self.reader = reader
         self.writer = writer
         self.dispatch = dispatch
@@ -118,12 +122,23 @@ class Client:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             self.write({"id": 0, "error": {"code": "usage", "message": f"not a request: {error}"}})
             return
-        if len(self.tasks) >= MAX_PENDING:
+        if request.command == "cancel":
+            task = self.running.get(request.args.get("id", 0))
+            if task is not None:
+                task.cancel()
+            return
+        if len(self.tasks) >= self.most:
             self.write({"id": request.id, "error": {"code": "busy", "message": "too many commands at once"}})
             return
         task = asyncio.ensure_future(self._run(request))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.running[request.id] = task
+        task.add_done_callback(lambda done: self._over(request.id, done))
+
+    def _over(self, number: int, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if self.running.get(number) is task:
+            del self.running[number]
 
     async def _run(self, request: Request) -> None:
         try:

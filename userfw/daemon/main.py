@@ -6,6 +6,11 @@ import asyncio
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from userfw.daemon import schema
+    from userfw.daemon.front import Worker
 
 
 class JournalFormatter(logging.Formatter):
@@ -57,6 +62,12 @@ def run(path: str, check: bool = False) -> int:
     if not compiled():
         log.warning("running interpreted: the packet path was not compiled, expect a hundredth of the speed")
     try:
+        if config.daemon.workers > 1:
+            from userfw.daemon.front import fork_workers
+
+            workers = fork_workers(config)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(_front(config, workers))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(Server(config)))
     except StartError as error:
@@ -65,6 +76,12 @@ def run(path: str, check: bool = False) -> int:
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+async def _front(config: schema.Config, workers: list[Worker]) -> int:
+    from userfw.daemon.front import Front
+
+    return await Front(config, workers).run(lambda: print("ready", flush=True))
 
 
 async def _serve(server: object) -> None:

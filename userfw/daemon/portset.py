@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from userfw.core.const import ARPHRD_ETHER, ARPHRD_NONE
 from userfw.core.packet import Device
@@ -25,6 +25,10 @@ from userfw.ports.base import GRO, IoPort
 from userfw.ports.clsact import TrafficControl
 from userfw.ports.netlink import Link, Netlink
 from userfw.ports.netns import path_of
+from userfw.ports.steering import steer_tap
+
+if TYPE_CHECKING:
+    from userfw.daemon.worker import Part
 
 log = logging.getLogger("userfw.ports")
 
@@ -122,17 +126,20 @@ def stable_mac(name: str) -> bytes:
     return b"\x02" + digest
 
 
-def open_port(config: schema.Port, index: int, stored: dict[str, int] | None = None) -> OpenPort:
-    """Open one port. PortError names the port and the reason."""
+def open_port(
+    config: schema.Port, index: int, stored: dict[str, int] | None = None, part: Part | None = None
+) -> OpenPort:
+    """Open one port, or (`part`) one worker's queue of it. PortError names the port and the reason."""
     try:
         if config.type in ("tap", "tun"):
-            return _open_tuntap(config, index, stored or {})
-        if config.type in schema.INTERFACE_TYPES and config.ethtool is not None:
-            return _open_set(config, index)
-        if config.type in schema.INTERFACE_TYPES and config.device is not None:
+            return _open_tuntap(config, index, stored or {}, part)
+        first = part is None or part.index == 0
+        if config.type in schema.INTERFACE_TYPES and config.ethtool is not None and first:
+            return _open_set(config, index, part)
+        if config.type in schema.INTERFACE_TYPES and config.device is not None and first:
             Settings(config.device, config.netns).restore()  # of an earlier process that was killed
         if config.type == "packet":
-            return _open_packet(config, index)
+            return _open_packet(config, index, part)
         if config.type == "xdp":
             return _open_xdp(config, index)
         if config.type == "pcap":
@@ -144,13 +151,13 @@ def open_port(config: schema.Port, index: int, stored: dict[str, int] | None = N
         raise PortError(f"port {config.name}{what}: {error.strerror or error}{_hint(config, error)}") from error
 
 
-def _open_set(config: schema.Port, index: int) -> OpenPort:
+def _open_set(config: schema.Port, index: int, part: Part | None) -> OpenPort:
     """A port on an interface whose settings are changed first, and put back when it is closed."""
     assert config.ethtool is not None and config.device is not None
     settings = Settings(config.device, config.netns)
     settings.apply(config.ethtool)
     try:
-        opened = _open_packet(config, index) if config.type == "packet" else _open_xdp(config, index)
+        opened = _open_packet(config, index, part) if config.type == "packet" else _open_xdp(config, index)
     except BaseException:
         settings.restore()
         raise
@@ -180,7 +187,7 @@ def agree_on_gro(ports: Iterable[OpenPort]) -> None:
 # -- TAP and TUN
 
 
-def _open_tuntap(config: schema.Port, index: int, stored: dict[str, int]) -> OpenPort:
+def _open_tuntap(config: schema.Port, index: int, stored: dict[str, int], part: Part | None) -> OpenPort:
     assert config.device is not None
     queues: list[IoPort] = []
     for queue in range(config.queues):
@@ -199,10 +206,13 @@ def _open_tuntap(config: schema.Port, index: int, stored: dict[str, int]) -> Ope
         queues = list(
             tap.open_device(
                 config.name, config.device, config.type, config.netns, config.offloads, config.queues,
-                config.persist, config.sndbuf,
+                config.persist, config.sndbuf, part is not None,
             )
         )  # fmt: skip
     try:
+        if part is not None:
+            queues[0].queue = part.index
+            _steer(config, queues[0].fd, part)
         link = _dress(config)
         mac = (config.mac or stable_mac(config.name)) if config.type == "tap" else b""
         kind = ARPHRD_ETHER if config.type == "tap" else ARPHRD_NONE
@@ -215,6 +225,14 @@ def _open_tuntap(config: schema.Port, index: int, stored: dict[str, int]) -> Ope
         for port in queues:
             port.close()
         raise
+
+
+def _steer(config: schema.Port, fd: int, part: Part) -> None:
+    """Have the kernel pick the owner's queue; without the program much is handed over, nothing breaks."""
+    try:
+        steer_tap(fd, part.count)
+    except OSError as error:
+        log.warning("port %s: no steering program (%s): workers hand over what comes to the wrong one", config.name, error.strerror)
 
 
 def store_name(config: schema.Port, queue: int) -> str:
@@ -264,7 +282,7 @@ def dress_host(
 # -- the others
 
 
-def _open_packet(config: schema.Port, index: int) -> OpenPort:
+def _open_packet(config: schema.Port, index: int, part: Part | None) -> OpenPort:
     assert config.device is not None
     if config.capture != "socket":
         port, link = _open_capture(config, config.device)
@@ -272,10 +290,12 @@ def _open_packet(config: schema.Port, index: int) -> OpenPort:
         from userfw.ports.packet import open_socket
 
         port, link = open_socket(
-            config.name, config.device, config.netns, config.offloads, config.isolate,
-            config.promiscuous or config.mac is not None,
+            config.name, config.device, config.netns, config.offloads, config.isolate and (part is None or part.index == 0),
+            config.promiscuous or config.mac is not None, None if part is None else (part.group, part.count),
+            config.isolate and part is not None,
         )  # fmt: skip
-        _sweep(config, link)
+        if part is None or part.index == 0:
+            _sweep(config, link)
     device = Device(config.name, index, config.mac or link.mac, config.mtu or link.mtu, ARPHRD_ETHER)
     device.kind = "packet"
     device.up = link.up and link.carrier

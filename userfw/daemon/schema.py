@@ -191,6 +191,7 @@ class Daemon:
     log_level: str = key(choice(tuple(LOG_LEVELS)), "info")
     batch: int = key(number(1, 64), 64)
     busy_poll_us: int = key(number(0, 10000), 50)
+    workers: int = key(number(1, 16), 1)
 
 
 @dataclass

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import importlib
 import logging
@@ -22,7 +21,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cython  # type: ignore[import-untyped, unused-ignore]
@@ -41,12 +39,14 @@ from userfw.daemon.captures import Captures
 from userfw.daemon.commands import dispatch
 from userfw.daemon.control import CommandError, ControlServer
 from userfw.daemon.links import NetlinkThread
+from userfw.daemon.lock import Lock, LockedError
 from userfw.daemon.mirror import RouteMirror
 from userfw.daemon.packetlog import PacketLog
 from userfw.daemon.poller import Poller
 from userfw.daemon.portset import FIRST_INDEX, OpenPort, addresses_of, store_name
 from userfw.daemon.queues import QueueService
 from userfw.daemon.systemd import Notifier, passed_descriptors
+from userfw.daemon.worker import Membership, Part
 from userfw.ports._io import monotonic_ns
 from userfw.ports.netlink import Link, Netlink
 from userfw.router.gateway import Gateway
@@ -72,7 +72,7 @@ def compiled() -> bool:
 class Server:
     """Everything that runs in one daemon."""
 
-    def __init__(self, config: schema.Config, rng: random.Random | None = None) -> None:
+    def __init__(self, config: schema.Config, rng: random.Random | None = None, part: Part | None = None) -> None:
         self.config = schema.Config(path=config.path)
         self.wanted = config
         self.rng = rng if rng is not None else random.Random(os.urandom(32))
@@ -80,12 +80,16 @@ class Server:
         self.assembly: Assembly = Assembly(self.clock, self.rng, self._fault)
         self.assembly.capture = self.capture
         self.gateway: Gateway = self.assembly.gateway
-        self.poller = Poller(self.clock, self.gateway, config.daemon.batch, config.daemon.busy_poll_us * 1000)
+        self.part = part
+        self.member = Membership(part, self.assembly) if part is not None else None
+        entrance = self.member.entrance if self.member is not None else self.gateway
+        self.poller = Poller(self.clock, entrance, config.daemon.batch, config.daemon.busy_poll_us * 1000)
         self.ports: dict[str, OpenPort] = {}
         self.default_sysctls: dict[str, int] = {}
         self.loaded_ruleset: tuple[str, str] | None = None
-        self.stored = passed_descriptors()
-        self.notifier = Notifier()
+        self.stored = passed_descriptors() if part is None else {}
+        self.notifier = Notifier(None if part is None else {})
+        self.previous = self.config
         self.control = ControlServer(self._dispatch, self._client_gone)
         self.links = NetlinkThread(self._from_netlink)
         self.watched: dict[str, tuple[int, Netlink]] = {}
@@ -96,7 +100,7 @@ class Server:
         self.timer_at = 0
         self.arming = False
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.lock_fd = -1
+        self.lock = Lock()
         self.running = False
         self.housekeeping: list[Callable[[], None]] = []
         self.saving: asyncio.Future[None] | None = None
@@ -124,15 +128,18 @@ class Server:
         assert self.loop is not None
         daemon = self.wanted.daemon
         try:
-            self._take_lock()
-            await self.control.start(daemon.control, daemon.control_mode, daemon.control_group)
-            await self.queues.start(daemon.queue_socket or f"{daemon.control}.queue", daemon.control_mode, daemon.control_group)
+            if self.member is None:
+                self.lock.take(daemon)
+                await self.control.start(daemon.control, daemon.control_mode, daemon.control_group)
+                await self.queues.start(daemon.queue_socket or f"{daemon.control}.queue", daemon.control_mode, daemon.control_group)
+            else:
+                self._join(self.member)
             self.links.start()
             self.clock.now = monotonic_ns()
             apply(self, self.config, self.wanted)
             self.config = self.wanted
             self.assembly.restore(self.config)
-        except (ApplyError, OSError, LookupError) as error:
+        except (ApplyError, LockedError, OSError, LookupError) as error:
             await self.stop()
             if isinstance(error, OSError) and error.filename:
                 raise StartError(f"{error.filename}: {error.strerror}") from error
@@ -149,9 +156,10 @@ class Server:
         self._collect_by_hand()
         sys.setswitchinterval(SWITCH_SECONDS)
         self.loop.add_reader(self.poller.readiness.fd, self._on_ready)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.loop.add_signal_handler(number, self.stopping.set)
-        self.loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+        if self.member is None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.loop.add_signal_handler(number, self.stopping.set)
+            self.loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         self._housekeep_later(0, 0.0)
         self._sweep()
         self._offload()
@@ -184,33 +192,14 @@ class Server:
             opened.close()
         self.ports.clear()
         self.poller.close()
-        self._release_lock()
+        self.lock.release()
 
-    def _take_lock(self) -> None:
-        daemon = self.wanted.daemon
-        if daemon.state_dir:
-            Path(daemon.state_dir).mkdir(parents=True, exist_ok=True, mode=0o750)
-        path = daemon.pidfile or (f"{daemon.state_dir}/lock" if daemon.state_dir else None)
-        if path is None:
-            return
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.read(fd, 32).decode(errors="replace").strip()
-            os.close(fd)
-            raise StartError(f"{path}: another userfw holds this state directory (pid {owner or 'unknown'})") from None
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
-        self.lock_fd = fd
-
-    def _release_lock(self) -> None:
-        if self.lock_fd >= 0:
-            if self.wanted.daemon.pidfile:
-                with contextlib.suppress(OSError):
-                    os.unlink(self.wanted.daemon.pidfile)
-            os.close(self.lock_fd)
-            self.lock_fd = -1
+    def _join(self, member: Membership) -> None:
+        """Be one of several: the others' messages are read like packets."""
+        self.poller.add(member.port)
+        self.housekeeping.append(member.strays.sweep)
+        if member.part.index:
+            self.assembly.connections_file = f"connections-{member.part.index}.msgpack"
 
     # -- the packet loop and its timers
 
@@ -377,7 +366,8 @@ class Server:
 
     def set_advertisement(self, device: Device, ra: schema.Advertisement | None) -> None:
         """Router advertisements of a device as configured, or none."""
-        self.assembly.set_advertisement(device, ra)
+        if self.part is None or self.part.index == 0:  # one voice
+            self.assembly.set_advertisement(device, ra)
 
     def get_sysctl(self, name: str) -> int:
         """The present value of a setting."""
@@ -444,15 +434,26 @@ class Server:
             raise CommandError(str(error), "refused") from error
         finally:
             self.notifier.ready(f"forwarding between {len(self.ports)} ports")
-        self.config = new
+        self.previous, self.config = self.config, new
         self._arm()
         log.info("reloaded %s", new.path)
+
+    def revert(self) -> None:
+        """Back to the configuration before the last reload."""
+        self.clock.now = monotonic_ns()
+        apply(self, self.config, self.previous)
+        self.config = self.previous
+        self._arm()
 
     def _reload_on_signal(self) -> None:
         with contextlib.suppress(CommandError):
             self.reload()
 
     # -- commands and netlink
+
+    async def dispatch(self, command: str, args: dict[str, Any], stream: Any) -> Any:
+        """Run a command of the control socket, or of the front. CommandError."""
+        return await self._dispatch(command, args, stream)
 
     async def _dispatch(self, command: str, args: dict[str, Any], stream: Any) -> Any:
         self.clock.now = monotonic_ns()
@@ -580,7 +581,7 @@ class Server:
         if self.gateway.names.get(opened.device.name) is opened.device:
             self.gateway.set_up(opened.device, False)
         try:
-            fresh = portset.open_port(opened.config, opened.device.index)
+            fresh = portset.open_port(opened.config, opened.device.index, None, self.part)
         except portset.PortError as error:
             log.debug("%s", error)
             return
@@ -614,5 +615,6 @@ class Server:
             },
             "memory_kb": usage.ru_maxrss,
             "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+            **({"worker": self.member.status()} if self.member is not None else {}),
             **self.assembly.status(),
         }

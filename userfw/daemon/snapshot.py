@@ -186,6 +186,9 @@ def restore(
             conn = _revive_untrusted(saved, table, down, index_of)
         except (OverflowError, ValueError, TypeError):
             conn = None
+        mine = table.steering
+        if conn is not None and mine is not None and not (mine.ours(conn.orig) and mine.ours(conn.reply)):
+            continue  # another worker's
         if conn is None or table.count >= table.settings.max or table.insert(conn) is not None:
             continue
         conn.events = 0

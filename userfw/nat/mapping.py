@@ -195,7 +195,10 @@ class Nat:
             # a destination port is never changed without being told to
             conn.status |= IPS_DST_NAT_DONE
             return NF_ACCEPT
-        if conn.status & IPS_CONFIRMED or not self.table.taken(conn.reply, conn):
+        away: cython.bint = (
+            self.table.steering is not None and not self.table.steering.ours(conn.reply) and conn.master is None
+        )
+        if conn.status & IPS_CONFIRMED or not (away or self.table.taken(conn.reply, conn)):
             conn.status |= IPS_SRC_NAT_DONE
             return NF_ACCEPT
         self.own.flags = NAT_RANGE_MAP_IPS
@@ -278,6 +281,8 @@ class Nat:
         """Whether the answers to `wanted` would belong to another connection."""
         invert(wanted, self.probe)
         self.probe.zone = conn.reply.zone
+        if self.table.steering is not None and not self.table.steering.ours(self.probe) and conn.master is None:
+            return True  # its answers would go to another worker, who alone knows whether they are free
         return self.table.taken(self.probe, conn)
 
     def _used_harder(self, conn: Conn, attempts_left: cython.int) -> cython.bint:
@@ -289,7 +294,7 @@ class Nat:
             return True
         node: TupleNode | None = self.table.find(self.probe)
         if node is None:
-            return False
+            return self.table.steering is not None and not self.table.steering.ours(self.probe)
         if TCP_TIME_WAIT <= node.conn.state <= TCP_CLOSE:
             self.table.destroy(node.conn)
             return False

@@ -21,6 +21,7 @@ from userfw.ports.base import GRO
 from userfw.ports.isolate import MARK, Isolation, isolate
 from userfw.ports.netlink import Link, Netlink
 from userfw.ports.netns import run_in
+from userfw.ports.steering import join_fanout
 
 if not cython.compiled:
     from userfw.core.const import (
@@ -42,10 +43,8 @@ SOL_PACKET = 263
 PACKET_ADD_MEMBERSHIP = 1
 PACKET_AUXDATA = 8
 PACKET_VNET_HDR = 15
-PACKET_FANOUT = 18
 PACKET_IGNORE_OUTGOING = 23
 PACKET_MR_PROMISC = 1
-PACKET_FANOUT_HASH = 0
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 SO_MARK = 36
@@ -211,9 +210,13 @@ def open_socket(
     offloads: bool = True,
     keep_host_off: bool = True,
     promiscuous: bool = False,
-    fanout: int = 0,
+    fanout: tuple[int, int] | None = None,
+    mark: bool = False,
 ) -> tuple[PacketPort, Link]:
-    """A port on interface `ifname` of `netns`, and the interface as it is now. `fanout`: group of sockets that share the load.
+    """A port on interface `ifname` of `netns`, and the interface as it is now.
+
+    `fanout`: (group, workers) of sockets that share the load.
+    `mark`: send as one that another process has let off when it kept the host's stack away.
 
     OSError: no such interface or namespace, no CAP_NET_RAW, or the host's stack cannot be kept off.
     """
@@ -230,7 +233,7 @@ def open_socket(
             sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
             sock.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
             sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-            if isolation is not None:
+            if isolation is not None or mark:
                 sock.setsockopt(socket.SOL_SOCKET, SO_MARK, MARK)
             for option in (SO_RCVBUFFORCE, SO_SNDBUFFORCE):
                 sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
@@ -238,8 +241,8 @@ def open_socket(
                 request = struct.pack("=iHH8s", link.index, PACKET_MR_PROMISC, 0, b"")
                 sock.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, request)
             sock.bind((ifname, ETH_P_ALL))
-            if fanout:
-                sock.setsockopt(SOL_PACKET, PACKET_FANOUT, (fanout & 0xFFFF) | (PACKET_FANOUT_HASH << 16))
+            if fanout is not None:
+                join_fanout(sock, fanout[0] + link.index, fanout[1])
         except BaseException:
             sock.close()
             raise

@@ -178,8 +178,9 @@ def open_device(
     queues: int = 1,
     persist: bool = False,
     sndbuf: int = 0,
+    shared: bool = False,
 ) -> list[TunTapPort]:
-    """Create (or attach to) device `ifname` inside `netns`: one port for each queue.
+    """Create (or attach to) device `ifname` inside `netns`: one port for each queue; `shared`: other processes have queues too.
 
     OSError: no such namespace, no permission, the name is taken by something else, or (EBUSY) another process holds it.
     """
@@ -188,7 +189,7 @@ def open_device(
     def attach() -> None:
         flags = (IFF_TAP if kind == "tap" else IFF_TUN) | IFF_NO_PI
         flags |= IFF_VNET_HDR if vnet else 0
-        flags |= IFF_MULTI_QUEUE if queues > 1 else 0
+        flags |= IFF_MULTI_QUEUE if queues > 1 or shared else 0
         for queue in range(queues):
             fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             try:

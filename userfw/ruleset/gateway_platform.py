@@ -68,7 +68,10 @@ class GatewayNames(Names):
 
 
 class GatewayPlatform:
-    """Runs a ruleset on a gateway. `conns` None: a gateway that tracks nothing, whatever the rules need."""
+    """Runs a ruleset on a gateway. `conns` None: a gateway that tracks nothing, whatever the rules need.
+
+    `steer`: none, or two entries right before and behind defragmentation, which hand packets to the worker that owns them.
+    """
 
     def __init__(
         self, gateway: Gateway, conns: ConnTable | None = None, nat: Nat | None = None, names: Names | None = None
@@ -84,6 +87,7 @@ class GatewayPlatform:
         self.hooks = Hooks()
         self.inert: Mapping[str, str] = INERT
         self.no_objects: Mapping[int, str] = NO_OBJECTS
+        self.steer: tuple[HookEntry, ...] = ()
         self._track: dict[str, HookEntry] = {}
         self._ahead = ConnAhead(conns) if conns is not None else None
         if conns is not None:
@@ -130,7 +134,7 @@ class GatewayPlatform:
             return entries
         builtin: list[HookEntry] = []
         if family in hooks.defrag and hook in TRACK_HOOKS:
-            builtin.append(self._track["defrag"])
+            builtin += [*self.steer[:1], self._track["defrag"], *self.steer[1:]]
         if family in hooks.tracked:
             if hook in TRACK_HOOKS:
                 builtin.append(self._track["in"])

@@ -69,6 +69,7 @@ class RulesetManager:
 
     `gateway`: the router.gateway.Gateway whose packets meet it, with `conns` its connection table (by default the
     gateway's own, or a new one); without a gateway the ruleset is private: it checks, lists and runs nothing.
+    `veto`: what the shell has against a transaction that would succeed otherwise.
     `backend`: instead of these, for tests. `names`: names of interfaces, users, services.
     """
 
@@ -84,6 +85,7 @@ class RulesetManager:
         self.rules = Ruleset()
         self._now: Callable[[], int] = getattr(self.backend, "now", _no_time)
         self._subscribers: list[Subscriber] = []
+        self.veto: Callable[[Plan], list[NftError]] | None = None
 
     # --- running commands
 
@@ -144,7 +146,10 @@ class RulesetManager:
 
         try:
             for step in plan_steps(self.rules, commands, self.backend, client=options.client, reader=reader):
-                if step is not None:
+                problems = self.veto(step) if step is not None and self.veto is not None else []
+                if problems:
+                    yield Prepared(commands, options, problems=problems)
+                elif step is not None:
                     yield Prepared(commands, options, plan=step, answers=self._answers(step, options))
                 else:
                     yield None
