@@ -7,7 +7,7 @@ JOBS     ?= $(shell nproc)
 SOURCES  := $(shell find userfw -name '*.pxd') $(wildcard $(patsubst %.pxd,%.py,$(shell find userfw -name '*.pxd')))
 export PYTHONPATH := $(CURDIR):$(CURDIR)/hw:$(CURDIR)/netns-tests
 
-.PHONY: help setup build test unit netns differential fuzz lint conformance demo bench bench-engine clean
+.PHONY: help setup build test unit netns differential fuzz lint conformance demo bench bench-engine bench-load clean
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
@@ -68,6 +68,9 @@ bench: .make/build    ## forwarding speed beside the kernel's (as root); results
 
 bench-engine: .make/build  ## nanoseconds per packet of the engine alone, on memory ports
 	$(PY) -m bench.engine $(ARGS)
+
+bench-load: .make/build    ## how long rulesets take to load, and how long packets wait meanwhile, beside nft's (as root)
+	$(PY) -m bench.loading $(ARGS)
 
 clean:                ## remove what the build made (not the virtual environment)
 	rm -rf build .make && find userfw hw -name '*.so' -delete

@@ -142,7 +142,9 @@ def monitor(runner: Runner, text: str, options: Options) -> int:
         return 1
     spec = commands[0].node
     assert isinstance(spec, MonitorSpec)
-    if spec.format == "json":
+    if spec.objects == "trace":
+        options = replace(options, json=False)  # nft has no other form of a trace than text
+    elif spec.format == "json":
         options = replace(options, json=True)
     try:
         for line in runner.monitor(spec.event, spec.objects, options):

@@ -60,14 +60,14 @@ class DaemonRunner:
         if files:
             message["files"] = files
         result = self.client.request("nft", **message)
-        return Answer(result["output"], result["errors"], int(result["status"]), int(result.get("generation", 0)))
+        return Answer(_named(result["output"], options), result["errors"], int(result["status"]), int(result.get("generation", 0)))
 
     def monitor(self, event: str | None, objects: str | None, options: Options) -> Iterator[str]:
         for message in self.client.stream("nft.monitor", event=event, objects=objects, options=options.to_message()):
             if "lost" in message:
                 yield f"# {message['lost']} events lost\n"
             else:
-                yield message["text"]
+                yield _named(message["text"], options)
 
 
 class PrivateRunner:
@@ -97,10 +97,19 @@ class PrivateRunner:
             self._clock.now = time.monotonic_ns()
             self._clock.wall_offset = time.time() - time.monotonic()
         result = self.manager.execute(text, options)
-        return Answer(result.output, result.errors, result.status, result.generation)
+        return Answer(_named(result.output, options), result.errors, result.status, result.generation)
 
     def monitor(self, event: str | None, objects: str | None, options: Options) -> Iterator[str]:
         raise ControlError("a private ruleset has nobody else's events to show", "usage")
+
+
+def _named(text: str, options: Options) -> str:
+    """The text with names of addresses, if they are asked for."""
+    if not options.reversedns:
+        return text
+    from userfw.client.reverse import Resolver
+
+    return Resolver().text(text)
 
 
 def open_runner(path: str | None = None, *, private: bool = False, check_only: bool = False) -> Runner:

@@ -91,6 +91,8 @@ class Output:
     guid: bool = False
     seconds: bool = False
     names: Names = field(default_factory=Names)
+    marked: bool = False
+    """Put addresses between MARKS, for a client that prints names instead."""
 
     def for_range(self) -> Output:
         """How the two ends of a range are printed: numbers rather than symbols."""
@@ -102,6 +104,7 @@ class Output:
         return cached[1]
 
 
+MARKS: Final = ("\x01", "\x02")
 _RANGE_OUTPUT: dict[int, tuple[Output, Output]] = {}
 
 DEFAULT_NAMES = Names()
@@ -279,7 +282,8 @@ class IPv4Type(Datatype):
 
     def format(self, value: int | bytes, out: Output = DEFAULT_OUTPUT) -> str:
         assert isinstance(value, int)
-        return inet_ntop(AF_INET, value.to_bytes(4, "big"))
+        text = inet_ntop(AF_INET, value.to_bytes(4, "big"))
+        return f"{MARKS[0]}{text}{MARKS[1]}" if out.marked else text
 
 
 class IPv6Type(Datatype):
@@ -295,7 +299,8 @@ class IPv6Type(Datatype):
 
     def format(self, value: int | bytes, out: Output = DEFAULT_OUTPUT) -> str:
         assert isinstance(value, int)
-        return inet_ntop(AF_INET6, value.to_bytes(16, "big"))
+        text = inet_ntop(AF_INET6, value.to_bytes(16, "big"))
+        return f"{MARKS[0]}{text}{MARKS[1]}" if out.marked else text
 
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")

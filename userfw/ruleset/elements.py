@@ -146,7 +146,7 @@ class Overlay:
     `log` is what happened, in order: (True, element) for an addition, (False, element) for a removal.
     """
 
-    __slots__ = ("added", "aside", "base", "flushed", "log", "lows", "removed", "scratch", "spans", "swapped")
+    __slots__ = ("added", "aside", "base", "flushed", "log", "lows", "removed", "scratch", "spans", "swapped", "table")
 
     def __init__(self, base: Elements) -> None:
         self.base = base
@@ -157,7 +157,8 @@ class Overlay:
         self.log: list[tuple[bool, Element]] = []
         self.swapped: dict[Key, Element] = {}
         self.lows: list[Span] | None = None
-        """What `Elements.lows` will be, if it was worked out beforehand."""
+        self.table: dict[Key, Element] | None = None
+        """What `Elements.lows` and `by_key` will be, if they were worked out beforehand."""
         self.aside: Any = None
         """The backend's own: the set as it will be, for the commit to swap in."""
         self.scratch: Any = None
@@ -260,8 +261,17 @@ class Overlay:
 
     def settle(self) -> None:
         """Work out the new order beforehand; no change may follow."""
-        if self.base.interval and (self.removed or self.spans) and not self.base.live:
+        base = self.base
+        if base.live:
+            return
+        if base.interval and (self.removed or self.spans):
             self.lows = self._new_lows()
+        if len(base.by_key) < 4 * len(self.added):
+            self.table = {} if self.flushed else dict(base.by_key)
+            for key in self.removed:
+                del self.table[key]
+            self.table.update((key, element) for key, element in self.swapped.items() if key in self.table)
+            self.table.update(self.added)
 
     def _new_lows(self) -> list[Span]:
         removed = self.removed
@@ -281,13 +291,10 @@ class Overlay:
         base = self.base
         if base.live:
             return
-        if self.flushed:
-            base.by_key.clear()
-            base.lows.clear()
-        for key in self.removed:
-            del base.by_key[key]
-        base.by_key.update((key, element) for key, element in self.swapped.items() if key in base.by_key)
-        base.by_key.update(self.added)
+        if self.table is not None:
+            base.by_key = self.table
+        else:
+            self._change(base)
         if self.lows is not None:
             base.lows = self.lows
         elif base.interval and (self.removed or self.spans):
@@ -299,6 +306,15 @@ class Overlay:
                         del base.lows[bisect_left(base.lows, key)]
             base.lows.extend(self.spans)
             base.lows.sort()
+
+    def _change(self, base: Elements) -> None:
+        if self.flushed:
+            base.by_key.clear()
+            base.lows.clear()
+        for key in self.removed:
+            del base.by_key[key]
+        base.by_key.update((key, element) for key, element in self.swapped.items() if key in base.by_key)
+        base.by_key.update(self.added)
 
 
 _INFINITE = 1 << 200

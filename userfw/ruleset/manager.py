@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,8 @@ class Prepared:
     problems: list[NftError] = field(default_factory=list)
     answers: str = ""
     """What its reading commands print."""
+    document: Any = None
+    """A JSON input that is to be echoed."""
     notes: str = ""
     """What the user should read on standard error although all went well."""
 
@@ -108,7 +111,10 @@ class RulesetManager:
             yield Prepared([], options, problems=problem.errors)
             return
         if not options.optimize:
-            yield from self._plan(commands, options)
+            for step in self._plan(commands, options):
+                if step is not None and options.echo and options.json and text.lstrip()[:1] == "{":
+                    step.document = json.loads(text)
+                yield step
             return
         *_, plain = self._plan(commands, options)
         yield None
@@ -164,7 +170,7 @@ class RulesetManager:
         if plan is not None and plan.base is not self.rules:
             *_, again = self._plan(prepared.commands, prepared.options)
             assert again is not None
-            again.notes = prepared.notes
+            again.notes, again.document = prepared.notes, prepared.document
             prepared, plan = again, again.plan
         options = prepared.options
         if plan is None:
@@ -173,7 +179,7 @@ class RulesetManager:
         result.errors = prepared.notes + "".join(render(remark) + "\n" for remark in plan.draft.remarks)
         if not options.check:
             self._swap(plan)
-        result.output = prepared.answers + self._echo(plan, options)
+        result.output = prepared.answers + self._echo(plan, options, prepared.document)
         if not options.check and plan.events:
             self._publish([*plan.events, NewGeneration(plan.rules.generation, options.pid, options.process)])
         return result
@@ -216,9 +222,13 @@ class RulesetManager:
         parts = [bytecode(plan)] if "netlink" in options.debug or "all" in options.debug else []
         return "".join([*parts, *(listing_text(answer.data, style) for answer in plan.answers)])
 
-    def _echo(self, plan: Plan, options: Options) -> str:
+    def _echo(self, plan: Plan, options: Options, document: Any = None) -> str:
         if not options.echo or not plan.events:
             return ""
+        if document is not None:
+            from userfw.ruleset.output_json import annotated
+
+            return annotated(document, plan)
         style = options.style(self.names)
         if options.json:
             from userfw.ruleset.output_json import echo_json

@@ -51,6 +51,7 @@ class Options:
             service=self.service and not self.numeric,
             guid=self.guid,
             names=names,
+            marked=self.reversedns and not self.json,
         )
         return Style(out, stateless=self.stateless, handles=self.handles, terse=self.terse)
 

@@ -38,6 +38,45 @@ def echo_json(plan: Plan, style: Style, now: int) -> str:
     return dumps({"nftables": [METAINFO, *events_json(plan.events, style, now)]}) + "\n"
 
 
+_ADDS = ("add", "insert", "create", "replace")
+
+
+def annotated(document: dict[str, Any], plan: Plan) -> str:
+    """A JSON input with the handles of what it made (libnftables: json_events_cb): nothing else in it changes."""
+    rules: dict[tuple[str, str, str], list[int]] = {}
+    for event in plan.events:
+        if event.obj == "rule" and event.op in ("add", "insert"):
+            rules.setdefault((event.family, event.table, event.name), []).append(event.handle)
+    for item in document["nftables"]:
+        op, body = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else ("", None)
+        if op in _ADDS and isinstance(body, dict) and len(body) == 1:
+            op, body = next(iter(body.items()))
+        if isinstance(body, dict) and op not in ("metainfo", "element"):
+            handle = _handle_of(op, body, plan, rules)
+            if handle is not None:
+                body["handle"] = handle
+    return dumps(document) + "\n"
+
+
+def _handle_of(kind: str, body: dict[str, Any], plan: Plan, rules: dict[tuple[str, str, str], list[int]]) -> int | None:
+    """The handle of what one object of the input became."""
+    family = str(body.get("family", "ip"))
+    table = plan.rules.tables.get((family, str(body.get("name" if kind == "table" else "table"))))
+    if table is None or kind == "table":
+        return table.handle if table is not None else None
+    name = str(body.get("name"))
+    if kind == "rule":
+        made = rules.get((family, table.name, str(body.get("chain"))))
+        return made.pop(0) if made else None
+    if kind in ("set", "map", "meter"):
+        return table.sets[name].handle if name in table.sets else None
+    if kind == "chain":
+        return table.chains[name].handle if name in table.chains else None
+    if kind == "flowtable":
+        return table.flowtables[name].handle if name in table.flowtables else None
+    return next((entry.handle for (found, own), entry in table.objects.items() if (found, own) == (kind, name)), None)
+
+
 def listing_json(listing: Listing, style: Style) -> dict[str, Any]:
     """The document of one listing."""
     objects: list[Any] = [METAINFO]
