@@ -1,145 +1,152 @@
-"""How fast userfw forwards, beside the kernel: veth with nf_tables, conntrack and masquerade; userfw TAP to TAP; by packet sockets.
+"""How fast userfw forwards, beside the kernel (veth, nf_tables, conntrack, masquerade) and, where they are installed, Open vSwitch
+and pasta: real traffic in namespaces, in turns, medians of several rounds.
 
-    make bench ARGS='--rounds 5 --seconds 4'
+    make bench                                             all rows, about half an hour
+    make bench ARGS='--rounds 5 --seconds 4 --json FILE'
+    make bench ARGS='--rows TCP trip --only kernel tap'    some rows, some routers (any part of a name)
 
-Results go to bench/results: forwarding.json and forwarding.svg.
+Results go to bench/results: forwarding.json and forwarding.svg; `--plot docs/forwarding.svg` is what the README shows.
 """
 
 import argparse
-import datetime
-import json
 import os
-import platform
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from lab import netns
 from lab.families import IP4
-from lab.kernel import KernelRouter
-from lab.topology import SIDES, Lab
-from lab.userfw import UserfwRouter
+from lab.topology import Lab
 
-from . import load
-from .stats import bars, summary
+from . import load, report, special
+from .routers import ROUTERS, daemon_pid
 
-RESULTS = Path(__file__).with_name("results")
-RULES = """table inet gateway {
-    %s
-    chain forward {
-        type filter hook forward priority filter; policy drop;
-        %s
-        ct state established,related accept
-        iifname "lan" oifname "wan" accept
-    }
-    chain postrouting { type nat hook postrouting priority srcnat; oifname "wan" masquerade; }
-}
-"""
-FLOWTABLE = "flowtable fast { hook ingress priority filter; devices = { lan, wan }; }"
-ENTER = "meta l4proto { tcp, udp } ct state established flow add @fast"
+# The rows of each load, which is put on when any of them is asked for.
+TCP_ONE = ("TCP, 1 connection", "CPU, whole machine", "CPU, daemon")
+SMALL = ("60-byte UDP", "CPU, whole machine, small packets", "CPU, daemon, small packets")
+TRIP = ("round trip", "round trip, 99 %")
 MEASURES = {
     "TCP, 1 connection": "Gbit/s", "TCP, 8 connections": "Gbit/s", "60-byte UDP": "packets/s", "new connections": "1/s",
     "new, ports clash": "1/s", "round trip": "µs", "round trip, 99 %": "µs", "CPU, whole machine": "s/GB", "CPU, daemon": "s/GB",
+    "CPU, whole machine, small packets": "s/Mpacket", "CPU, daemon, small packets": "s/Mpacket", **special.UNITS,
+}
+GENERATORS = {
+    "TCP": "iperf3",
+    "60-byte UDP, linear rules": "bench.generator: sendmmsg(2) on a packet socket, one established flow; counted at wan's sockets",
+    "new connections": "bench.generator: every packet the first of a connection",
+    "round trip": "ping -A: the next request when the answer is there",
+    "SYN flood": "bench.blast: sendmmsg(2), 100,000 kinds of SYN from a third network to a port that is silent",
 }
 
 
-def kernel() -> Lab:
-    """The running kernel with veths."""
-    sides = {name: replace(SIDES[name], mtu=1500) for name in ("lan", "wan")}
-    lab = Lab(KernelRouter(), sides, exact=False)
-    lab.start()
-    lab.router.load(RULES % ("", ""))
-    return lab
-
-
-def userfw(port: str, flowtable: bool) -> Lab:
-    """The daemon with TAP ports with packet sockets or AF_XDP on veths."""
-    sides = {name: replace(SIDES[name], mtu=1500, port=port) for name in ("lan", "wan")}
-    rules = RULES % ((FLOWTABLE, ENTER) if flowtable else ("", ""))
-    lab = Lab(UserfwRouter(rules, limits={"conntrack_max": 1_000_000}), sides, exact=False)
-    lab.start()
-    return lab
-
-
-ROUTERS: dict[str, Callable[[], Lab]] = {
-    "kernel, veth": kernel,
-    "userfw, TAP to TAP": lambda: userfw("tap", True),
-    "userfw, TAP, no flowtable": lambda: userfw("tap", False),
-    "userfw, packet sockets": lambda: userfw("packet", True),
-    "userfw, AF_XDP": lambda: userfw("xdp", True),
-}
-
-
-def measure(lab: Lab, seconds: float, connections: int) -> dict[str, float]:
-    """All measures once on a laboratory that is up."""
-    process = lab.router.process if isinstance(lab.router, UserfwRouter) else None
-    pid = process.pid if process else None
-    found: dict[str, float] = {}
+def measure(lab: Lab, seconds: float, connections: int, rows: frozenset[str]) -> Iterator[tuple[str, float]]:
+    """The rows that are asked for, once, on a laboratory that is up; each as soon as it is there."""
+    pid = daemon_pid(lab)
     with lab.live():
-        netns.run(["ping", "-q", "-c", "2", "-i", "0.2", IP4.wan], ns=lab.ns("lan"))
-        found["round trip"], found["round trip, 99 %"] = load.round_trip(lab)
-        speed, machine, daemon = load.tcp(lab, 1, seconds, pid)
-        found.update({"TCP, 1 connection": speed, "CPU, whole machine": machine, "CPU, daemon": daemon})
-        found["TCP, 8 connections"] = load.tcp(lab, 8, seconds, pid)[0]
-        found["60-byte UDP"] = load.packets_per_second(lab, seconds)
-        lab.router.forget()
-        found["new connections"] = load.connections_per_second(lab, connections)
-        lab.router.forget()
-        found["new, ports clash"] = load.connections_per_second(lab, connections, clash=True)
-    return found
+        if rows.intersection(TRIP):
+            netns.run(["ping", "-q", "-c", "2", "-i", "0.2", IP4.wan], ns=lab.ns("lan"))
+            yield from zip(TRIP, load.round_trip(lab), strict=True)
+        if rows.intersection(TCP_ONE):
+            yield from zip(TCP_ONE, load.tcp(lab, 1, seconds, pid), strict=True)
+        if "TCP, 8 connections" in rows:
+            yield "TCP, 8 connections", load.tcp(lab, 8, seconds, pid)[0]
+        if rows.intersection(SMALL):
+            before = load.datagrams(lab)
+            with load.costs(pid) as cost:
+                speed = load.packets_per_second(lab, seconds)
+            millions = max(load.datagrams(lab) - before, 1) / 1e6
+            yield from zip(SMALL, (speed, cost.machine / millions, cost.daemon / millions), strict=True)
+        for row, clash in (("new connections", False), ("new, ports clash", True)):
+            if row in rows:
+                lab.router.forget()
+                yield row, load.connections_per_second(lab, connections, clash=clash)
+
+
+def chosen(words: list[str] | None, names: list[str], what: str) -> list[str]:
+    """The names that contain one of the words; SystemExit if a word fits none."""
+    for word in words or ():
+        if not any(word.lower() in name.lower() for name in names):
+            raise SystemExit(f"no {what} is called {word!r}; there are: {'; '.join(names)}")
+    return [name for name in names if not words or any(word.lower() in name.lower() for word in words)]
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4, help="of each load")
+    parser.add_argument("--connections", type=int, default=100_000, help="opened for `new connections`")
+    parser.add_argument("--only", nargs="*", metavar="ROUTER", help="only routers whose name contains one of these")
+    parser.add_argument("--rows", nargs="*", metavar="ROW", help="only rows whose name contains one of these")
+    parser.add_argument("--list", action="store_true", help="list the names and exit")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON here as well")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the plot here as well")
+    return parser.parse_args()
 
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--connections", type=int, default=100_000)
-    parser.add_argument("--only", nargs="*", choices=ROUTERS, help="only these routers")
-    args = parser.parse_args()
+    args = arguments()
+    routers = chosen(args.only, list(ROUTERS), "router")
+    rows = frozenset(chosen(args.rows, list(MEASURES), "row"))
+    if args.list:
+        print("routers:", *ROUTERS, "rows:", *(f"{row} ({unit})" if unit else row for row, unit in MEASURES.items()), sep="\n  ")
+        return 0
     if os.geteuid():
         print("the benchmark makes network namespaces: run it as root", file=sys.stderr)
         return 2
-    names = args.only or list(ROUTERS)
-    values: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    for name in list(routers):
+        if ROUTERS[name].missing():
+            print(f"left out: {name}: not installed: {ROUTERS[name].missing()}")
+            routers.remove(name)
+    results = report.Results(MEASURES, GENERATORS, args.rounds)
+    began = time.monotonic()
     for number in range(args.rounds):
-        for name in names:  # in turns: what the machine does meanwhile meets all of them
-            lab = ROUTERS[name]()
-            try:
-                found = measure(lab, args.seconds, args.connections)
-            finally:
-                lab.stop()
-            for what, value in found.items():
-                values[name].setdefault(what, []).append(value)
-            line = ", ".join(f"{what} {value:,.4g} {MEASURES[what]}" for what, value in found.items())
-            print(f"round {number + 1}: {name:<28} {line}", flush=True)
-    return report(values)
+        say = Progress(number, args.rounds, began)
+        for name in routers:  # in turns: what the machine does meanwhile meets all of them
+            say.step(name)
+            here = rows & (ROUTERS[name].only or rows)
+            if here.difference(special.UNITS):
+                one_router(name, args.seconds, args.connections, here, results, say)
+        for section, work in special.SECTIONS.items():
+            if rows.intersection(special.ROWS[section]):
+                say.step(section)
+                for who, what, value in work(args.seconds):
+                    if what in rows:
+                        results.add(who, what, value)
+                        say.value(who, what, value, MEASURES[what])
+    return results.write(args.json, args.plot)
 
 
-def report(values: dict[str, dict[str, list[float]]]) -> int:
-    """Print medians, spreads and ratios; write JSON and SVG."""
-    results = {name: {what: summary(list_) for what, list_ in measures.items()} for name, measures in values.items()}
-    base = next(iter(results))
-    print()
-    for what, unit in MEASURES.items():
-        for name, measures in results.items():
-            if what in measures:
-                one = measures[what]
-                other = results[base].get(what, one)["median"]
-                ratio = f"{float(one['median']) / float(other):.2f} of {base}" if name != base and other else ""  # type: ignore[arg-type]
-                print(f"{what:<20} {name:<28} {one['median']:>12,.4g} {unit:<10} ({one['low']:,.4g} to {one['high']:,.4g}) {ratio}")
-    RESULTS.mkdir(exist_ok=True)
-    machine = {"kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version(),
-               "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
-    (RESULTS / "forwarding.json").write_text(json.dumps({"machine": machine, "units": MEASURES, "results": results}, indent=1))
-    groups = {f"{what} ({unit})": {name: (float(m[what]["median"]), float(m[what]["low"]), float(m[what]["high"]))  # type: ignore[arg-type]
-                                  for name, m in results.items() if what in m} for what, unit in MEASURES.items()}
-    (RESULTS / "forwarding.svg").write_text(bars(
-        f"Forwarding, medians of {max(map(len, next(iter(values.values())).values()))} rounds ({platform.release()}, "
-        f"{os.cpu_count()} CPUs)", "", {what: series for what, series in groups.items() if series}))
-    print(f"\nwritten: {RESULTS}/forwarding.json, forwarding.svg")
-    return 0
+def one_router(name: str, seconds: float, connections: int, rows: frozenset[str], results: report.Results, say: "Progress") -> None:
+    """A round of one router; a load that fails is said and left out, the others go on."""
+    lab = ROUTERS[name].start()
+    try:
+        for what, value in measure(lab, seconds, connections, rows):
+            if what in rows:
+                results.add(name, what, value)
+                say.value(name, what, value, MEASURES[what])
+    except (AssertionError, netns.CommandError) as error:
+        print(f"  {name}: {str(error).splitlines()[0]}", flush=True)
+        results.trouble.append(f"{name}: {str(error).splitlines()[0]}")
+    finally:
+        lab.stop()
+
+
+class Progress:
+    """What is being done, with the time since the start."""
+
+    def __init__(self, number: int, rounds: int, began: float) -> None:
+        self.number, self.rounds, self.began = number, rounds, began
+
+    def step(self, name: str) -> None:
+        """The next router or section."""
+        print(f"[{time.monotonic() - self.began:5.0f} s] round {self.number + 1} of {self.rounds}: {name}", flush=True)
+
+    def value(self, who: str, what: str, value: float, unit: str) -> None:
+        """One figure."""
+        print(f"           {who:<28} {what:<34} {value:>12,.4g} {unit}", flush=True)
 
 
 if __name__ == "__main__":
