@@ -30,7 +30,10 @@ _NFPROTO, _L4PROTO = 15, 16
 _NUMBERS = frozenset((1, 3, 4, 5, 15, 16, 19))
 _NAMES = {6: False, 7: True}
 _NO_REGISTERS = (Counter, Connlimit, FlowOffload, ImmediateVerdict, Last, Limit, Log, Notrack, Objref, Quota, Reject)
-_ALL = range(64)
+_READ_NOTHING = frozenset((*_NO_REGISTERS, Payload, Meta, Ct, Immediate))
+_READ_SOURCE = frozenset((Cmp, Range, Bitwise, PayloadSet, MetaSet, CtSet))
+_WRITE = frozenset((Payload, Meta, Ct, Immediate, Bitwise))
+_ALL = (1 << 64) - 1
 
 
 def fused(exprs: tuple[Expr, ...]) -> tuple[Expr, ...]:
@@ -132,31 +135,37 @@ def _joined(steps: list[Expr]) -> list[Expr]:
 
 def _read_later(sequence: tuple[Expr, ...], rest: tuple[Expr, ...]) -> bool:
     """Whether anything in `rest` reads what `sequence` writes before it is written again."""
-    written = {byte for expr in sequence for byte in _writes(expr)}
+    written = 0
+    for expr in sequence:
+        written |= _writes(expr)
     for expr in rest:
-        if written.intersection(_reads(expr)):
+        if not written:
+            return False
+        if written & _reads(expr):
             return True
-        written.difference_update(_writes(expr))
+        written &= ~_writes(expr)
     return False
 
 
-def _padded(start: int, length: int) -> range:
-    return range(start, start + (length + 3) // 4 * 4)
+def _bytes(start: int, length: int) -> int:
+    """A bit for each register byte, whole words."""
+    return ((1 << (length + 3) // 4 * 4) - 1) << start
 
 
-def _reads(expr: Expr) -> range:
+def _reads(expr: Expr) -> int:
     """Register bytes that `expr` reads; all of them for kinds that are not known here."""
-    if isinstance(expr, (_NO_REGISTERS, Payload, Meta, Ct, Immediate)):
-        return range(0)
+    kind = type(expr)
+    if kind in _READ_NOTHING:
+        return 0
+    if kind in _READ_SOURCE:
+        return _bytes(expr.src, expr.length)  # type: ignore[attr-defined]
     if isinstance(expr, Lookup) and expr.set is not None:
-        return _padded(expr.src, expr.set.klen)
-    if isinstance(expr, (Cmp, Range, Bitwise, PayloadSet, MetaSet, CtSet)):
-        return _padded(expr.src, expr.length)
+        return _bytes(expr.src, expr.set.klen)
     return _ALL
 
 
-def _writes(expr: Expr) -> range:
+def _writes(expr: Expr) -> int:
     """Register bytes that `expr` certainly writes when the rule goes on."""
-    if isinstance(expr, (Payload, Meta, Ct, Immediate, Bitwise)):
-        return _padded(expr.dst, expr.length)
-    return range(0)
+    if type(expr) in _WRITE:
+        return _bytes(expr.dst, expr.length)  # type: ignore[attr-defined]
+    return 0

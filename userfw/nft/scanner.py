@@ -23,7 +23,8 @@ _MARKS: Final = (
 )
 _TOKEN: Final = re.compile(
     r"""(?:[ \t\r]+|\\\r?\n|\#[^\n]*)*(?:
-    (?P<nl>\n)
+    (?P<plain>[a-zA-Z_][a-zA-Z0-9/\-_.]*(?=[ \t\n]))
+  | (?P<nl>\n)
   | (?P<ip4>[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})
   | (?P<colon>[0-9a-fA-F]{0,4}:[0-9a-fA-F:][0-9a-fA-F:.]*)
   | (?P<time>(?=[0-9]+[dhms])(?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m(?!s))?(?:[0-9]+s)?(?:[0-9]+ms)?)(?![0-9A-Za-z_])
@@ -117,8 +118,8 @@ class Scanner:
                 continue
             kind = match.lastgroup
             pos = match.end()
-            if kind == "word":
-                word = match["word"]
+            if kind == "plain" or kind == "word":  # most words have a space behind them, and need no look at the other kinds
+                word = match[kind]
                 tokens.append((_WORD_OPERATORS.get(word, "word"), word, pos - len(word), pos))
             elif kind == "mark":
                 mark = match["mark"]

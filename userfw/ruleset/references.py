@@ -9,7 +9,7 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -96,21 +96,19 @@ def survey(node: Node) -> Survey:
         if isinstance(item, RuleBlock):
             stack.extend(reversed(statements(item)))
             continue
-        below = [
-            value
-            for name in _FIELDS.get(cls) or _fields_of(item)
-            for value in _nodes(getattr(item, name))
-            if type(value) not in _LEAVES
-        ]
+        below: list[Node] = []
+        for name in _FIELDS.get(cls) or _fields_of(item):
+            value = getattr(item, name)
+            kind = type(value)
+            if kind in _LEAVES:
+                continue
+            if kind is list:
+                below += [entry for entry in value if type(entry) not in _LEAVES and isinstance(entry, Node)]
+            elif isinstance(value, Node):
+                below.append(value)
         below.reverse()
         stack += below
     return found
-
-
-def _nodes(value: Any) -> Iterable[Node]:
-    if isinstance(value, list):
-        return [item for item in value if isinstance(item, Node)]
-    return (value,) if isinstance(value, Node) else ()
 
 
 def _fields_of(node: Node) -> tuple[str, ...]:
@@ -190,7 +188,9 @@ def _mangle(found: Survey, item: MangleStmt) -> bool:
     return True
 
 
-_LEAVES: frozenset[type[Any]] = frozenset((ConstantExpr, SymbolExpr, PayloadExpr, MetaExpr, CounterStmt, LogStmt, LimitStmt))
+_LEAVES: frozenset[type[Any]] = frozenset((
+    ConstantExpr, SymbolExpr, PayloadExpr, MetaExpr, CounterStmt, LogStmt, LimitStmt, str, int, bool, bytes, tuple, type(None),
+))  # fmt: skip
 _VISITS: dict[type[Any], Callable[[Survey, Any], bool]] = {
     VerdictExpr: _verdict,
     SetRefExpr: _set_ref,
