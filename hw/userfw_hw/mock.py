@@ -2,13 +2,14 @@
 
 It is the reference driver: every clause of userfw.offload.contract is tested on it. It can be small, lame, slow, stingy with
 features, and it breaks on demand. Its rewrite works from the rule's actions alone, header field by header field, so that it
-checks the flowtable's precomputed one.
+checks the flowtable's precomputed one. In the daemon, `[[nic]]` puts one between ports and the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from userfw.core.clock import Clock
@@ -51,6 +52,7 @@ PROFILES: dict[str, Callable[[], Profile]] = {
     "tiny": lambda: Profile(Capabilities(vlans=True, capacity=64, where="mock")),
     "slow": lambda: Profile(latency=50_000_000, counter_delay=1_000_000_000),
 }
+FAILURES = {"unsupported": Failure.UNSUPPORTED, "full": Failure.FULL, "gone": Failure.GONE, "fault": Failure.FAULT}
 
 
 @dataclass(slots=True)
@@ -73,14 +75,27 @@ class MockPort(IoPort):
         self.nic = nic
         self.wire = wire
         self.fd = wire.fd
+        self.queue = wire.queue
         self.host_frames = 0
         self.hardware_frames = 0
+        self.chip_ns = 0
+
+    def attach(self, device: Device) -> None:
+        """The gateway's device of this port, of the wire as well."""
+        super().attach(device)
+        self.wire.attach(device)
 
     def receive(self, slots: list[Packet], budget: int) -> int:
         """What the card does not handle itself, in order; the rest has left by the other port when this returns."""
+        got = self.wire.receive(slots, budget)
+        self.dead = self.wire.dead
+        if not self.nic.table:
+            self.host_frames += got
+            return got
+        began = time.thread_time_ns()
         kept = 0
         used: set[MockPort] = set()
-        for i in range(self.wire.receive(slots, budget)):
+        for i in range(got):
             out = self.nic.handle(self, slots[i])
             if out is None:
                 slots[kept], slots[i] = slots[i], slots[kept]
@@ -90,7 +105,22 @@ class MockPort(IoPort):
         for port in used:
             port.wire.flush()
         self.host_frames += kept
+        self.chip_ns += time.thread_time_ns() - began
         return kept
+
+    def rebind(self, link: Any) -> None:
+        """As the wire's."""
+        self.wire.rebind(link)  # type: ignore[attr-defined]
+
+    def info(self) -> dict[str, Any]:
+        """The wire's, and how many frames the host and the card handled."""
+        return {
+            **self.wire.info(),
+            "nic": self.nic.label,
+            "host_frames": self.host_frames,
+            "hardware_frames": self.hardware_frames,
+            "chip_seconds": round(self.chip_ns / 1e9, 3),
+        }
 
     def transmit(self, pkt: Packet) -> int:
         """From the host to the wire."""
@@ -105,12 +135,17 @@ class MockPort(IoPort):
 
 
 class MockNic(Driver):
-    """A card with any number of ports. `fail`: failures to answer the next installations with; `broken`: it refuses everything."""
+    """A card with any number of ports. `fail`: failures to answer the next installations with; `broken`: it refuses everything.
+
+    `label`: what the configuration calls it. Where a device has several queues, `ports` holds the one that sends.
+    """
 
     name = "mock"
+    interval = 200_000_000
 
-    def __init__(self, clock: Clock, profile: Profile | None = None) -> None:
+    def __init__(self, clock: Clock, profile: Profile | None = None, label: str = "mock") -> None:
         self.clock = clock
+        self.label = label
         self.profile = profile if profile is not None else Profile()
         self.ports: dict[str, MockPort] = {}
         self.table: dict[Key, Slot] = {}
@@ -123,10 +158,10 @@ class MockNic(Driver):
     def attach(self, device: Device, wire: IoPort) -> MockPort:
         """Put the card between `device` and its wire."""
         port = MockPort(self, wire)
-        port.device = device
-        wire.device = device
-        device.port = port
-        self.ports[device.name] = port
+        port.attach(device)
+        if not wire.queue:
+            device.port = port
+            self.ports[device.name] = port
         return port
 
     # The contract
@@ -137,6 +172,15 @@ class MockNic(Driver):
         if self.broken:
             return Refusal("hw-tc-offload is off")
         return self.profile.capabilities
+
+    def describe(self, target: Target) -> dict[str, object]:
+        port = self.ports[target.name]
+        return {
+            "because": f"it is a port of the NIC {self.label}",
+            "host_frames": port.host_frames,
+            "hardware_frames": port.hardware_frames,
+            "chip_seconds": round(port.chip_ns / 1e9, 3),
+        }
 
     def install(self, rules: Sequence[Rule], done: Done) -> None:
         for rule in rules:
@@ -331,3 +375,23 @@ def _link(pkt: Packet, actions: Actions) -> None:
         pkt.csum_start += pkt.start - start
     pkt.data[start : pkt.l3] = header
     pkt.start = start
+
+
+def make(options: Mapping[str, Any]) -> list[Driver]:
+    """The cards of the configuration, as userfw.offload.drivers asks for them."""
+    return list(options.get("nics", ()))
+
+
+def open_card(clock: Clock, label: str, profile: str, **settings: Any) -> MockNic:
+    """A card of `[[nic]]`: a profile by name; `latency`, `counter_delay`, `idle` (ns) and `capacity` instead of its own where
+    given; `fail`: names of FAILURES for the first installations."""
+    made = PROFILES[profile]()
+    for name in ("latency", "counter_delay", "idle"):
+        if settings.get(name) is not None:
+            setattr(made, name, settings[name])
+    if settings.get("capacity") is not None:
+        made.capabilities = replace(made.capabilities, capacity=settings["capacity"])
+    made.capabilities = replace(made.capabilities, where=f"NIC {label}")
+    card = MockNic(clock, made, label)
+    card.fail = [FAILURES[name] for name in settings.get("fail", ())]
+    return card

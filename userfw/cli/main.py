@@ -162,7 +162,7 @@ def _status(args: argparse.Namespace) -> int:
         print(f"drops        {answer['drops']}")
         if "connections" in answer:
             print(f"connections  {answer['connections']} of {answer['connections_max']}")
-        print(f"rungs        pipeline {answer['rungs']['pipeline']}, flowtable {answer['rungs']['flowtable']}")
+        print("rungs        " + ", ".join(f"{name} {count}" for name, count in answer["rungs"].items()))
         print(f"ruleset      generation {answer['generation']}")
         print(f"neighbours   {answer['neighbours']['entries']}")
         print(f"routes       {answer['routes']}")
@@ -206,13 +206,20 @@ def _card(ethtool: Any) -> str:
 
 def _offload(args: argparse.Namespace) -> int:
     def show(answer: Any) -> None:
-        rows = [[d["device"], d["driver"], d["where"], d["capacity"]] for d in answer["devices"]]
-        table(rows, ["DEVICE", "DRIVER", "WHERE", "CAPACITY"])
-        for name, value in answer["flows"].items():
-            handled = f", {answer['packets'][name]} packets" if name in answer["packets"] else ""
-            print(f"{name:12} {value} flows{handled}")
+        rows = [
+            [d["device"], d["driver"], d["where"], d["capacity"] or "-", " ".join(f"IPv{n}" for n in d["nat"]) or "-",
+             " ".join(d["protocols"]), "yes" if d["vlans"] else "no", d.get("because", "")]
+            for d in answer["devices"]
+        ]  # fmt: skip
+        table(rows, ["DEVICE", "DRIVER", "WHERE", "RULES", "NAT", "PROTOCOLS", "VLAN", "BECAUSE"])
+        for name, packets in answer["rungs"].items():
+            flows = f", {answer['flows'][name]} flows" if name in answer["flows"] else ""
+            print(f"{name:12} {packets} packets{flows}")
+        print(f"waiting      {answer['flows']['waiting']} flows that have had {answer['threshold']} packets, {answer['rate']} a second")
         for reason, count in answer["failures"].items():
-            print(f"in software  {count} flows: {reason}")
+            print(f"in software  {count} times: {reason}")
+        for reason, count in answer["withdrawn"].items():
+            print(f"taken back   {count} flows: {reason}")
         if "list" in answer:
             rows = [[f["state"], f["packets"], f["original"], f["reply"], f["reason"]] for f in answer["list"]]
             table(rows, ["STATE", "PACKETS", "ORIGINAL", "REPLY", "REASON"])

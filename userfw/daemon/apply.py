@@ -63,6 +63,7 @@ def apply(server: Server, old: schema.Config, new: schema.Config) -> None:
         _daemon(step, old, new)
         _settings(step, old, new)
         _remove_routes(step, old, new)
+        _nics(step, old, new)
         _ports(step, old, new)
         _add_routes(step, old, new)
         _mirror(step, old, new)
@@ -144,6 +145,14 @@ def _settings(step: Step, old: schema.Config, new: schema.Config) -> None:
 # -- ports
 
 
+def _nics(step: Step, old: schema.Config, new: schema.Config) -> None:
+    server = step.server
+    if server.running and (new.nic != old.nic or (new.offload.xdp, new.offload.tc) != (old.offload.xdp, old.offload.tc)):
+        raise ValueError("nic, offload.xdp and offload.tc: a change needs a restart of the daemon")
+    if not server.running:
+        server.make_nics(new.nic)
+
+
 def _ports(step: Step, old: schema.Config, new: schema.Config) -> None:
     server = step.server
     before = {port.name: port for port in old.port}
@@ -171,6 +180,7 @@ def _open(step: Step, config: schema.Port) -> None:
     server = step.server
     opened = portset.open_port(config, server.next_index(), server.stored, server.part)
     try:
+        server.plug(opened)
         server.attach(opened)
     except BaseException:
         opened.close()

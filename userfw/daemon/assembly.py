@@ -23,7 +23,7 @@ from userfw.core.packet import Address, Device, Port
 from userfw.daemon import schema, snapshot
 from userfw.daemon.names import DaemonNames
 from userfw.flowtable.flow import FlowTuple
-from userfw.flowtable.table import FlowTable
+from userfw.flowtable.table import FlowObserver, FlowTable
 from userfw.nft.location import NftError, NftErrors
 from userfw.nft.syntax import FlowtableBlock
 from userfw.offload.contract import Target
@@ -64,6 +64,7 @@ class Assembly:
         self.gateway = Gateway(clock, rng, None, fault)
         self.conntrack_settings = ConntrackSettings()
         self.conntrack = ConnTable(clock, self.conntrack_settings, rng)
+        self.conntrack.observers.append(FlowObserver())  # what ends a connection ends its flow
         self.rules = RulesetManager(self.gateway, self.conntrack, names=DaemonNames(self.gateway))
         self.platform: GatewayPlatform = cast(Any, self.rules.backend).platform
         self.nft = NftService(self.rules)
@@ -71,6 +72,7 @@ class Assembly:
         self.on_event: Callable[[], None] = _nothing
         self.offload_options: dict[str, Any] = {}
         self.capture: Callable[[str], Any] | None = None
+        self.nics: list[Any] = []
         self.offload = OffloadManager(clock, [], self._target, self._generation, use=self._use)
         self.platform.offload = self._offload
         self.gateway.routes.watchers.append(self.offload.revalidate)
@@ -115,6 +117,7 @@ class Assembly:
             "tc": list(config.offload.tc),
             "flower": list(config.offload.flower),
             "capture": self.capture,
+            "nics": self.nics,
         }
 
     def _offload(self, node: FlowtableBlock, table: FlowTable) -> None:

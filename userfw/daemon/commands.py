@@ -93,7 +93,24 @@ class OffloadArgs(msgspec.Struct, forbid_unknown_fields=True):
 @command("offload", OffloadArgs)
 def _offload(server: Server, args: OffloadArgs, stream: Stream) -> Any:
     manager = server.assembly.offload
-    return manager.status() | ({"list": manager.flows()} if args.flows else {})
+    rungs = {"rungs": server.assembly.rungs()}
+    return manager.status() | rungs | ({"list": manager.flows()} if args.flows else {})
+
+
+class ResetArgs(msgspec.Struct, forbid_unknown_fields=True):
+    """`nic`: a card of `[[nic]]`."""
+
+    nic: str
+
+
+@command("offload.reset", ResetArgs)
+def _offload_reset(server: Server, args: ResetArgs, stream: Stream) -> Any:
+    """A software card forgets everything, as after a firmware restart; to see what the daemon makes of it."""
+    for card in server.assembly.nics:
+        if card.label == args.nic:
+            card.reset()
+            return {}
+    raise CommandError(f"no card {args.nic!r} in the configuration", "usage")
 
 
 @command("ports")

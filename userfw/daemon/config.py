@@ -150,6 +150,19 @@ def _check(config: Config, problems: list[str], sysctls: Collection[str]) -> Non
         _check_workers(config, problems)
     for i, route in enumerate(config.route):
         _check_route(route, f"route[{i}]", seen, problems)
+    plugged: dict[str, str] = {}
+    names = [port.name for port in config.port if port.type in ("tap", "packet")]
+    for i, nic in enumerate(config.nic):
+        for name in nic.ports:
+            if name not in names:
+                problems.append(f"nic[{i}] ({nic.name}): no port {name!r} of type tap or packet{nearest(name, names)}")
+            if plugged.setdefault(name, nic.name) != nic.name:
+                problems.append(f"nic[{i}] ({nic.name}): port {name!r} is already one of {plugged[name]!r}")
+    for name in [*config.offload.xdp, *config.offload.tc]:
+        if name not in seen:
+            problems.append(f"offload: no port {name!r}{nearest(name, seen)}")
+        if name in config.offload.xdp and name in config.offload.tc:
+            problems.append(f"offload: port {name!r} is given to both xdp and tc")
     if config.mirror:
         for name in config.mirror.devices.values():
             if name not in seen:

@@ -74,6 +74,22 @@ for _direction in ("rx", "tx"):
 add("userfw_port_up", "gauge", "1 if the port's link is up", _per_port("up"))
 add("userfw_drops_total", "counter", "packets dropped, by reason", _drops)
 add("userfw_rung_packets_total", "counter", "packets handled on each rung", _rungs)
+
+
+def _offload(name: str, key: str = "") -> Source:
+    """One of OffloadManager.status()'s tables, each row with its name as label `key`; without it one number."""
+
+    def source(server: Server) -> Iterable[Sample]:
+        value = server.assembly.offload.status()[name]
+        return [({key: row}, float(number)) for row, number in value.items()] if key else [({}, float(value))]
+
+    return source
+
+
+add("userfw_flows", "gauge", "flows on each rung above the pipeline, and those that wait for a device", _offload("flows", "rung"))
+add("userfw_offload_installations_total", "counter", "flows that came into a device", _offload("installations"))
+add("userfw_offload_failures_total", "counter", "flows that a device did not take, by reason", _offload("failures", "reason"))
+add("userfw_offload_withdrawn_total", "counter", "flows taken back from devices, by what changed", _offload("withdrawn", "by"))
 add("userfw_connections", "gauge", "tracked connections", _one(lambda server: server.assembly.conntrack.count))
 add("userfw_connections_max", "gauge", "limit of tracked connections", _one(lambda server: server.assembly.conntrack_settings.max))
 for _name in ("insert", "insert_failed", "invalid", "early_drop", "expired"):

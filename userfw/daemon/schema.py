@@ -21,6 +21,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Reader = Callable[[Any], Any]
 
 CAPTURES = ("socket", "tc", "clsact")
+NIC_PROFILES = ("full", "no-ipv6-nat", "tiny", "slow")
+NIC_FAILURES = ("unsupported", "full", "gone", "fault")
 PORT_TYPES = ("tap", "tun", "packet", "xdp", "pcap", "memory")
 INTERFACE_TYPES = ("packet", "xdp")  # on an interface that exists
 GRO_MODES = ("off", "tcp", "all")
@@ -347,6 +349,23 @@ class LogGroup:
 
 
 @dataclass
+class Nic:
+    """`[[nic]]`: a switch chip in software between `ports` and the host, to try hardware offload without hardware.
+
+    Times in seconds; what is not given is the profile's. `fail`: how the first installations fail.
+    """
+
+    name: str = key(interface_name, required=True)
+    ports: list[str] = keys(interface_name)
+    profile: str = key(choice(NIC_PROFILES), "full")
+    capacity: int | None = key(number(1, 2**20))
+    latency: float | None = key(seconds)
+    counter_delay: float | None = key(seconds)
+    idle: float | None = key(seconds)
+    fail: list[str] = keys(choice(NIC_FAILURES))
+
+
+@dataclass
 class Config:
     """The whole file. `sysctl` holds numbers by the names of /proc/sys/net/netfilter and net.ipv4."""
 
@@ -357,6 +376,7 @@ class Config:
     mirror: Mirror | None = field(default=None, metadata={"table": Mirror})
     limits: Limits = one_table(Limits)
     offload: Offload = one_table(Offload)
+    nic: list[Nic] = tables(Nic)
     queue: dict[str, QueueListener] = field(default_factory=dict, metadata={"keyed": QueueListener})
     log: dict[str, LogGroup] = field(default_factory=dict, metadata={"keyed": LogGroup})
     sysctl: dict[str, int] = field(default_factory=dict, metadata={"names": number(-1, 2**31 - 1)})

@@ -93,6 +93,7 @@ class Server:
         self.control = ControlServer(self._dispatch, self._client_gone)
         self.links = NetlinkThread(self._from_netlink)
         self.watched: dict[str, tuple[int, Netlink]] = {}
+        self.nics: dict[str, Any] = {}
         self.mirror: RouteMirror | None = None
         self.started = time.time()
         self.stopping = asyncio.Event()
@@ -324,6 +325,31 @@ class Server:
         while index in self.gateway.devices:
             index += 1
         return index
+
+    def make_nics(self, wanted: list[schema.Nic]) -> None:
+        """The software cards of the configuration, by port. ValueError without the package that has them."""
+        self.nics.clear()
+        if not wanted:
+            return
+        try:
+            mock = importlib.import_module("userfw_hw.mock")
+        except ImportError as error:
+            raise ValueError(f"nic: the package userfw_hw is needed: {error}") from None
+        for nic in wanted:
+            times = {name: getattr(nic, name) for name in ("latency", "counter_delay", "idle")}
+            card = mock.open_card(
+                self.clock, nic.name, nic.profile, capacity=nic.capacity, fail=nic.fail,
+                **{name: int(value * 1e9) if value is not None else None for name, value in times.items()},
+            )  # fmt: skip
+            for port in nic.ports:
+                self.nics[port] = card
+        self.assembly.nics = list({id(card): card for card in self.nics.values()}.values())
+
+    def plug(self, opened: OpenPort) -> None:
+        """Put the software card between a port that is one of its own and the host."""
+        card = self.nics.get(opened.name)
+        if card is not None:
+            opened.queues = [card.attach(opened.device, port) for port in opened.queues]
 
     def attach(self, opened: OpenPort) -> None:
         """Forward with this port from now on."""
@@ -582,6 +608,7 @@ class Server:
             self.gateway.set_up(opened.device, False)
         try:
             fresh = portset.open_port(opened.config, opened.device.index, None, self.part)
+            self.plug(fresh)
         except portset.PortError as error:
             log.debug("%s", error)
             return

@@ -1,7 +1,7 @@
-"""Finding drivers: the entry points of group `userfw.offload`, each a callable that takes the options and returns a Driver.
+"""Finding drivers: the entry points of group `userfw.offload`, callables that take the options and return a Driver, or several.
 
-Options: `xdp` and `flower`, the names of ports that the configuration gives to XDP and to flower in software. Drivers are loaded
-when a ruleset first asks for offload.
+Options: `xdp`, `tc` and `flower`, names of ports whose attach point the configuration forces; `capture`, a function that has a
+port's frames come by tc; `nics`, the cards of `[[nic]]`. Drivers are loaded when a ruleset first asks for offload.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from userfw.offload.contract import Driver
 
 GROUP = "userfw.offload"
 # Found without installed metadata too, as in a source tree.
-OWN = {"bpf": "userfw_hw.bpf.driver:make", "flower": "userfw_hw.flower.driver:make"}
+OWN = {"bpf": "userfw_hw.bpf.driver:make", "flower": "userfw_hw.flower.driver:make", "mock": "userfw_hw.mock:make"}
 
 log = logging.getLogger("userfw.offload")
 
@@ -24,13 +24,13 @@ log = logging.getLogger("userfw.offload")
 def load(options: Mapping[str, Any]) -> list[Driver]:
     """Every driver that can be loaded, in the order in which they are asked; one that cannot is told and left out."""
     places = dict(OWN) | {point.name: point.value for point in entry_points(group=GROUP)}
-    drivers = []
+    drivers: list[Driver] = []
     for name, place in sorted(places.items()):
         module, _, attribute = place.partition(":")
         try:
-            driver = getattr(importlib.import_module(module), attribute)(options)
+            made = getattr(importlib.import_module(module), attribute)(options)
         except (ImportError, AttributeError, OSError) as error:
             log.warning("offload driver %s is not available: %s", name, error)
             continue
-        drivers.append(driver)
+        drivers += made if isinstance(made, list) else [made]
     return sorted(drivers, key=lambda driver: driver.rank)

@@ -8,7 +8,8 @@ Tags: at tc the outer one stands beside the frame and the kernel's helpers take 
 head moves. R7 is where a frame without tags would begin, so that everything behind the tags has one offset.
 
 Key (48 bytes): source 16, destination 16 (IPv4 in the first four), ports 4 as on the wire, ifindex 4, tags 4 (tag_code),
-protocol 1, family 1, zero 2. Value (128 bytes): `_LAYOUT`. Checksum changes are folded 16-bit sums in the machine's byte order (RFC 1071, 2.B).
+protocol 1, family 1, zero 2. Value (128 bytes): `_LAYOUT`. Checksum changes are folded 16-bit sums in the machine's byte order
+(RFC 1071, 2.B).
 """
 
 from __future__ import annotations
