@@ -18,6 +18,7 @@ from lab.userfw import UserfwRouter
 
 from .checks import Checks
 from .figures import figures
+from .offload import scene
 from .report import Report
 from .services import gigabits, services
 
@@ -65,6 +66,7 @@ def demonstrate(router_name: str, keep: bool) -> int:
                 figures(lab, lab.router, hosts, report)
                 checks.speeds["kernel"] = beside_the_kernel(report)
                 compare(checks.speeds, report)
+                scene(report)
             status = report.end()
             if keep:
                 stay(lab)

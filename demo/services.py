@@ -77,9 +77,10 @@ class Services:
         return done.returncode, done.stdout.strip()
 
     def iperf_client(self, where: str, target: str, *options: str, seconds: float = 3) -> dict[str, Any]:
-        """Run iperf3 for so many seconds; its JSON report. AssertionError with its own words if it failed."""
-        done = self.run(where, "iperf3", "-J", "-c", target, "-t", str(seconds), "--connect-timeout", "3000", *options,
-                        seconds=seconds + 20)
+        """Run iperf3 for so many seconds, 0: as the options say; its JSON report. AssertionError with its own words if it failed."""
+        length = ["-t", str(seconds)] if seconds else []
+        done = self.run(where, "iperf3", "-J", "-c", target, *length, "--connect-timeout", "3000", *options,
+                        seconds=seconds + 60)
         report: dict[str, Any] = json.loads(done.stdout or "{}")
         if done.returncode or "error" in report or not report:
             raise AssertionError(f"iperf3 to {target}: {report.get('error', done.stderr.strip())}")

@@ -87,12 +87,14 @@ class MockPort(IoPort):
 
     def receive(self, slots: list[Packet], budget: int) -> int:
         """What the card does not handle itself, in order; the rest has left by the other port when this returns."""
-        got = self.wire.receive(slots, budget)
-        self.dead = self.wire.dead
         if not self.nic.table:
+            got = self.wire.receive(slots, budget)
+            self.dead = self.wire.dead
             self.host_frames += got
             return got
         began = time.thread_time_ns()
+        got = self.wire.receive(slots, budget)
+        self.dead = self.wire.dead
         kept = 0
         used: set[MockPort] = set()
         for i in range(got):

@@ -12,6 +12,7 @@ from userfw.core.clock import Clock
 from userfw.core.packet import Device, Packet
 from userfw.daemon.assembly import Assembly
 from userfw.ports.base import IoPort
+from userfw.router.const import NUD_REACHABLE, OVERRIDE_YES
 from userfw.router.interfaces import parse_address
 
 SECOND = 1_000_000_000
@@ -96,7 +97,8 @@ class GatewayLab:
         entry = table.obtain(device, item.family, item.hi, item.lo)
         assert entry is not None
         number = raw(mac)
-        table.update(entry, int.from_bytes(number[:4], "big"), int.from_bytes(number[4:], "big"), True, 2, 1)  # REACHABLE, OVERRIDE_YES
+        high, low = int.from_bytes(number[:4], "big"), int.from_bytes(number[4:], "big")
+        table.update(entry, high, low, True, NUD_REACHABLE, OVERRIDE_YES)
 
     def nft(self, text: str) -> None:
         result = self.assembly.rules.execute(text)
@@ -121,8 +123,9 @@ class GatewayLab:
         return self.take()
 
     def frame(
-        self, back: bool = False, family: int = 4, tags: tuple[tuple[int, int], ...] = (), sport: int = 40000, data: bytes = b"data",
-        proto: Any = UDP, flags: str = "A", at: str = "wan", outside: str = "", server: str = "", client: str = "",
+        self, back: bool = False, family: int = 4, tags: tuple[tuple[int, int], ...] = (), sport: int = 40000,
+        data: bytes = b"data", proto: Any = UDP, flags: str = "A", at: str = "wan", outside: str = "", server: str = "",
+        client: str = "",
     ) -> bytes:  # fmt: skip
         """From client to server, or what comes back at `at` to the masqueraded source."""
         kind = IP if family == 4 else IPv6

@@ -213,7 +213,7 @@ def test_connections_live_on_the_card_s_traffic() -> None:
 
 
 def test_several_tags_on_the_way_are_one_rule_and_one_lookup() -> None:
-    """lan.7.9 to wan.5: the flowtable finds the flow at lan, by its tags, and sends out of wan, with the new one; so does the card."""
+    """lan.7.9 to wan.5: the flowtable finds the flow at lan, by its tags, and sends out of wan, with the new one; as the card."""
     lab = GatewayLab()
     stacked(lab)
     tags, back_tags = ((0x88A8, 7), (0x8100, 9)), ((0x8100, 5),)

@@ -56,6 +56,7 @@ log = logging.getLogger("userfw")
 
 SLICE_NS = 2_000_000
 ARM_SECONDS = 0.005
+OFFER_SECONDS = 0.002  # from a flow's being ready to its being offered to a device
 SWITCH_SECONDS = 0.0005  # how long another thread may keep the interpreter from the packet loop
 QUIET_PACKETS = 1000  # fewer than this in a second: a moment to collect garbage
 
@@ -79,6 +80,8 @@ class Server:
         self.clock = Clock(monotonic_ns(), time.time() - monotonic_ns() / 1e9)
         self.assembly: Assembly = Assembly(self.clock, self.rng, self._fault)
         self.assembly.capture = self.capture
+        self.assembly.offload.wake = self._offload_soon
+        self.offering = False
         self.gateway: Gateway = self.assembly.gateway
         self.part = part
         self.member = Membership(part, self.assembly) if part is not None else None
@@ -310,12 +313,22 @@ class Server:
         """Ten times a second: completions of offload drivers, flows that wait, counters."""
         if self.stopping.is_set() or self.loop is None:
             return
+        self._offload_now()
+        self.loop.call_later(0.1, self._offload)
+
+    def _offload_soon(self) -> None:
+        """A flow is ready for a device: look at it between the next batches."""
+        if not self.offering and self.loop is not None:
+            self.offering = True
+            self.loop.call_later(OFFER_SECONDS, self._offload_now)
+
+    def _offload_now(self) -> None:
+        self.offering = False
         self.clock.now = monotonic_ns()
         try:
             self.assembly.offload.tick(self.clock.now)
         except Exception as error:
             self._fault(error, "offload")
-        self.loop.call_later(0.1, self._offload)
 
     # -- what `apply` calls
 

@@ -67,6 +67,7 @@ class OffloadManager:
     - `threshold`: packets of one direction before a flow is offered. `rate`: installations a second.
     - `generation`: a number that changes with every change of routes and addresses; whoever changes it calls `revalidate`.
     - `use`: told that packets of a flow's direction go to the neighbour of its route, or want to.
+    - `wake`: called when a flow is ready, on the packet path: have `tick` called soon.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class OffloadManager:
         self.threshold = threshold
         self.rate = rate
         self.use = use
+        self.wake: Callable[[], None] | None = None
         self.placements: dict[str, Placement] = {}
         self.tables: list[FlowTable] = []
         self.waiting: deque[Offloaded] = deque()
@@ -180,6 +182,8 @@ class OffloadManager:
         if flow.offload is None:
             flow.offload = Offloaded(flow)
             self.waiting.append(flow.offload)
+            if self.wake is not None:
+                self.wake()
 
     def ended(self, flow: Flow) -> None:
         """The flow ends: out of the devices before this returns."""
