@@ -70,7 +70,7 @@ class RungRouter(UserfwRouter):
 
 @dataclass
 class Cost:
-    """What a download was: Gbit/s, packets that came to the daemon, its CPU seconds, those of the card's chip (in the daemon too)."""
+    """A download: Gbit/s, packets that came to the daemon, its CPU seconds, those of the card's chip (in the daemon too)."""
 
     speed: float
     packets: int

@@ -77,7 +77,7 @@ class Services:
         return done.returncode, done.stdout.strip()
 
     def iperf_client(self, where: str, target: str, *options: str, seconds: float = 3) -> dict[str, Any]:
-        """Run iperf3 for so many seconds, 0: as the options say; its JSON report. AssertionError with its own words if it failed."""
+        """Run iperf3 so many seconds, 0: as the options say; its JSON report. AssertionError with its own words if it failed."""
         length = ["-t", str(seconds)] if seconds else []
         done = self.run(where, "iperf3", "-J", "-c", target, *length, "--connect-timeout", "3000", *options,
                         seconds=seconds + 60)

@@ -116,6 +116,18 @@ def test_a_dropping_rule_drops_at_once_and_a_deleted_one_no_more() -> None:
     assert set(lab.send(lab.frame())) == {"wan"}
 
 
+def test_a_packet_back_does_not_bring_back_what_a_rule_now_drops() -> None:
+    """Only one direction is forbidden; `flow add` of the other must not open both."""
+    lab = GatewayLab()
+    lab.offloaded()
+    lab.nft("insert rule inet filter forward ip daddr 198.51.100.9 drop")
+    for _ in range(5):
+        assert set(lab.send(lab.frame(back=True), "wan")) == {"lan"}
+        lab.tick()
+        assert lab.send(lab.frame()) == {} and lab.nic.table == {}
+    assert "only one direction" in lab.manager.flows()[0]["reason"]
+
+
 def test_rules_of_a_flowtable_without_offload_do_not_touch_its_flows() -> None:
     """As Linux does it."""
     lab = GatewayLab(offload=False)

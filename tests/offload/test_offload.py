@@ -138,6 +138,8 @@ class Lab:
         pkt.route = Route(self.devices["wan"], SERVER_MAC, self.generation)
         self.host.back = Route(self.devices["lan"], CLIENT_MAC, self.generation)
         assert self.table.add(pkt, NF_INET_FORWARD) == 1
+        assert not conn.flow.reply.judged
+        conn.flow.reply.judged = True  # as when a packet back has come to `flow add`
         return conn
 
     def packet(self, frame: bytes, name: str) -> Packet:

@@ -215,7 +215,8 @@ def _offload(args: argparse.Namespace) -> int:
         for name, packets in answer["rungs"].items():
             flows = f", {answer['flows'][name]} flows" if name in answer["flows"] else ""
             print(f"{name:12} {packets} packets{flows}")
-        print(f"waiting      {answer['flows']['waiting']} flows that have had {answer['threshold']} packets, {answer['rate']} a second")
+        limits = f"offered after {answer['threshold']} packets, {answer['rate']} a second"
+        print(f"waiting      {answer['flows']['waiting']} flows, {limits}")
         for reason, count in answer["failures"].items():
             print(f"in software  {count} times: {reason}")
         for reason, count in answer["withdrawn"].items():

@@ -17,7 +17,7 @@ cdef class FlowTuple:
     cdef public Device out, arrives
     cdef public int dir, mtu
     cdef public unsigned int l3_delta, l4_delta, pseudo_delta
-    cdef public bint rewrites
+    cdef public bint rewrites, judged
     cdef public unsigned long long new_src_lo, new_dst_lo
     cdef public unsigned long long packets, bytes
     cdef public unsigned long long src_hi, dst_hi, new_src_hi, new_dst_hi

@@ -71,6 +71,7 @@ class FlowTuple:
       `tags` that the frame carries there (core.fastpath.tag_code). `arrives`: the device whose packet it is, above the tags.
     - Rewrite: `new_*`; `l3_delta` (IPv4 header checksum, TTL step included), `l4_delta` (transport checksum), `pseudo_delta`
       (the pseudo-header part alone, for packets whose checksum is still to be completed). `rewrites`: NAT changes something.
+    - `judged`: the pipeline has let a packet of this direction come to `flow add`; until then it sees them all.
     - `route`: where to; `out` and `out_tags`: the device below its VLAN devices and the tags put on for it, None: not known to be
       the same. `mtu` in bytes of the network layer. `packets` and `bytes` (network layer) handled here.
     """
@@ -98,6 +99,7 @@ class FlowTuple:
         self.l4_delta = 0
         self.pseudo_delta = 0
         self.rewrites = False
+        self.judged = True
         self.mtu = 0
         self.route: Any = None
         self.next: FlowTuple | None = None

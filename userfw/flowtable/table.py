@@ -7,6 +7,8 @@ Laws:
 - A way through VLAN devices is walked when the flow is made: one lookup at the device below all of them, whose frames match with
   their tags, and one step out of the device below, with the tags put on at once (Linux: nft_dev_path_info). Devices on the way with
   hooks of their own are not passed over.
+- With an offloader, whose flows also end when rules change, a direction is believed once the pipeline has let a packet of it come to
+  `flow add`; otherwise both are from the start, as in Linux.
 - The table is two chained hash tables while it grows; every insertion moves a few buckets, so that no packet waits for all.
 - `sweep` looks at a bounded number of buckets; idle flows go back to conntrack.
 """
@@ -165,6 +167,8 @@ class FlowTable(FastPath):
         if flow.epoch != self.epoch or not route.valid():
             self.teardown(flow)
             return 0
+        if not entry.judged:
+            return 0
         flow.timeout = self.clock.now + (self.tcp_timeout if proto == IPPROTO_TCP else self.udp_timeout)
         pkt.end = pkt.l3 + length
         entry.rewrite(pkt)
@@ -222,6 +226,13 @@ class FlowTable(FastPath):
     def add(self, pkt: Packet, hook: cython.int) -> cython.int:
         """`flow add`: 1 if the packet's connection is now in the table, 0 if the rule breaks (Linux: nft_flow_offload_eval)."""
         conn: Conn | None = pkt.ct
+        flow: Flow
+        if conn is not None and conn.flow is not None:
+            flow = conn.flow
+            if flow.epoch != self.epoch and flow.table is self:
+                self.teardown(flow)
+            else:
+                flow.direction(pkt.ctdir).judged = True
         if conn is None or pkt.route is None or pkt.iif is None or not allowed(conn, pkt):
             self.refused += 1
             return 0
@@ -247,6 +258,7 @@ class FlowTable(FastPath):
             device: Device = cython.cast(Device, pkt.iif if forth else there.oif)
             out: Device = cython.cast(Device, route.oif)
             seen.route = route
+            seen.judged = forth or self.offloader is None
             seen.mtu = route.mtu if route.mtu else out.mtu
             seen.arrives = device
             lowest: Device = self._lowest(device, True)

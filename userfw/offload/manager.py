@@ -211,9 +211,9 @@ class OffloadManager:
 
     def lost(self, name: str) -> None:
         """A device was reset or is gone: none of its rules exists any more, and rules that send to it must go."""
-        self.placements = {key: p for key, p in self.placements.items() if p.target.name != name}
         entries = [e for e in self._entries() if any(name in (r.match.device, r.actions.device) for r in e.rules)]
         self._again(entries, "a device", RETRY // 10)
+        self.placements = {key: p for key, p in self.placements.items() if p.target.name != name}
 
     def tick(self, now: int) -> None:
         """Completions, new flows, counters. The shell calls it every 100 ms or so."""
@@ -241,7 +241,8 @@ class OffloadManager:
             self._install(entry)
 
     def _resolved(self, flow: Flow) -> bool:
-        known = True
+        """Both directions were judged, and the neighbours of both are known; asks for those that are not."""
+        known = bool(flow.original.judged and flow.reply.judged)
         for side in (flow.original, flow.reply):
             if side.route.oif.mac and describe.link_address(side) is None:
                 known = False
@@ -442,5 +443,7 @@ class OffloadManager:
             return {"state": "software", "reason": f"fewer than {self.threshold} packets in either direction"}
         reason = entry.reason
         if entry.state == "waiting" and not reason:
-            reason = "its turn will come" if self._resolved(flow) else "a neighbour's address is not known yet"
+            judged = flow.original.judged and flow.reply.judged
+            missing = "a neighbour's address is not known yet" if judged else "rules have let only one direction come to `flow add`"
+            reason = "its turn will come" if self._resolved(flow) else missing
         return {"state": entry.state, "reason": reason}

@@ -104,11 +104,12 @@ class CapturePort(IoPort):
 
     def rebind(self, link: Link) -> None:
         """The interface was made anew under the same name: program and socket go there. OSError."""
+        attach = "clsact" if self.clsact is not None else "tc"
         self.unhang()
         self.outbound.rebind(link)
         self.index = link.index
         self.mac = link.mac
-        self.load()
+        self.hang(attach)
 
     def info(self) -> dict[str, Any]:
         """What the packet socket tells, and the TAP device that frames come by."""
