@@ -7,8 +7,8 @@ Laws:
 - A way through VLAN devices is walked when the flow is made: one lookup at the device below all of them, whose frames match with
   their tags, and one step out of the device below, with the tags put on at once (Linux: nft_dev_path_info). Devices on the way
   with hooks of their own are not passed over.
-- With an offloader, whose flows also end when rules change, a direction is believed once the pipeline has let a packet of it come to
-  `flow add`; otherwise both are from the start, as in Linux.
+- With an offloader, whose flows also end when rules change, a direction is believed once the pipeline has let a packet of it come
+  to `flow add`; otherwise both are from the start, as in Linux.
 - The table is two chained hash tables while it grows; every insertion moves a few buckets, so that no packet waits for all.
 - `sweep` looks at a bounded number of buckets; idle flows go back to conntrack.
 """
