@@ -18,6 +18,9 @@ from random import Random
 from statistics import median
 from typing import Any
 
+from bench.expressions import KINDS, ruleset
+from bench.memory import random_reads
+from bench.profile import profile
 from userfw.conntrack.table import ConnTable
 from userfw.core.clock import Clock
 from userfw.core.const import NFPROTO_IPV4, NFPROTO_IPV6
@@ -67,29 +70,6 @@ table inet fast {
     }
 }
 """
-# One of each kind; none of them matches the packet, so that the next rule follows.
-EXPRESSIONS = {
-    "meta iifname": 'iifname "dmz"',
-    "meta mark": "meta mark 7",
-    "meta length": "meta length > 2000",
-    "payload ip saddr": "ip saddr 10.0.0.1",
-    "payload prefix": "ip saddr 10.0.0.0/8",
-    "payload range": "ip saddr 10.0.0.1-10.0.0.9",
-    "payload udp dport": "udp dport 9",
-    "set lookup": "udp dport { 1, 2, 3, 4 }",
-    "interval lookup": "udp dport { 1-10, 20-30 }",
-    "concatenation lookup": "ip saddr . udp dport { 10.0.0.1 . 1, 10.0.0.2 . 2 }",
-    "verdict map": "udp dport vmap { 1 : drop, 2 : accept }",
-    "ct state": "ct state invalid",
-    "ct mark": "ct mark 3",
-    "counter": "counter",
-    "limit": "limit rate over 100000000/second",
-    "mark set": "meta mark set 9",
-    "numgen": "numgen inc mod 2 7",
-    "jhash": "jhash ip saddr mod 16 99",
-    "fib": "fib daddr type local",
-    "jump": "jump nothing",
-}
 
 
 class Bench:
@@ -133,7 +113,7 @@ class Bench:
         port.device = self.devices[name]
         return port
 
-    def run(self, port: RepeatPort, batches: int) -> float:
+    def run(self, port: RepeatPort | SpreadPort, batches: int) -> float:
         """Seconds of processor time for `batches` batches through the gateway."""
         receive, slots, gateway = port.receive, self.slots, self.gateway
         start = time.process_time()
@@ -143,7 +123,7 @@ class Bench:
             gateway.end_batch()
         return time.process_time() - start
 
-    def receiving(self, port: RepeatPort, batches: int) -> float:
+    def receiving(self, port: RepeatPort | SpreadPort, batches: int) -> float:
         """Seconds for receiving alone."""
         receive, slots = port.receive, self.slots
         start = time.process_time()
@@ -237,17 +217,17 @@ def rungs(packets: int) -> dict[str, float]:
 
 
 def expressions(packets: int) -> dict[str, float]:
-    """What one rule of each kind adds: a chain with fifty of them against an empty one."""
-    copies = 50
-    rows = {}
-    head = "table ip f { chain nothing {\n}\nchain c { type filter hook forward priority 0;\n"
+    """What a rule of each kind adds to a packet, see bench.expressions."""
+    rows: dict[str, float] = {}
+    empty: dict[tuple[str, ...], float] = {}
     frames = [datagram(*flow) for flow in flows(64)]
-    for name, text in {"": "", **EXPRESSIONS}.items():
-        bench = Bench(head + f"{text}\n" * (copies if text else 0) + "}\n}\n")
-        rows[name] = bench.measure(frames, packets // 4, rounds=3)
-    empty = rows.pop("")
-    tracked = Bench(head + "ct state invalid\n}\n}\n").measure(frames, packets // 4, rounds=3)
-    return {name: (value - (tracked if name.startswith("ct ") else empty)) / copies for name, value in rows.items()}
+    for name, kind in KINDS.items():
+        key = kind.family, kind.hook, kind.against, kind.more
+        if key not in empty:
+            empty[key] = Bench(ruleset(kind, 0)).measure(frames, packets // 8, rounds=3)
+        with_rules = Bench(ruleset(kind, kind.copies)).measure(frames, packets // 8 // (4 if kind.copies > 1 else 1), rounds=3)
+        rows[name] = (with_rules - empty[key]) / kind.copies
+    return rows
 
 
 def scale(packets: int, largest: int) -> dict[str, dict[int, float]]:
@@ -288,20 +268,27 @@ def spread(rules: str, count: int, packets: int) -> float:
 
 def show(results: dict[str, Any]) -> None:
     """The tables, as the README has them."""
-    for title, rows in (("rung", results["rungs"]), ("expression", results["expressions"])):
-        print(f"\n| {title} | ns |\n|---|---|")
-        for name, value in rows.items():
-            print(f"| {name} | {value:,.0f} |")
-    for name, row in results["scale"].items():
+    for title, part in (("rung", "rungs"), ("a rule with", "expressions"), ("memory", "memory")):
+        if results.get(part):
+            print(f"\n| {title} | ns |\n|---|---|")
+            for name, value in results[part].items():
+                print(f"| {name} | {value:,.{0 if value >= 20 else 1}f} |")
+    for name, row in results.get("scale", {}).items():
         print(f"\n| {name} | ns per packet |\n|---|---|")
         for count, value in row.items():
             print(f"| {count:,} | {value:,.0f} |")
+    for name, row in results.get("profile", {}).items():
+        print(f"\n| {name} | instructions per packet |\n|---|---|")
+        for where, value in row.items():
+            print(f"| {where} | {value:,.0f} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.engine", description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here as well")
     parser.add_argument("--quick", action="store_true", help="a tenth of the packets, no table above 100,000 entries")
+    parts = ("rungs", "expressions", "scale", "memory", "profile")
+    parser.add_argument("--only", nargs="*", choices=parts, help="only these parts")
     options = parser.parse_args()
     packets = 64_000 if options.quick else 640_000
     gc.collect()
@@ -311,9 +298,12 @@ def main() -> None:
         ("rungs", lambda: rungs(packets)),
         ("expressions", lambda: expressions(packets)),
         ("scale", lambda: scale(packets, 100_000 if options.quick else 1_000_000)),
+        ("memory", random_reads),
+        ("profile", profile),
     ):
-        print(f"measuring {name} …", file=sys.stderr)
-        results[name] = work()
+        if not options.only or name in options.only:
+            print(f"measuring {name} …", file=sys.stderr)
+            results[name] = work()
     show(results)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
