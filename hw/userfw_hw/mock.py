@@ -26,10 +26,11 @@ from userfw.core.const import (
     VNET_F_NEEDS_CSUM,
 )
 from userfw.core.packet import Device, Packet
-from userfw.offload.contract import Actions, Capabilities, Done, Driver, Failure, Match, Refusal, Rule, Statistics, Target
+from userfw.offload.contract import Actions, Capabilities, Done, Driver, Failure, Filter, Match, Refusal, Rule, Statistics, Target
 from userfw.ports.base import IoPort
 from userfw.wire.checksum import replace16, replace32
 from userfw.wire.parse import parse_untrusted
+from userfw_hw.chip_filters import ChipFilters
 
 Key = tuple[str, int, bytes, bytes, int, int, tuple[tuple[int, int], ...]]
 
@@ -99,6 +100,8 @@ class MockPort(IoPort):
         used: set[MockPort] = set()
         for i in range(got):
             out = self.nic.handle(self, slots[i])
+            if out is None and self.nic.filters:
+                out = self.nic.filters.run(self, slots[i])
             if out is None:
                 slots[kept], slots[i] = slots[i], slots[kept]
                 kept += 1
@@ -156,6 +159,7 @@ class MockNic(Driver):
         self.fail: list[Failure] = []
         self.broken = False
         self._lost: list[str] = []
+        self.filters = ChipFilters(self.ports)
 
     def attach(self, device: Device, wire: IoPort) -> MockPort:
         """Put the card between `device` and its wire."""
@@ -225,6 +229,12 @@ class MockNic(Driver):
             records.append(Statistics(slot.rule.id, *slot.shown))
         return records
 
+    def set_filters(self, target: Target, filters: Sequence[Filter]) -> tuple[int, str] | None:
+        return self.filters.replace(target.name, filters, self.profile.capabilities.capacity)
+
+    def filter_statistics(self) -> list[Statistics]:
+        return self.filters.statistics()
+
     def poll(self, now: int, lost: Callable[[str], None]) -> None:
         due = [entry for entry in self.pending if entry[0] <= now]
         self.pending = [entry for entry in self.pending if entry[0] > now]
@@ -242,6 +252,7 @@ class MockNic(Driver):
         self.table.clear()
         self.by_id.clear()
         self.pending.clear()
+        self.filters.clear()
         self._lost = list(self.ports)
 
     def close(self) -> None:

@@ -221,6 +221,13 @@ def _offload(args: argparse.Namespace) -> int:
             print(f"in software  {count} times: {reason}")
         for reason, count in answer["withdrawn"].items():
             print(f"taken back   {count} flows: {reason}")
+        if answer.get("filters"):
+            rows = [
+                [f["device"], f["driver"], f"{f['table']} {f['chain']} {f['handle']}", f["verdict"], f["packets"], f["bytes"]]
+                for f in answer["filters"]
+            ]
+            table(rows, ["DEVICE", "DRIVER", "RULE", "VERDICT", "PACKETS", "BYTES"])
+            print(f"{answer['filters_dropped']} packets were dropped by hardware filters")
         if "list" in answer:
             rows = [[f["state"], f["packets"], f["original"], f["reply"], f["reason"]] for f in answer["list"]]
             table(rows, ["STATE", "PACKETS", "ORIGINAL", "REPLY", "REASON"])

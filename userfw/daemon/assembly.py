@@ -26,9 +26,10 @@ from userfw.flowtable.flow import FlowTuple
 from userfw.flowtable.table import FlowObserver, FlowTable
 from userfw.nft.location import NftError, NftErrors
 from userfw.nft.syntax import FlowtableBlock
-from userfw.offload.contract import Target
+from userfw.offload.contract import Driver, Target
 from userfw.offload.describe import untagged
 from userfw.offload.drivers import load as load_drivers
+from userfw.offload.hardware import HardwareChains
 from userfw.offload.manager import OffloadManager
 from userfw.ports.netlink import Netlink
 from userfw.router.const import RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE
@@ -75,6 +76,9 @@ class Assembly:
         self.nics: list[Any] = []
         self.offload = OffloadManager(clock, [], self._target, self._generation, use=self._use)
         self.platform.offload = self._offload
+        self.hardware = HardwareChains(self._drivers, self._target, self._numbers, self.platform.hang)
+        self.platform.hardware = self.hardware
+        self.offload.watchers.append(self.hardware.lost)
         self.gateway.routes.watchers.append(self.offload.revalidate)
         self.gateway.neighbours.watcher = self.offload.neighbour_changed
         self.rules.subscribe(lambda events: self.offload.doubt())
@@ -122,13 +126,20 @@ class Assembly:
 
     def _offload(self, node: FlowtableBlock, table: FlowTable) -> None:
         """A flowtable with `flags offload`. NftError names the device that cannot, and what it lacks."""
-        if not self.offload.drivers:
-            self.offload.drivers = load_drivers(self.offload_options)
+        self._drivers()
         reasons = self.offload.check(table.devices)
         if reasons:
             raise NftError(f"Could not process rule: Operation not supported: {reasons[0]}", node.loc)
         table.offloader = self.offload
         table.threshold = self.offload.threshold
+
+    def _drivers(self) -> list[Driver]:
+        if not self.offload.drivers:
+            self.offload.drivers = load_drivers(self.offload_options)
+        return self.offload.drivers
+
+    def _numbers(self) -> list[tuple[str, int]]:
+        return [(device.name, int(device.index)) for device in self.gateway.devices.values()]
 
     def _target(self, name: str) -> Target | None:
         device = self.gateway.names.get(name)
@@ -161,6 +172,7 @@ class Assembly:
 
     def close(self) -> None:
         """Take every flow out of every device."""
+        self.hardware.close()
         self.offload.close()
 
     # -- ports and routes

@@ -92,9 +92,10 @@ class OffloadArgs(msgspec.Struct, forbid_unknown_fields=True):
 
 @command("offload", OffloadArgs)
 def _offload(server: Server, args: OffloadArgs, stream: Stream) -> Any:
-    manager = server.assembly.offload
-    rungs = {"rungs": server.assembly.rungs()}
-    return manager.status() | rungs | ({"list": manager.flows()} if args.flows else {})
+    manager, hardware = server.assembly.offload, server.assembly.hardware
+    hardware.count()
+    more = {"rungs": server.assembly.rungs(), "filters": hardware.status(), "filters_dropped": hardware.dropped}
+    return manager.status() | more | ({"list": manager.flows()} if args.flows else {})
 
 
 class ResetArgs(msgspec.Struct, forbid_unknown_fields=True):

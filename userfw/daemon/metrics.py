@@ -54,6 +54,16 @@ def _rungs(server: Server) -> Iterable[Sample]:
         yield {"rung": name}, count
 
 
+def _filters(attribute: str) -> Source:
+    def samples(server: Server) -> Iterable[Sample]:
+        server.assembly.hardware.count()
+        for row in server.assembly.hardware.status():
+            labels = {name: str(row[name]) for name in ("device", "table", "chain", "handle", "verdict")}
+            yield labels, float(row[attribute])
+
+    return samples
+
+
 def _conntrack(attribute: str) -> Source:
     return lambda server: [({}, float(getattr(server.assembly.conntrack.stats, attribute)))]
 
@@ -90,6 +100,8 @@ add("userfw_flows", "gauge", "flows on each rung above the pipeline, and those t
 add("userfw_offload_installations_total", "counter", "flows that came into a device", _offload("installations"))
 add("userfw_offload_failures_total", "counter", "flows that a device did not take, by reason", _offload("failures", "reason"))
 add("userfw_offload_withdrawn_total", "counter", "flows taken back from devices, by what changed", _offload("withdrawn", "by"))
+for _what in ("packets", "bytes"):
+    add(f"userfw_offload_filter_{_what}_total", "counter", f"{_what} of filters in hardware", _filters(_what))
 add("userfw_connections", "gauge", "tracked connections", _one(lambda server: server.assembly.conntrack.count))
 add("userfw_connections_max", "gauge", "limit of tracked connections", _one(lambda server: server.assembly.conntrack_settings.max))
 for _name in ("insert", "insert_failed", "invalid", "early_drop", "expired"):

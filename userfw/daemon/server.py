@@ -327,6 +327,7 @@ class Server:
         self.clock.now = monotonic_ns()
         try:
             self.assembly.offload.tick(self.clock.now)
+            self.assembly.hardware.tick(self.clock.now)
         except Exception as error:
             self._fault(error, "offload")
 

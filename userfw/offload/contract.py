@@ -13,6 +13,8 @@ Who calls what, and when:
   `interval` ns. A driver that cannot count returns nothing and says so in its capabilities.
 - `poll` is called at least every 100 ms; it delivers completions, and `lost` when the device was reset or unplugged: the manager
   then treats every rule of it as gone.
+- `set_filters` gives a device the whole list of its stateless filters, in order: the first that matches decides, flows come before
+  them. It is all or nothing: after a refusal the list is as it was. `filter_statistics` gives their totals.
 - `close` removes everything; a driver whose rules outlive the process (filters, pinned programs) also cleans up in `probe`.
 A device may only do what the rule says to exactly the packets that match. It hands up, untouched: TCP with FIN, RST or SYN set,
 fragments, IPv4 options, IPv6 extension headers, TTL or hop limit 1, and packets longer than `Actions.mtu`.
@@ -147,6 +149,40 @@ class Target:
     vlans: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class FieldMatch:
+    """One field of a packet, `value` under `mask`, both in network order and as long as the field.
+
+    `key`: eth_dst, eth_src, eth_type, vlan_id, protocol, ip_proto, ipv4_src, ipv4_dst, ipv6_src, ipv6_dst, tcp_sport, tcp_dport,
+    udp_sport, udp_dport. `eth_type` is that of the frame, so of the outer tag if there is one; `protocol` is the EtherType behind
+    one tag, or of the frame if it has none; `ip_proto` is that of the last header. Fragments have no ports.
+    """
+
+    key: str
+    value: bytes
+    mask: bytes
+
+    @property
+    def exact(self) -> bool:
+        """Every bit counts."""
+        return not self.mask.strip(b"\xff")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One rule of a netdev ingress chain with `flags offload`, for one device.
+
+    `verdict`: accept (on to the host), drop, forward (out of `out`), continue (with the next filter); `copies`: devices that get
+    the packet as well. Devices are (name, ifindex). `id` is never reused.
+    """
+
+    id: int
+    tests: tuple[FieldMatch, ...]
+    verdict: str
+    out: tuple[str, int] = ("", 0)
+    copies: tuple[tuple[str, int], ...] = ()
+
+
 Done = Callable[[int, Failure | None], None]
 
 
@@ -181,6 +217,14 @@ class Driver(ABC):
     def describe(self, target: Target) -> dict[str, object]:
         """What people may want to know of a device beside its capabilities (why it is attached so, what the device counted)."""
         return {}
+
+    def set_filters(self, target: Target, filters: Sequence[Filter]) -> tuple[int, str] | None:
+        """Replace all stateless filters of a device; None, or which one it cannot take (its id, 0: none in particular) and why."""
+        return (0, "the driver has no stateless filters") if filters else None
+
+    def filter_statistics(self) -> Iterable[Statistics]:
+        """Totals of every filter, by its id."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:

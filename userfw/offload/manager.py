@@ -90,6 +90,7 @@ class OffloadManager:
         self.use = use
         self.wake: Callable[[], None] | None = None
         self.placements: dict[str, Placement] = {}
+        self.watchers: list[Callable[[str], None]] = []  # told of devices that were lost
         self.tables: list[FlowTable] = []
         self.waiting: deque[Offloaded] = deque()
         self.rules: dict[int, Offloaded] = {}
@@ -211,6 +212,8 @@ class OffloadManager:
 
     def lost(self, name: str) -> None:
         """A device was reset or is gone: none of its rules exists any more, and rules that send to it must go."""
+        for watcher in self.watchers:
+            watcher(name)
         entries = [e for e in self._entries() if any(name in (r.match.device, r.actions.device) for r in e.rules)]
         self._again(entries, "a device", RETRY // 10)
         self.placements = {key: p for key, p in self.placements.items() if p.target.name != name}

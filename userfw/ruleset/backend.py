@@ -76,6 +76,9 @@ class Backend(Protocol):
     def reset(self, draft: Draft, command: Command) -> None:
         """Zero the state that a `reset` command names; called after its answer was made, at commit."""
 
+    def judge(self, draft: Draft) -> None:
+        """Last objections of what runs rules elsewhere, before the commit; changes nothing. NftError."""
+
     def commit(self, draft: Draft) -> None:
         """Make it so for the packets. Cannot fail."""
 
@@ -136,6 +139,9 @@ class ModelBackend:
 
     def reset(self, draft: Draft, command: Command) -> None:
         pass
+
+    def judge(self, draft: Draft) -> None:
+        return
 
     def commit(self, draft: Draft) -> None:
         pass

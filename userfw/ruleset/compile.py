@@ -82,9 +82,14 @@ class Hooks:
     defrag: frozenset[int] = frozenset()
     synproxy: frozenset[int] = frozenset()
 
-    def on_device(self, name: str, hook: int) -> list[Any]:
-        """The base chains at a device's ingress or egress (NF_NETDEV_*), in running order within a priority."""
-        return [entry for chain, number, entry in self.netdev if number == hook and matches(chain.node.devices, name)]
+    def on_device(self, name: str, hook: int, hardware: Any = None) -> list[Any]:
+        """The base chains at a device's ingress or egress (NF_NETDEV_*), in running order within a priority; without those that
+        `hardware` runs there."""
+        return [
+            entry
+            for chain, number, entry in self.netdev
+            if number == hook and matches(chain.node.devices, name) and not (hardware is not None and hardware.holds(chain, name))
+        ]
 
     def flowtable_on(self, name: str) -> Any:
         """The flowtable of a device: the one of least priority that names it, or None."""
@@ -124,6 +129,11 @@ def registered(rules: Ruleset) -> Iterator[tuple[Table, Chain]]:
     """The base chains that stand on hooks, the one registered last first."""
     found = [(table, chain) for table in rules.tables.values() if not table.dormant for chain in table.base_chains()]
     yield from sorted(found, key=lambda pair: -pair[1].registered)
+
+
+def offloaded(rules: Ruleset) -> list[tuple[Table, Chain]]:
+    """The base chains with `flags offload`."""
+    return [(table, chain) for table, chain in registered(rules) if "offload" in chain.node.flags]
 
 
 def _place(hooks: Hooks, table: Table, chain: Chain) -> None:

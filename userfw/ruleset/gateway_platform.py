@@ -88,6 +88,7 @@ class GatewayPlatform:
         self.inert: Mapping[str, str] = INERT
         self.no_objects: Mapping[int, str] = NO_OBJECTS
         self.steer: tuple[HookEntry, ...] = ()
+        self.hardware: Any = None  # what runs netdev chains with `flags offload` (offload.hardware.HardwareChains)
         self._track: dict[str, HookEntry] = {}
         self._ahead = ConnAhead(conns) if conns is not None else None
         if conns is not None:
@@ -147,6 +148,11 @@ class GatewayPlatform:
                 builtin.append(NatEntry(self.nat, hook, chains))
         return builtin + entries
 
+    def hang(self) -> None:
+        """Hang netdev chains and flowtables on every device again."""
+        for device in self.devices():
+            self._attach(device)
+
     def _changed(self, event: str, device: Device, address: Any) -> None:
         if event.startswith("device") and event != "device-remove":
             self._attach(device)
@@ -155,7 +161,7 @@ class GatewayPlatform:
         """Hang netdev chains and flowtable on a device. The flowtable stands among the chains if there are any."""
         hooks = self.hooks
         flowtable = hooks.flowtable_on(device.name)
-        ingress: list[HookEntry] = hooks.on_device(device.name, NF_NETDEV_INGRESS)
+        ingress: list[HookEntry] = hooks.on_device(device.name, NF_NETDEV_INGRESS, self.hardware)
         egress: list[HookEntry] = hooks.on_device(device.name, NF_NETDEV_EGRESS)
         if ingress and flowtable is not None:
             ingress = [FlowEntry(flowtable), *ingress]

@@ -289,7 +289,15 @@ class LanguageBackend:
 
     # --- commit and reset
 
+    def judge(self, draft: Draft) -> None:
+        """NftError if a chain with `flags offload` has a rule that no hardware could take."""
+        hardware = getattr(self.platform, "hardware", None)
+        if hardware is not None:
+            hardware.judge(hooks.offloaded(draft.rules))
+
     def commit(self, draft: Draft) -> None:
+        hardware = getattr(self.platform, "hardware", None)
+        moved = hardware is not None and hardware.apply(hooks.offloaded(draft.rules))
         for chain in draft.dirty_chains.values():
             chain.engine.owner = chain
             chain.engine.replace(tuple(rule.program for rule in chain.rules))
@@ -302,7 +310,7 @@ class LanguageBackend:
         for action in draft.after:
             action()
         needs = _needs(draft)
-        if draft.hooks_changed or needs != self._needs:
+        if draft.hooks_changed or needs != self._needs or moved:
             self._needs = needs
             self._install(draft)
 

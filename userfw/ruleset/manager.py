@@ -152,6 +152,8 @@ class RulesetManager:
 
         try:
             for step in plan_steps(self.rules, commands, self.backend, client=options.client, reader=reader):
+                if step is not None:
+                    self.backend.judge(step.draft)
                 problems = self.veto(step) if step is not None and self.veto is not None else []
                 if problems:
                     yield Prepared(commands, options, problems=problems)
@@ -161,6 +163,8 @@ class RulesetManager:
                     yield None
         except NftErrors as problem:
             yield Prepared(commands, options, problems=problem.errors)
+        except NftError as problem:
+            yield Prepared(commands, options, problems=[problem])
         except RecursionError:
             yield Prepared(commands, options, problems=[NftError("nested too deeply")])
 
@@ -178,7 +182,11 @@ class RulesetManager:
         result = Result(generation=plan.rules.generation, events=plan.events)
         result.errors = prepared.notes + "".join(render(remark) + "\n" for remark in plan.draft.remarks)
         if not options.check:
-            self._swap(plan)
+            try:
+                self._swap(plan)
+            except NftError as problem:  # a device refused; nothing has changed
+                prepared.problems = [problem]
+                return self._failed(prepared)
         result.output = prepared.answers + self._echo(plan, options, prepared.document)
         if not options.check and plan.events:
             self._publish([*plan.events, NewGeneration(plan.rules.generation, options.pid, options.process)])

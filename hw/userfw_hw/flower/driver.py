@@ -20,13 +20,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from userfw.offload.contract import Capabilities, Done, Driver, Failure, Refusal, Rule, Statistics, Target
+from userfw.offload.contract import Capabilities, Done, Driver, Failure, Filter, Refusal, Rule, Statistics, Target
 from userfw.ports import bpf as syscall
-from userfw.ports.clsact import GUARD, INGRESS, LARGE_GUARD, MADE, NAME, PLAIN, STATELESS, TRANSLATED, Refused, TrafficControl
+from userfw.ports.clsact import (
+    CAPTURE,
+    GUARD,
+    INGRESS,
+    LARGE_GUARD,
+    MADE,
+    NAME,
+    PLAIN,
+    STATELESS,
+    TRANSLATED,
+    Refused,
+    TrafficControl,
+)
 from userfw.ports.isolate import MARK
 from userfw.ports.netlink import attributes_untrusted
 from userfw_hw.bpf.capture import CapturePort
-from userfw_hw.flower import filters, guard
+from userfw_hw.flower import filters, guard, stateless
 from userfw_hw.flower.template import Encoder
 
 ROOM: Final = {0x0800: 0, 0x86DD: 1, 0x8100: 2, 0x88A8: 3}  # a preference holds filters of one protocol
@@ -53,6 +65,8 @@ class Place:
     rules: dict[int, tuple[int, int, bytes]] = field(default_factory=dict)  # id: preference, protocol, erasing request
     used: dict[int, tuple[int, int]] = field(default_factory=dict)  # id: packets, time of the last new one
     refusals: Counter[str] = field(default_factory=Counter)
+    filters: list[tuple[int, filters.Filter]] = field(default_factory=list)  # stateless, in order
+    upper: bool = False  # which half of the preferences they are in
 
 
 class FlowerDriver(Driver):
@@ -158,11 +172,58 @@ class FlowerDriver(Driver):
                 records.append(Statistics(id, packets, octets, place.used[id][1]))
         return records
 
+    # -- stateless filters
+
+    def set_filters(self, target: Target, items: Sequence[Filter]) -> tuple[int, str] | None:
+        place = self.places.get(target.name)
+        if place is None:
+            return (0, "the interface is gone") if items else None
+        up = 0 if place.hardware else target.port.tap_index  # type: ignore[attr-defined]
+        flags, mark = (filters.SKIP_SW, 0) if place.hardware else (filters.SKIP_HW, MARK)
+        try:
+            made = stateless.lay_out(target.ifindex, items, not place.upper, flags, up, mark)
+            place.made = (bool(items) and self._socket(target.netns).add_clsact(target.ifindex)) or place.made
+        except stateless.Unmatchable as problem:
+            return problem.args[0], problem.args[1]
+        except OSError as error:
+            return 0, error.strerror or str(error)
+        results = self._send([filters.encode(item) for _, item in made])
+        for (id, _), refused in zip(made, results, strict=True):
+            if refused is not None:
+                self._send([filters.erase(item) for (_, item), other in zip(made, results, strict=True) if other is None])
+                return id, refused.strerror or ""
+        self._send([filters.erase(item) for _, item in place.filters])
+        place.filters, place.upper = made, not place.upper
+        return None
+
+    def filter_statistics(self) -> list[Statistics]:
+        records = []
+        for name, place in self.places.items():
+            if not place.filters:
+                continue
+            totals: dict[int, tuple[int, int]] = {}
+            try:
+                listed = self._socket(place.target.netns).filters(place.target.ifindex)
+            except OSError:
+                listed = []
+            seen = 0
+            for item in listed:
+                if item.kind == "flower" and STATELESS <= item.pref < CAPTURE:
+                    packets, octets = counters_untrusted(item.options)
+                    before = totals.get(item.handle, (0, 0))
+                    totals[item.handle] = before[0] + packets, before[1] + octets
+                    seen += 1
+            if seen < len(place.filters):
+                self.lost.add(name)
+            records += [Statistics(id, packets, octets, 0) for id, (packets, octets) in totals.items()]
+        return records
+
     def poll(self, now: int, lost: Callable[[str], None]) -> None:
         names, self.lost = self.lost, set()
         for name in names:
             place = self.places.pop(name)
             self._drop(list(place.rules))
+            self._send([filters.erase(item) for _, item in place.filters])
             lost(name)
 
     def describe(self, target: Target) -> dict[str, object]:
@@ -175,6 +236,7 @@ class FlowerDriver(Driver):
             "mode": "hardware" if place.hardware else "software",
             "filters": len(place.rules),
             "preferences": sorted({pref for pref, _, _ in place.rules.values()}),
+            "stateless": len(place.filters),
             "refusals": dict(place.refusals),
         }
 
@@ -207,7 +269,7 @@ class FlowerDriver(Driver):
     def _sweep(self, tc: TrafficControl, target: Target) -> None:
         """What an earlier process left; a capture that is there now is not touched."""
         if target.name not in self.places:
-            tc.remove_prefs(target.ifindex, GUARD, STATELESS - 1)
+            tc.remove_prefs(target.ifindex, GUARD, CAPTURE - 1)
 
     def _trial(self, tc: TrafficControl, target: Target, flags: int) -> str:
         """Install a filter that matches nothing real and take it out again; in words, why that did not work."""
@@ -263,7 +325,7 @@ class FlowerDriver(Driver):
     def _undress(self, place: Place) -> None:
         tc = self._socket(place.target.netns)
         try:
-            tc.remove_prefs(place.target.ifindex, GUARD, STATELESS - 1)
+            tc.remove_prefs(place.target.ifindex, GUARD, CAPTURE - 1)
             if place.made:
                 tc.remove_clsact(place.target.ifindex)
         except OSError as error:

@@ -13,6 +13,7 @@ from userfw.offload.contract import Actions, Match, Rule
 from userfw_hw.flower import plugin
 
 ETH_P_IP, ETH_P_IPV6, ETH_P_8021Q, ETH_P_8021AD = 0x0800, 0x86DD, 0x8100, 0x88A8
+ETH_P_ALL: Final = 3
 TCP, UDP = 6, 17
 TC_H_INGRESS: Final = 0xFFFFFFF2
 RTM_NEWTFILTER, RTM_DELTFILTER = 44, 45
@@ -57,7 +58,8 @@ def encode(item: Filter, kind: int = RTM_NEWTFILTER, flags: int = NLM_REQUEST_AC
     if item.flags:
         options.append(("TCA_FLOWER_FLAGS", item.flags))
     options += [(f"TCA_FLOWER_{name}", value) for name, value in item.keys if name in late]
-    options.append(("TCA_FLOWER_KEY_ETH_TYPE", item.protocol))
+    if item.protocol != ETH_P_ALL:
+        options.append(("TCA_FLOWER_KEY_ETH_TYPE", item.protocol))
     chain = [] if item.chain is None else [("TCA_CHAIN", item.chain)]
     message["attrs"] = [*chain, ("TCA_KIND", "flower"), ("TCA_OPTIONS", {"attrs": options})]
     message.encode()

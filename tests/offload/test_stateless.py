@@ -1,0 +1,300 @@
+"""Netdev chains with `flags offload`: lowered, refused with the rule, run by the mock NIC as by the engine, laid out for flower."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scapy.all import ARP, ICMP, IP, TCP, UDP, Dot1Q, Ether, IPv6, Raw
+from test_flower import Card
+from userfw_hw.flower import filters as flower
+from userfw_hw.flower import stateless as layout
+from userfw_hw.mock import MockNic
+
+from userfw.core.clock import Clock
+from userfw.core.const import ARPHRD_ETHER, NF_ACCEPT, NF_DROP
+from userfw.core.packet import Device, Packet
+from userfw.offload.contract import Driver, FieldMatch, Filter, Target
+from userfw.offload.hardware import HardwareChains
+from userfw.offload.stateless import Lifter, matches
+from userfw.ports.base import IoPort
+from userfw.router.gateway import Gateway
+from userfw.ruleset.manager import RulesetManager
+from userfw.ruleset.options import Options
+from userfw.wire.parse import parse_untrusted
+
+CHAIN = 'table netdev t { chain c { type filter hook ingress device "lan" priority 5; flags offload;\n%s\n}\n}'
+CAN = {
+    "ip saddr 10.0.0.0/8 udp dport 53 counter drop": ["protocol", "ipv4_src", "ip_proto", "udp_dport"],
+    "ip6 daddr 2001:db8::1 tcp sport 80 accept": ["protocol", "ipv6_dst", "ip_proto", "tcp_sport"],
+    "ip saddr 10.1.0.0/15 drop": ["protocol", "ipv4_src"],
+    "ether saddr 02:00:00:00:00:01 drop": ["eth_src"],
+    "meta protocol arp drop": ["protocol"],
+    "meta l4proto tcp tcp dport 22 drop": ["ip_proto", "tcp_dport"],
+    "vlan id 10 drop": ["eth_type", "vlan_id"],
+    "vlan id 10 ip saddr 1.2.3.4 drop": ["eth_type", "vlan_id", "protocol", "ipv4_src"],
+    'ip protocol icmp fwd to "wan"': ["protocol", "ip_proto"],
+    'meta protocol ip6 dup to "wan"': ["protocol"],
+    'iif "lan" counter drop': [],
+    "drop": [],
+}
+CANNOT = {
+    "ip dscp 4 drop": "no field that hardware matches",
+    "ip ttl 1 drop": "no field that hardware matches",
+    "tcp dport 1-10 drop": "`range` has no hardware form",
+    "tcp dport != 22 drop": "equality only",
+    "ip saddr { 1.2.3.4, 5.6.7.8 } drop": "`lookup` has no hardware form",
+    "ip daddr 1.2.3.4 tcp flags syn drop": "no field that hardware matches",
+    "icmp type echo-request drop": "no field that hardware matches",
+    "ip saddr 1.2.3.4 counter": "no verdict",
+    "meta mark 1 drop": "`meta mark` has no hardware form",
+    "limit rate 1/second drop": "`limit` has no hardware form",
+    "ip saddr 1.2.3.4 return": "`return` has no hardware form",
+    "ip6 nexthdr tcp drop": "no field that hardware matches",
+}
+
+
+class Wire(IoPort):
+    """A cable: frames sent go to `left`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "wire")
+        self.arriving: list[bytes] = []
+        self.left: list[bytes] = []
+
+    def receive(self, slots: list[Packet], budget: int) -> int:
+        n = min(len(self.arriving), budget)
+        for i in range(n):
+            slots[i].load_frame(self.arriving.pop(0))
+            slots[i].iif = self.device
+        return n
+
+    def transmit(self, pkt: Packet) -> int:
+        self.left.append(bytes(memoryview(pkt.data)[pkt.start : pkt.end]))
+        return 0
+
+    def flush(self) -> int:
+        return 0
+
+
+class Lab:
+    """A gateway with `lan` and `wan`, both ports of a card; `hardware` false: rules run in software."""
+
+    def __init__(self, hardware: bool = True, drivers: list[Driver] | None = None) -> None:
+        self.clock = Clock()
+        self.gateway = Gateway(self.clock, random.Random(1), None, None)
+        self.nic = MockNic(self.clock)
+        self.devices, self.wires, self.ports = {}, {}, {}
+        for index, name in enumerate(("lan", "wan"), 2):
+            device = Device(name, index, bytes((2, 0, 0, 0, 0, index)), 1500, ARPHRD_ETHER)
+            self.devices[name], self.wires[name] = device, Wire(name)
+            self.ports[name] = self.nic.attach(device, self.wires[name])
+            self.gateway.add_device(device, device.port)
+        self.rules = RulesetManager(self.gateway, None)
+        platform: Any = self.rules.backend.platform  # type: ignore[attr-defined]
+        names = [(device.name, int(device.index)) for device in self.devices.values()]
+        found: list[Driver] = [self.nic] if drivers is None else drivers
+        self.hardware = HardwareChains(lambda: found, lambda name: Target(name, 7, None, name), lambda: names, platform.hang)
+        if hardware:
+            platform.hardware = self.hardware
+
+    def run(self, text: str) -> str:
+        return self.rules.execute(text, Options()).errors
+
+    def send(self, frame: bytes) -> int:
+        """Frames that the host got to see of it."""
+        self.wires["lan"].arriving.append(frame)
+        return self.ports["lan"].receive([Packet() for _ in range(4)], 4)
+
+    def software(self, frame: bytes) -> int:
+        """The verdict of the device's chains in the engine."""
+        device, pkt = self.devices["lan"], Packet()
+        pkt.load_frame(frame)
+        pkt.iif = device
+        assert not parse_untrusted(pkt)
+        return int(device.ingress.run(pkt)) if device.ingress is not None else NF_ACCEPT
+
+
+def lifted(rule: str) -> Any:
+    lab = Lab(hardware=False)
+    assert not lab.run(CHAIN % rule)
+    (table,) = lab.rules.rules.tables.values()
+    return Lifter(2).lift(table.chains["c"].rules[0].program.exprs)
+
+
+@pytest.mark.parametrize("rule", CAN)
+def test_what_hardware_can(rule: str) -> None:
+    assert [test.key for test in lifted(rule).tests] == CAN[rule]
+    assert not Lab().run(CHAIN % rule)
+
+
+@pytest.mark.parametrize("rule", CANNOT)
+def test_what_it_cannot_is_refused_with_the_rule(rule: str) -> None:
+    lab = Lab()
+    said = lab.run(CHAIN % f"ip saddr 9.9.9.9 drop\n{rule}")
+    assert CANNOT[rule] in said and f"\n{rule}\n^" in said and "cannot be offloaded" in said
+    assert not lab.rules.rules.tables and not lab.nic.filters.lists
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [("priority 5", "priority 0", "priority from 1"), ("flags offload;", "flags offload; policy drop;", "policy accept")],
+)
+def test_chains_that_hardware_has_no_place_for(old: str, new: str, words: str) -> None:
+    assert words in Lab().run((CHAIN % "drop").replace(old, new))
+
+
+def test_a_check_refuses_as_well() -> None:
+    lab = Lab()
+    assert "cannot be offloaded" in lab.rules.execute(CHAIN % "ip ttl 1 drop", Options(check=True)).errors
+
+
+
+def packet(source: str) -> bytes:
+    layers = IP(src=source, dst="1.1.1.1") / UDP(sport=9, dport=53) / Raw(b"x" * 9)
+    return bytes(Ether(dst="02:00:00:00:00:02", src="02:00:00:00:00:09") / layers)
+
+
+FROM_10, OTHER = packet("10.0.0.1"), packet("11.0.0.1")
+
+
+def test_the_card_drops_and_the_rule_counts() -> None:
+    lab = Lab()
+    assert not lab.run(CHAIN % "ip saddr 10.0.0.0/8 udp dport 53 counter drop")
+    assert lab.devices["lan"].ingress is None, "hardware runs the chain, software does not run it again"
+    assert lab.send(FROM_10) == 0 and lab.send(OTHER) == 1
+    lab.hardware.count()
+    assert f"counter packets 1 bytes {len(FROM_10) - 14} drop" in lab.rules.execute("list ruleset").output
+    assert lab.hardware.dropped == 1
+    (row,) = lab.hardware.status()
+    assert (row["device"], row["verdict"], row["packets"]) == ("lan", "drop", 1)
+
+
+def test_forward_copy_and_order() -> None:
+    lab = Lab()
+    assert not lab.run(CHAIN % 'ip saddr 10.0.0.0/8 dup to "wan"\nip saddr 10.0.0.1 accept\nip daddr 1.1.1.1 fwd to "wan"')
+    assert lab.send(FROM_10) == 1 and lab.wires["wan"].left == [FROM_10]
+    assert lab.send(OTHER) == 0 and lab.wires["wan"].left == [FROM_10, OTHER]
+
+
+def test_a_card_that_refuses_leaves_all_as_it_was() -> None:
+    lab = Lab()
+    assert not lab.run(CHAIN % "ip saddr 10.0.0.0/8 counter drop")
+    lab.send(FROM_10)
+    lab.nic.filters.broken = frozenset({"ip_proto"})
+    said = lab.run("add rule netdev t c meta l4proto udp drop")
+    assert "device lan: the card does not match ip_proto" in said
+    assert "l4proto" not in lab.rules.execute("list ruleset").output
+    assert lab.send(FROM_10) == 0 and lab.send(OTHER) == 1
+    lab.hardware.count()
+    assert "counter packets 2" in lab.rules.execute("list ruleset").output
+
+
+def test_a_change_keeps_the_counts_and_deleting_frees_the_card() -> None:
+    lab = Lab()
+    assert not lab.run(CHAIN % "ip saddr 10.0.0.0/8 counter drop")
+    lab.send(FROM_10)
+    assert not lab.run("add rule netdev t c ip saddr 11.0.0.0/8 drop")
+    assert lab.send(FROM_10) == lab.send(OTHER) == 0
+    lab.hardware.count()
+    assert "counter packets 2" in lab.rules.execute("list ruleset").output
+    assert not lab.run("delete table netdev t")
+    assert not lab.nic.filters.lists and lab.send(FROM_10) == 1
+
+
+def test_what_the_card_loses_software_takes_over() -> None:
+    lab = Lab()
+    assert not lab.run(CHAIN % "ip saddr 10.0.0.0/8 drop")
+    lab.nic.reset()
+    lab.nic.poll(0, lab.hardware.lost)
+    assert lab.send(FROM_10) == 1 and lab.software(FROM_10) == NF_DROP
+
+
+def test_without_a_card_the_device_is_named() -> None:
+    said = Lab(drivers=[]).run(CHAIN % "drop")
+    assert "device lan cannot offload: no driver has stateless filters" in said
+
+
+EVERYTHING = ("drop", 'iif "lan" counter drop')
+RULESET = "\n".join(rule for rule in [*CAN][::-1] if "dup" not in rule and "fwd" not in rule and rule not in EVERYTHING)
+MACS, PORTS = ["02:00:00:00:00:01", "02:00:00:00:00:09"], [22, 53, 80]
+V4, V6 = ["10.1.2.3", "10.9.9.9", "1.2.3.4"], ["2001:db8::1", "2001:db8::2"]
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> bytes:
+    """Frames around the fields of RULESET: no fragments, no options."""
+    pick = lambda values: draw(st.sampled_from(values))  # noqa: E731
+    frame = Ether(dst="02:00:00:00:00:02", src=pick(MACS))
+    if draw(st.booleans()):
+        frame /= Dot1Q(vlan=pick([10, 11]), prio=pick([0, 5]))
+    kind = pick(["ip", "ip6", "arp"])
+    if kind == "arp":
+        return bytes(frame / ARP(pdst="1.2.3.4"))
+    frame /= IP(src=pick(V4), dst=pick(V4)) if kind == "ip" else IPv6(src=pick(V6), dst=pick(V6))
+    transport = pick([TCP, UDP, None])
+    frame /= transport(sport=pick(PORTS), dport=pick(PORTS)) if transport else (ICMP() if kind == "ip" else Raw(b""))
+    return bytes(frame)
+
+
+@settings(max_examples=200, deadline=None)
+@given(frames())
+def test_filters_decide_as_the_engine(frame: bytes) -> None:
+    soft, hard = _pair()
+    device = soft.devices["lan"]
+    assert device.ingress is not None
+    assert (hard.send(frame) == 0) == (soft.software(frame) == NF_DROP)
+
+
+def _pair(made: list[Lab] = []) -> list[Lab]:  # noqa: B006  (one pair for all examples)
+    if not made:
+        made += [Lab(hardware=False), Lab()]
+        for lab in made:
+            assert not lab.run(CHAIN % RULESET)
+    return made
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_match_or_do_not(frame: bytes) -> None:
+    assert matches((), frame) is True
+    matches((FieldMatch("eth_type", b"\x08\x00", b"\xff\xff"), FieldMatch("udp_dport", b"\0\x35", b"\xff\xff")), frame)
+
+
+def test_flowers_layout() -> None:
+    udp = FieldMatch("ip_proto", b"\x11", b"\xff")
+    tag = (FieldMatch("eth_type", b"\x81\0", b"\xff\xff"), FieldMatch("vlan_id", b"\0\n", b"\x0f\xff"))
+    four = FieldMatch("eth_type", b"\x08\x00", b"\xff\xff")
+    items = [
+        Filter(1, (four, FieldMatch("ipv4_src", b"\n\0\0\0", b"\xff\0\0\0"), udp), "drop"),
+        Filter(2, (udp,), "accept"),
+        Filter(3, (), "forward", ("b", 4)),
+        Filter(4, tag, "continue", ("", 0), (("b", 4),)),
+    ]
+    made = layout.lay_out(3, items, False, flower.SKIP_SW)
+    assert [(id, item.protocol) for id, item in made] == [
+        (1, 0x0800), *((2, kind) for kind in (0x8100, 0x88A8, 0x0800, 0x8100, 0x88A8, 0x86DD)), (3, 3), (4, 0x8100)
+    ]  # fmt: skip
+    assert [item.pref for _, item in made] == [*range(31000, 31009)]
+    names = ["+".join(name for name, _ in item.actions) for _, item in made]
+    assert names == ["gact"] * 7 + ["mirred", "mirred+gact"]
+    up = layout.lay_out(3, items[1:2], True, flower.SKIP_HW, 9, 7)
+    assert up[0][1].pref == 31000 + layout.HALF and up[0][1].actions[0] == flower.redirect(9)
+
+
+def test_flower_replaces_a_list_without_a_gap_and_undoes_a_refused_one() -> None:
+    from userfw.ports.clsact import Refused
+
+    card, target = Card({"hw-tc-offload": True}), Target("a", 3, None, "a")
+    card.probe(target)
+    drop = Filter(1, (FieldMatch("ip_proto", b"\x11", b"\xff"),), "drop")
+    assert card.set_filters(target, [drop]) is None
+    assert sorted(key[1] for key in card.kernel.filters) == [*range(40000, 40006)]
+    card.kernel.refuse = [Refused(95, "no")]
+    assert card.set_filters(target, [Filter(2, (), "drop")]) == (2, "no")
+    assert sorted(key[1] for key in card.kernel.filters) == [*range(40000, 40006)]
+    assert card.set_filters(target, [Filter(3, (), "drop")]) is None
+    assert sorted(key[1] for key in card.kernel.filters) == [31000]
+    assert card.set_filters(target, []) is None and not card.kernel.filters
