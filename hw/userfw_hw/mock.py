@@ -88,7 +88,7 @@ class MockPort(IoPort):
 
     def receive(self, slots: list[Packet], budget: int) -> int:
         """What the card does not handle itself, in order; the rest has left by the other port when this returns."""
-        if not self.nic.table:
+        if not self.nic.table and not self.nic.filters:
             got = self.wire.receive(slots, budget)
             self.dead = self.wire.dead
             self.host_frames += got
