@@ -157,6 +157,31 @@ def test_optimize(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("level", "line"),
+    [
+        ("scanner", "token word 'table' at 0-5"),
+        ("parser", "parsed add table: "),
+        ("eval", "Evaluate rule"),
+        ("proto-ctx", "inet t c: update transport layer protocol context: l4proto 0x00000006"),
+        ("segtree", "inet t s: 0xa000000 - 0xaffffff"),
+        ("mnl", "add rule inet t c handle 3"),
+        ("netlink", "  [ meta load l4proto => reg 1 ]"),
+    ],
+)
+def test_every_debug_level_says_something(capsys: pytest.CaptureFixture[str], tmp_path: Path, level: str, line: str) -> None:
+    path = tmp_path / "r.nft"
+    path.write_text(
+        "table inet t {\n set s { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 }\n }\n"
+        " chain c {\n  tcp dport 22 accept\n }\n}\n"
+    )
+    status, out, err = run(capsys, "-d", level, "-c", "-f", str(path))
+    assert status == 0 and line in (out if level == "netlink" else err)
+    assert (out == "") == (level != "netlink")
+    status, out, everything = run(capsys, "-d", "all", "-c", "-f", str(path))
+    assert status == 0 and line in (out if level == "netlink" else everything)
+
+
 def test_bytecode(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "-d", "netlink", "add table ip t; add chain ip t c; add rule ip t c meta mark 5 accept")
     assert status == 0

@@ -112,14 +112,25 @@ class RulesetManager:
             return
         if not options.optimize:
             for step in self._plan(commands, options):
-                if step is not None and options.echo and options.json and text.lstrip()[:1] == "{":
-                    step.document = json.loads(text)
-                yield step
+                yield self._completed(step, text) if step is not None else None
             return
         *_, plain = self._plan(commands, options)
         yield None
         assert plain is not None
         yield plain if plain.problems else self._optimized(plain)
+
+    @staticmethod
+    def _completed(prepared: Prepared, text: str) -> Prepared:
+        """With what `-e -j` and `-d` need of the input."""
+        options, is_document = prepared.options, text.lstrip()[:1] == "{"
+        if options.echo and options.json and is_document:
+            prepared.document = json.loads(text)
+        if set(options.debug) - {"netlink"}:
+            from userfw.ruleset import debug
+
+            prepared.notes = debug.before("" if is_document else text, prepared.commands, options.debug)
+            prepared.notes += debug.after(prepared.plan, options.debug) if prepared.plan is not None else ""
+        return prepared
 
     def _optimized(self, plain: Prepared) -> Prepared:
         """The same with rules merged; merges whose result is refused (keys that overlap in a map) are left out."""
@@ -193,7 +204,7 @@ class RulesetManager:
         return result
 
     def _failed(self, prepared: Prepared) -> Result:
-        text = "".join(render(problem) + "\n" for problem in prepared.problems)
+        text = prepared.notes + "".join(render(problem) + "\n" for problem in prepared.problems)
         return Result(errors=text, status=1, generation=self.rules.generation, problems=prepared.problems)
 
     def _swap(self, plan: Plan) -> None:
