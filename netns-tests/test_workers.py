@@ -54,10 +54,12 @@ GATEWAY = "203.0.113.1"
 class Pair(Box):
     """A gateway with two workers between a client's and a server's namespace."""
 
-    def up(self, kind: str = "tap", rules: str = RULES, **daemon: Any) -> None:
+    def up(self, kind: str = "tap", rules: str = RULES, prefix6: bool = False, **daemon: Any) -> None:
         """Start it; the client's side has four addresses."""
         wan: dict[str, Any] = {**WAN, "netns": self.wan}
         lan: dict[str, Any] = {**LAN, "netns": self.lan}
+        if prefix6:
+            wan["addresses"], lan["addresses"] = [*wan["addresses"], "fd00:3::1/64"], [*lan["addresses"], "fd00:1::1/64"]
         if kind == "packet":
             self.veth()
             netns.ip(self.rt, f"link add lan0 type veth peer name eth0 netns {self.lan}", "link set lan0 up")
@@ -195,6 +197,30 @@ def test_many_flows_of_many_clients_each_with_a_mapping_of_its_own(pair: Pair, k
     assert f"udp dport 7001 counter packets {len(flows) // 2} bytes" in listing, "the counters of both workers"
     assert pair.nft("list", "ruleset").stdout.count("packets 0 bytes 0") == 0, "and they stay"
     assert pair.drops() == set()
+
+
+def test_ipv6_neighbours_are_everybodys(pair: Pair) -> None:
+    """Each worker asks for neighbours itself, though every answer comes to the first one; with conntrack and a hook at output."""
+    rules = RULES + "table ip6 o { chain o { type filter hook output priority 0; ct state new accept; }; }\n"
+    pair.up(rules=rules, prefix6=True)
+    for ns, six in ((pair.lan, "fd00:1"), (pair.wan, "fd00:3")):
+        netns.ip(ns, f"addr add {six}::10/64 dev eth0 nodad", f"route add default via {six}::1")
+    pair.until(lambda: netns.run(["ping", "-6", "-c", "1", "-W", "1", "fd00:3::10"], ns=pair.lan, check=False).returncode == 0)
+    server = netns.within(pair.wan, lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+    with server:
+        server.bind(("::", 7001))
+        server.settimeout(5)
+        for port in range(28000, 28012):
+            with netns.within(pair.lan, lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as sock:
+                sock.bind(("::", port))
+                sock.settimeout(5)
+                sock.sendto(b"x", ("fd00:3::10", 7001))
+                _, peer = server.recvfrom(10)
+                assert peer[:2] == ("fd00:3::1", port)
+                server.sendto(b"y", peer)
+                assert sock.recv(10) == b"y"
+    assert sum(worker["handed_over"] for worker in pair.workers()) == 0
+    assert min(worker["connections"] for worker in pair.workers()) > 0
 
 
 def test_forwarded_ports_are_answered_by_their_owner(pair: Pair) -> None:

@@ -228,6 +228,7 @@ class Lab:
         """Send frames as they are; `settle` (seconds of silence) replaces the barrier where ARP is filtered."""
         for frame in frames:
             self.wires[at].send(frame)
+        settle = settle or getattr(self.router, "settle", 0)
         if settle:
             self._drain_until(lambda: False, settle)
         else:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 UNLIMITED = {"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0, "net.ipv4.icmp_msgs_per_sec": 1_000_000,
              "net.ipv4.icmp_msgs_burst": 1_000_000}
+WORKERS = int(os.environ.get("USERFW_WORKERS", "1"))
+"""Worker processes of the daemon: `make netns-tests` with another number tries what several workers do to every test."""
 DEFAULT_LIMITS = {"conntrack_max": 262144}
 # as kernel.py sets them: tests ask for more errors than a router would send
 ROUTER_KEYS = {"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0, "net.ipv4.icmp_msgs_per_sec": 1_000_000,
@@ -55,6 +57,8 @@ class UserfwRouter:
     """One `userfw run` with its own configuration directory."""
 
     kind = "userfw"
+    settle = 0.1 if WORKERS > 1 else 0
+    """Seconds of silence after an exchange: a barrier is answered by one worker and tells nothing of the others."""
 
     def __init__(self, ruleset: str = "", sysctl: dict[str, int] | None = None, limits: dict[str, int] | None = None,
                  gateway: bool = True) -> None:
@@ -119,7 +123,7 @@ class UserfwRouter:
         wan = lab.sides["wan"]
         return {
             "daemon": {"control": str(self.dir / "control.sock"), "state_dir": str(self.dir / "state"),
-                       "ruleset": "gateway.nft"},
+                       "ruleset": "gateway.nft", "workers": WORKERS},
             "port": ports,
             "route": [{"to": "0.0.0.0/0", "via": wan.ip4(254), "dev": "wan"},
                       {"to": "::/0", "via": wan.ip6(254), "dev": "wan"}],

@@ -179,8 +179,10 @@ def test_fragments_meet_and_go_on_at_their_owner(team: Team) -> None:
     port = next(p for p in range(8000, 8100) if team.workers[0].member.steering.home(17, p, 53) == 1)
     whole = IP(src=CLIENT, dst=SERVER, id=77) / UDP(sport=port, dport=53) / Raw(bytes(range(256)) * 12)
     sent = []
-    for number, part in enumerate(fragment(whole, 1400)):  # type: ignore[no-untyped-call]
+    came = fragment(whole, 1000)  # type: ignore[no-untyped-call]
+    for number, part in enumerate(came):
         sent += team.send(number % len(team.workers), "lan", part)
+    assert [out[IP].len for _, _, out in sent] == [len(part) for part in came], "cut as they came"
     assert {worker for worker, _, _ in sent} == {1} and len(sent) >= 2
     data = bytearray(4000)
     for _, _, out in sent:

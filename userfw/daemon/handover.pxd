@@ -3,7 +3,7 @@ from userfw.conntrack.steer cimport Steering
 from userfw.conntrack.table cimport ConnTable
 from userfw.conntrack.tuples cimport inner_l4, inner_proto, invert, read_tuple
 from userfw.core.const cimport (
-    ARPHRD_ETHER, CT_UNTRACKED, HEADROOM, IPPROTO_ICMP, IPPROTO_ICMPV6, IPS_DYING, MAX_FRAME, NF_ACCEPT, NF_DROP, NF_INET_LOCAL_OUT, NF_STOLEN,
+    ARPHRD_ETHER, CT_UNTRACKED, HEADROOM, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, MAX_FRAME, NF_ACCEPT, NF_DROP, NF_INET_LOCAL_OUT, NF_STOLEN,
     NFPROTO_IPV4,
 )
 from userfw.core.drop cimport DROP_NOT_SPECIFIED, DROP_TX_QUEUE_FULL
@@ -12,6 +12,7 @@ from userfw.core.packet cimport Device, Packet
 from userfw.ports._io cimport read_at, write_at
 from userfw.ports.base cimport IoPort
 from userfw.router.gateway cimport Gateway
+from userfw.router.reassembly cimport FragmentSizes
 
 cdef enum:
     HEADER = 48
@@ -37,11 +38,13 @@ cdef class Handover(HookEntry):
     cdef public unsigned long long given, taken, lost, copies
     cdef list unsent
     cdef Packet slot, scratch
+    cdef bint copying
     cdef Tuple key, other
     cpdef int give(self, Packet pkt, int hook, int worker, int kind) except -1
     cpdef int drain(self, int budget) except -1
     cpdef int spread(self, Packet pkt) except -1
     cpdef int owner(self, Packet pkt) except -2
+    cdef Py_ssize_t _add_sizes(self, Packet pkt, object extra) except -1
     cdef int _fill(self, Packet pkt, int hook, int kind) except -1
     cdef int _restore(self, Packet pkt, Py_ssize_t got) except -1
     cdef int _go_on(self, Packet pkt, int hook, HookEntry entry) except -1

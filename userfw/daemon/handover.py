@@ -29,6 +29,8 @@ if not cython.compiled:
         HEADROOM,
         IPPROTO_ICMP,
         IPPROTO_ICMPV6,
+        IPPROTO_TCP,
+        IPPROTO_UDP,
         MAX_FRAME,
         NF_ACCEPT,
         NF_DROP,
@@ -42,6 +44,7 @@ if not cython.compiled:
     from userfw.ports._io import read_at, write_at
     from userfw.ports.base import IoPort
     from userfw.router.gateway import Gateway
+    from userfw.router.reassembly import FragmentSizes
 
     HEADER, KIND_HOME, KIND_OWNER, KIND_COPY, KIND_TOLD, KIND_PIECE = 48, 1, 2, 3, 4, 5
 
@@ -87,6 +90,7 @@ class Handover(HookEntry):
         self.foreign: list[Any] = []
         self.given = self.taken = self.lost = self.copies = 0
         self.unsent: list[tuple[int, bytes]] = []
+        self.copying = False
         self.slot = Packet()
         self.scratch = Packet()
         self.key = Tuple()
@@ -97,8 +101,10 @@ class Handover(HookEntry):
     def run(self, pkt: Packet, hook: cython.int) -> cython.int:
         """NF_ACCEPT if the packet is ours, NF_STOLEN if it went to its owner."""
         home: cython.int
-        if pkt.ct is not None or pkt.ctinfo == CT_UNTRACKED:
+        if pkt.ct is not None or pkt.ctinfo == CT_UNTRACKED or self.copying:
             return NF_ACCEPT
+        if hook == NF_INET_LOCAL_OUT and pkt.l4proto != IPPROTO_TCP and pkt.l4proto != IPPROTO_UDP:
+            return NF_ACCEPT  # errors, and questions to neighbours, are this worker's own
         home = self.steering.of_packet(pkt)
         if home != self.steering.index:
             if self.give(pkt, hook, home, KIND_HOME):
@@ -157,7 +163,8 @@ class Handover(HookEntry):
             source.l3 += HEADROOM - pkt.start
             source.l4 += HEADROOM - pkt.start
         self._fill(source, hook, kind)
-        if write_at(fd, source.data, source.start - HEADER, source.end - source.start + HEADER) < 0:
+        trailer: cython.Py_ssize_t = 0 if pkt.extra is None else self._add_sizes(source, pkt.extra)
+        if write_at(fd, source.data, source.start - HEADER, source.end - source.start + HEADER + trailer) < 0:
             self.lost += 1
             pkt.drop_reason = DROP_TX_QUEUE_FULL
             return 0
@@ -193,6 +200,20 @@ class Handover(HookEntry):
         pkt.put32(at + 40, cython.cast(cython.uint, pkt.fragoff))
         pkt.put32(at + 44, 0)
         return 0
+
+    def _add_sizes(self, pkt: Packet, extra: object) -> cython.Py_ssize_t:
+        """Behind the frame, the sizes of the fragments it was put together from; how many bytes."""
+        if not isinstance(extra, FragmentSizes):
+            return 0
+        sizes: list[int] = extra.sizes
+        i: cython.Py_ssize_t
+        at: cython.Py_ssize_t = pkt.end
+        if at + 2 * len(sizes) > len(pkt.data) or at + 2 * len(sizes) - pkt.start > MAX_FRAME:
+            return 0  # they leave by the largest size then
+        for i in range(len(sizes)):
+            pkt.put16(at + 2 * i, sizes[i])
+        pkt.put32(pkt.start - HEADER + 44, len(sizes))
+        return 2 * len(sizes)
 
     def spread(self, pkt: Packet) -> cython.int:
         """A copy of a received frame to every other worker; how many got one."""
@@ -247,7 +268,9 @@ class Handover(HookEntry):
             hook = pkt.get8(HEADROOM - HEADER + 1)
             self._restore(pkt, got)
             if kind == KIND_COPY:
+                self.copying = True
                 self.gateway.receive(pkt)
+                self.copying = False
             else:
                 self.taken += 1
                 owner = -1
@@ -291,6 +314,14 @@ class Handover(HookEntry):
         pkt.frag_max_size = pkt.get16(at + 36)
         pkt.pkttype = pkt.get8(at + 38)
         pkt.fragoff = pkt.get32(at + 40)
+        count: cython.uint = pkt.get32(at + 44)
+        if count:
+            pkt.end -= 2 * count
+            sizes: list[int] = []
+            i: cython.uint
+            for i in range(count):
+                sizes.append(pkt.get16(pkt.end + 2 * i))
+            pkt.extra = FragmentSizes(sizes)
         pkt.has_l4 = flags & 1 != 0
         pkt.trace = flags & 2 != 0
         pkt.looped = flags & 4 != 0
