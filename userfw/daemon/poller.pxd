@@ -5,7 +5,7 @@ from userfw.wire.gro cimport Coalescer
 
 cdef enum:
     CROWDED_NS = 100000
-    CALM_NS = 100000000
+    CALM_NS = 50000000
 
 cdef class Poller:
     cdef readonly Clock clock

@@ -20,7 +20,7 @@ if not cython.compiled:
     from userfw.wire.gro import Coalescer
 
     CROWDED_NS = 100_000  # yielding for longer than this: the processor is wanted by others
-    CALM_NS = 100_000_000  # no busy polling for so long after it
+    CALM_NS = 50_000_000  # no busy polling for so long after it
 
 from typing import Any
 
