@@ -141,6 +141,17 @@ def test_port_range_is_exhausted_then_dropped() -> None:
     assert g.last.drop_reason == DropReason.CT_CLASH
 
 
+def test_looking_ahead_finds_the_same_ports() -> None:
+    found = []
+    for many in (0, 1 << 40):
+        g = Gateway()
+        g.nat.ahead.many = many
+        g.snat(nat_range(WAN, ports=(5000, 5099)))
+        outs = [g.forward(udp(f"10.0.1.{n + 5}", SERVER, 4000, 53)) for n in range(110)]
+        found.append([ports(out)[0] if out else None for out in outs])
+    assert found[0] == found[1] and found[0].count(None) == 10
+
+
 def test_no_address_drops() -> None:
     g = Gateway()
     g.masquerade()

@@ -1,7 +1,7 @@
 # Looking ahead in the connection table. Explained in ahead.py.
 from userfw.conntrack.conn cimport Conn, Tuple, TupleNode
 from userfw.conntrack.table cimport SEGMENT, SEGMENT_SHIFT, ConnTable
-from userfw.conntrack.tuples cimport hash_tuple, read_tuple
+from userfw.conntrack.tuples cimport hash_tuple, invert, read_tuple
 from userfw.core.ahead cimport AHEAD, NOT_AHEAD, Lookahead, load, slot_of, some, touch
 from userfw.core.const cimport IPS_DST_NAT, IPS_SRC_NAT, NFPROTO_IPV4, NFPROTO_IPV6
 from userfw.core.packet cimport Packet
@@ -18,5 +18,6 @@ cdef class ConnAhead(Lookahead):
     cdef int dirs[AHEAD]
     cpdef bint useful(self) except -1
     cpdef int look(self, list[Packet] packets, Py_ssize_t first, Py_ssize_t n) except -1
+    cpdef int look_for_ports(self, Tuple wanted, Tuple probe, bint source_key, int least, int size, int off, int n) except -1
     cdef int _nodes(self, Py_ssize_t n) noexcept
     cdef int _conns(self, Py_ssize_t n) noexcept

@@ -11,7 +11,7 @@ import cython
 if not cython.compiled:
     from userfw.conntrack.conn import Conn, Tuple, TupleNode
     from userfw.conntrack.table import SEGMENT, SEGMENT_SHIFT, ConnTable
-    from userfw.conntrack.tuples import hash_tuple, read_tuple
+    from userfw.conntrack.tuples import hash_tuple, invert, read_tuple
     from userfw.core.ahead import AHEAD, NOT_AHEAD, Lookahead, load, slot_of, some, touch
     from userfw.core.const import IPS_DST_NAT, IPS_SRC_NAT, NFPROTO_IPV4, NFPROTO_IPV6
     from userfw.core.packet import Packet
@@ -64,6 +64,38 @@ class ConnAhead(Lookahead):
             self._nodes(n)
             self._conns(n)
         return found
+
+    def look_for_ports(
+        self, wanted: Tuple, probe: Tuple, source_key: cython.bint,
+        least: cython.int, size: cython.int, off: cython.int, n: cython.int,
+    ) -> cython.int:  # fmt: skip
+        """What a search for a free port will compare: the answers to `wanted` with `n` ports from `off` on, of `size` from `least`.
+
+        Overwrites the port of `wanted`, and `probe` but for its zone. Always 0.
+        """
+        if not cython.compiled:
+            return 0
+        i: cython.int
+        port: cython.int
+        index: cython.Py_ssize_t
+        zone: cython.int = probe.zone
+        segment: list[Any]
+        n = n if n < AHEAD else AHEAD
+        for i in range(n):
+            port = (least + (off + i) % size) & 0xFFFF
+            if source_key:
+                wanted.sport = port
+            else:
+                wanted.dport = port
+            invert(wanted, probe)
+            probe.zone = zone
+            self.hashes[i] = hash_tuple(probe, self.table.k0, self.table.k1)
+            index = self.table._index(self.hashes[i])
+            segment = self.table.directory[index >> SEGMENT_SHIFT]
+            self.at[i] = slot_of(segment, index & (SEGMENT - 1))
+        self._nodes(n)
+        self._conns(n)
+        return 0
 
     def _nodes(self, n: cython.Py_ssize_t) -> cython.int:
         """From the bucket to the node with the packet's hash, a step for all packets at a time."""

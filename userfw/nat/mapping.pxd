@@ -6,6 +6,7 @@
 #   nat.redirect(pkt, conn, within, hook)                             redirect (prerouting: address of pkt.iif; output: loopback)
 # A range is built at commit and may be filled per packet from registers; ports in host order.
 cimport cython
+from userfw.conntrack.ahead cimport ConnAhead
 from userfw.conntrack.conn cimport Conn, Tuple, TupleNode, U32_MASK, copy_tuple, same_tuple
 from userfw.conntrack.const cimport TCP_CLOSE, TCP_TIME_WAIT
 from userfw.conntrack.table cimport ConnTable
@@ -25,6 +26,7 @@ cdef enum:
     MAX_ATTEMPTS = 128
     HARDER_BELOW = 32
     RANDOM_ALL = 20
+    PORTS_AHEAD = 16
 
 cdef class NatRange:
     cdef public int flags, min_port, max_port, base_port
@@ -41,6 +43,7 @@ cdef class Nat:
     cdef readonly SourceIndex sources
     cdef public AddressChoice addresses
     cdef object rng
+    cdef readonly ConnAhead ahead
     cdef Tuple current, wanted, probe
     cdef NatRange own
     cpdef int setup(self, Packet pkt, Conn conn, NatRange within, int manip) except -1

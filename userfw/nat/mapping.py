@@ -19,6 +19,7 @@ from typing import Any
 import cython
 
 if not cython.compiled:
+    from userfw.conntrack.ahead import ConnAhead
     from userfw.conntrack.conn import U32_MASK, Conn, Tuple, TupleNode, copy_tuple, same_tuple
     from userfw.conntrack.const import TCP_CLOSE, TCP_TIME_WAIT
     from userfw.conntrack.table import ConnTable
@@ -53,6 +54,7 @@ if not cython.compiled:
     from userfw.nat.source import SourceIndex
 
     MAX_ATTEMPTS, HARDER_BELOW, RANDOM_ALL = 128, 32, 20
+    PORTS_AHEAD = 16
 
 
 class NatRange:
@@ -150,6 +152,7 @@ class Nat:
     def __init__(self, table: ConnTable, rng: Random | None = None) -> None:
         self.table = table
         self.rng = rng if rng is not None else table.rng
+        self.ahead = ConnAhead(table)
         self.sources = SourceIndex(self.rng)
         table.observe(self.sources)
         self.addresses = AddressChoice()
@@ -459,6 +462,9 @@ class Nat:
             off = self.rng.getrandbits(16)
         while True:
             for i in range(attempts):
+                if i % PORTS_AHEAD == 1 and self.ahead.useful():
+                    self.probe.zone = conn.reply.zone
+                    self.ahead.look_for_ports(t, self.probe, source_key, least, size, off + i, min(PORTS_AHEAD, attempts - i))
                 if source_key:
                     t.sport = (least + (off + i) % size) & 0xFFFF
                 else:
