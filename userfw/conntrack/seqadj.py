@@ -13,6 +13,7 @@ if not cython.compiled:
     from userfw.core.const import IPS_SEQ_ADJUST, VNET_F_NEEDS_CSUM
     from userfw.core.packet import Packet
     from userfw.wire.checksum import replace32
+    from userfw.wire.options import next_option
 
 
 def seq_set(conn: Conn, direction: cython.int, seq: cython.uint, delta: cython.int) -> cython.int:
@@ -68,28 +69,17 @@ def seq_adjust(pkt: Packet, conn: Conn, direction: cython.int) -> cython.bint:
 
 def _sack(pkt: Packet, adj: SeqAdj, other: cython.int, end: cython.Py_ssize_t) -> cython.int:
     """Move every edge of the SACK blocks back."""
-    at: cython.Py_ssize_t = pkt.l4 + 20
-    kind: cython.uint
+    at: cython.Py_ssize_t = next_option(pkt, pkt.l4 + 20, end)
     size: cython.uint
     off: cython.Py_ssize_t
     edge: cython.uint
-    while at < end:
-        kind = pkt.get8(at)
-        if kind == 0:
-            return 0
-        if kind == 1:
-            at += 1
-            continue
-        if at + 2 > end:
-            return 0
+    while at >= 0:
         size = pkt.get8(at + 1)
-        if size < 2 or at + size > end:
-            return 0
-        if kind == 5 and size >= 10 and (size - 2) % 8 == 0:
+        if pkt.get8(at) == 5 and size >= 10 and (size - 2) % 8 == 0:
             off = at + 2
             while off < at + size:
                 edge = pkt.get32(off)
                 _rewrite(pkt, off, (edge - ack_offset(adj, other, edge)) & U32_MASK)
                 off += 4
-        at += size
+        at = next_option(pkt, at + size, end)
     return 0

@@ -10,6 +10,7 @@ from userfw.core.const cimport (
     TCP_ACK, TCP_CWR, TCP_ECE, TCP_FIN, TCP_PSH, TCP_RST, TCP_SYN, TCP_URG,
 )
 from userfw.core.packet cimport Packet
+from userfw.wire.options cimport next_option
 
 cdef enum:
     WINDOW_OK = 0

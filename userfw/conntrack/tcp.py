@@ -70,6 +70,7 @@ if not cython.compiled:
         TCP_SYN,
     )
     from userfw.core.packet import Packet
+    from userfw.wire.options import next_option
 
     WINDOW_OK, WINDOW_IGNORE, WINDOW_INVALID, VERDICT_GO_ON, VERDICT_SKIP_WINDOW = 0, 1, 2, 100, 101
     MAX_ACK_WINDOW = 66000
@@ -499,56 +500,38 @@ class Tcp:
             return 0  # a SYN without any options takes nothing back (Linux: tcp_options)
         conn.td_scale[direction] = 0
         conn.td_flags[direction] &= TCP_F_BE_LIBERAL
-        while at < end:
+        at = next_option(pkt, at, end)
+        while at >= 0:
             kind = pkt.get8(at)
-            if kind == 0:
-                return 0
-            if kind == 1:
-                at += 1
-                continue
-            if at + 2 > end:
-                return 0
             size = pkt.get8(at + 1)
-            if size < 2 or at + size > end:
-                return 0
             if kind == 4 and size == 2:
                 conn.td_flags[direction] |= TCP_F_SACK_PERM
             elif kind == 3 and size == 3:
                 scale: cython.uint = pkt.get8(at + 2)
                 conn.td_scale[direction] = scale if scale < 14 else 14
                 conn.td_flags[direction] |= TCP_F_WINDOW_SCALE
-            at += size
+            at = next_option(pkt, at + size, end)
         return 0
 
     def _sack_edge(self, pkt: Packet, conn: Conn, direction: cython.int) -> cython.int:
         """Raise `sack` to the highest right edge of the SACK blocks (RFC 2018), as the sender's peer counts."""
         at: cython.Py_ssize_t = self.l4 + 20
         end: cython.Py_ssize_t = self.header_end
-        kind: cython.uint
         size: cython.uint
         block: cython.uint
         edge: cython.uint
         if end == at + 12 and pkt.get32(at) == 0x0101080A:
             return 0  # only a timestamp, the usual case
-        while at < end:
-            kind = pkt.get8(at)
-            if kind == 0:
-                return 0
-            if kind == 1:
-                at += 1
-                continue
-            if at + 2 > end:
-                return 0
+        at = next_option(pkt, at, end)
+        while at >= 0:
             size = pkt.get8(at + 1)
-            if size < 2 or at + size > end:
-                return 0
-            if kind == 5 and size >= 10 and (size - 2) % 8 == 0:
+            if pkt.get8(at) == 5 and size >= 10 and (size - 2) % 8 == 0:
                 for block in range(2, size, 8):
                     edge = pkt.get32(at + block + 4)
                     if before(self.sack, edge):
                         self.sack = edge
                 return 0
-            at += size
+            at = next_option(pkt, at + size, end)
         return 0
 
     # -- the end of it

@@ -12,6 +12,7 @@ from userfw.router.base cimport Router
 from userfw.router.local cimport checksum_ok
 from userfw.wire.build cimport ipv4, ipv6
 from userfw.wire.checksum cimport add_bytes, fold, pseudo_sum, replace32
+from userfw.wire.options cimport next_option
 
 cdef extern from *:
     """

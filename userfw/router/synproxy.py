@@ -51,6 +51,7 @@ if not cython.compiled:
     from userfw.router.local import checksum_ok
     from userfw.wire.build import ipv4, ipv6
     from userfw.wire.checksum import add_bytes, fold, pseudo_sum, replace32
+    from userfw.wire.options import next_option
 
     # Linux: NF_SYNPROXY_OPT_*, MAX_SYNCOOKIE_AGE (in minutes)
     OPT_MSS, OPT_WSCALE, OPT_SACK, OPT_TIMESTAMP, OPT_ECN = 1, 2, 4, 8, 16
@@ -81,18 +82,10 @@ class Options:
         self.tsval = self.tsecr = 0
         if end > pkt.end:
             return False
-        while at < end:
+        at = next_option(pkt, at, end)
+        while at >= 0:
             kind = pkt.get8(at)
-            if kind == 0:
-                return True
-            if kind == 1:
-                at += 1
-                continue
-            if at + 2 > end:
-                return True
             size = pkt.get8(at + 1)
-            if size < 2 or at + size > end:
-                return True
             if kind == 2 and size == 4:
                 self.mss = pkt.get16(at + 2)
                 self.given |= OPT_MSS
@@ -105,7 +98,7 @@ class Options:
                 self.given |= OPT_TIMESTAMP
             elif kind == 4 and size == 2:
                 self.given |= OPT_SACK
-            at += size
+            at = next_option(pkt, at + size, end)
         return True
 
     def size(self) -> cython.int:
@@ -404,22 +397,13 @@ class Synproxy:
 
     def _timestamps(self, pkt: Packet, offset: cython.uint) -> cython.int:
         """Move the server's timestamps, and what the client echoes of them (Linux: synproxy_tstamp_adjust)."""
-        at: cython.Py_ssize_t = pkt.l4 + 20
         end: cython.Py_ssize_t = min(pkt.l4 + (pkt.get8(pkt.l4 + 12) >> 4) * 4, pkt.end)
+        at: cython.Py_ssize_t = next_option(pkt, pkt.l4 + 20, end)
         old: cython.uint
         new: cython.uint
         size: cython.Py_ssize_t
-        while at < end:
-            if pkt.get8(at) == 0:
-                return 0
-            if pkt.get8(at) == 1:
-                at += 1
-                continue
-            if at + 1 == end:
-                return 0
+        while at >= 0:
             size = pkt.get8(at + 1)
-            if size < 2 or at + size > end:
-                return 0
             if pkt.get8(at) == 8 and size == 10:
                 at += 2 if pkt.ctdir == CT_DIR_REPLY else 6
                 old = pkt.get32(at)
@@ -428,7 +412,7 @@ class Synproxy:
                 if not pkt.vnet_flags & VNET_F_NEEDS_CSUM:
                     replace32(pkt, pkt.l4 + 16, old, new)
                 return 0
-            at += size
+            at = next_option(pkt, at + size, end)
         return 0
 
 
