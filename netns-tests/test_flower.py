@@ -45,6 +45,17 @@ def test_flower_rewrites_as_the_daemon_does(report: dict[str, Any]) -> None:
         assert flow["seen"] == 2, name
 
 
+def test_stateless_filters_run_in_the_interface(report: dict[str, Any]) -> None:
+    """Seven datagrams are dropped before the daemon, counted by the rule; one passes; a rule that cannot is refused."""
+    found = report["stateless"]
+    assert "ip ttl 3 drop" in found["refused"] and "cannot be offloaded" in found["refused"] and not found["errors"]
+    assert found["out"] == [5002] and found["seen"] <= 2
+    counts = {row["verdict"]: row["packets"] for row in found["offload"][:2]}
+    assert counts == {"drop": 7, "accept": 1} and found["dropped"] == 7
+    assert "udp dport 5001 counter packets 7 bytes 252 drop" in found["listing"]
+    assert "pref 40000" in found["tc"] and "pref 40000" not in found["after"] and "capture" in found["after"]
+
+
 def test_bulk_tcp_goes_by_flower(report: dict[str, Any]) -> None:
     for name in ("iperf nat", "iperf large"):
         moved = report[name]

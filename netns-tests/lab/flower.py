@@ -81,6 +81,19 @@ QUIET = """table inet quiet { chain input { type filter hook input priority 0; p
 """
 
 
+# Rules that the interface itself runs, once the flows are through.
+FILTERS = """table netdev hardware {
+    chain in {
+        type filter hook ingress device "lan" priority 10; flags offload;
+        udp dport 5001 counter drop
+        ip daddr 203.0.113.9 udp dport 5002 counter accept
+        ether type arp counter accept
+        %s
+    }
+}
+"""
+
+
 @dataclass(frozen=True)
 class Flow:
     """One connection: its name, ends, protocol, the source as the server sees it, and its tag at the client."""
@@ -265,12 +278,12 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def iperf(lab: Lab, source: str) -> dict[str, Any]:
-    """Two seconds of TCP from one address of the client; who handled the packets."""
+    """A second of TCP from one address of the client; who handled the packets."""
     server = subprocess.Popen(netns.inside(lab.server, ["iperf3", "-s", "-1"]), stdout=subprocess.DEVNULL)
     try:
         until(lambda: ":5201" in netns.run(["ss", "-tln"], ns=lab.server).stdout)
         before, seen = lab.ask("offload")["packets"]["hardware"], lab.ask("status")["packets"]
-        result = netns.run(["iperf3", "-c", "203.0.113.9", "-B", source, "-t", "2", "-J"], ns=lab.client, timeout=120)
+        result = netns.run(["iperf3", "-c", "203.0.113.9", "-B", source, "-t", "1", "-J"], ns=lab.client, timeout=120)
         moved = json.loads(result.stdout)["end"]["sum_received"]["bytes"]
         time.sleep(1.5)  # counters come by the second
         return {
@@ -282,6 +295,38 @@ def iperf(lab: Lab, source: str) -> dict[str, Any]:
     finally:
         server.terminate()
         server.wait()
+
+
+def stateless(lab: Lab) -> dict[str, Any]:
+    """A netdev chain with `flags offload` on `lan`: what its filters let by, who saw it, what they counted."""
+    refused = lab.ask("nft", text=FILTERS % "ip ttl 3 drop", options={})
+    taken = lab.ask("nft", text=FILTERS % "", options={})
+    end, sender, flow = lab.wires[lab.server], lab.wires[lab.client], FLOWS[1]
+    lab.drain()
+    seen = lab.ask("status")["packets"]
+    for port, count in ((5001, 7), (5002, 1)):
+        for _ in range(count):
+            packet = frames.udp_packet(flow.client, flow.server, flow.port, port, b"filtered")
+            sender.send(lab.frame(flow, True, packet))
+    got: list[bytes] = []
+
+    def complete() -> bool:
+        got.extend(frame for frame in end.receive() if frame.endswith(b"filtered"))
+        return bool(got)
+
+    until(complete)
+    report = {
+        "refused": refused["errors"],
+        "errors": taken["errors"],
+        "out": [int.from_bytes(frame[36:38], "big") for frame in got],
+        "seen": lab.ask("status")["packets"] - seen,
+        "offload": lab.ask("offload")["filters"],
+        "dropped": lab.ask("offload")["filters_dropped"],
+        "listing": lab.ask("nft", text="list table netdev hardware", options={})["output"],
+        "tc": lab.left()["lan"],
+    }
+    lab.ask("nft", text="delete table netdev hardware", options={})
+    return report | {"after": lab.left()["lan"]}
 
 
 def run(lab: Lab) -> dict[str, Any]:
@@ -305,6 +350,7 @@ def run(lab: Lab) -> dict[str, Any]:
             "seen": lab.ask("status")["packets"] - seen,
         }
     report["filters"] = lab.left()
+    report["stateless"] = stateless(lab)
     for ns in (lab.client, lab.server):
         netns.run(["ethtool", "-K", "eth0", "tso", "off", "gso", "off"], ns=ns)
     report["iperf nat"] = iperf(lab, "192.168.1.2")
@@ -313,6 +359,7 @@ def run(lab: Lab) -> dict[str, Any]:
     report["iperf large"] = iperf(lab, "192.168.5.2")
     report["iperf large nat"] = iperf(lab, "192.168.1.2")
     report["conntrack"] = lab.ask("conntrack.list")["entries"]
+    lab.ask("nft", text=FILTERS % "", options={})
     assert lab.process is not None
     lab.process.send_signal(signal.SIGKILL)
     lab.process.wait()

@@ -211,6 +211,8 @@ def test_what_the_card_loses_software_takes_over() -> None:
     lab.nic.reset()
     lab.nic.poll(0, lab.hardware.lost)
     assert lab.send(FROM_10) == 1 and lab.software(FROM_10) == NF_DROP
+    lab.hardware.tick(2_000_000_000)
+    assert lab.send(FROM_10) == 0 and lab.devices["lan"].ingress is None, "and back again"
 
 
 def test_without_a_card_the_device_is_named() -> None:

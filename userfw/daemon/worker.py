@@ -82,6 +82,8 @@ def veto(plan: Plan) -> list[NftError]:
             if isinstance(body, CtHelperBody) and body.helper in ALONE:
                 problems.append(NftError(f"helper {body.helper} needs workers = 1: {ALONE[body.helper]}", entry.node.loc))
         for chain in table.chains.values():
+            if "offload" in chain.node.flags:
+                problems.append(NftError("flags offload needs workers = 1", chain.node.loc))
             for rule in chain.rules:
                 if any(isinstance(stmt, QueueStmt) for stmt in rule.node.stmts):
                     problems.append(NftError("queue needs workers = 1: a queue's program talks to one process", rule.loc))

@@ -65,6 +65,8 @@ class HardwareChains:
         self.dropped = 0
         self._next = 1
         self._counted = 0
+        self._chains: Sequence[tuple[Table, Chain]] = ()
+        self._lost = False
         self._signature: Any = []
 
     def holds(self, chain: Chain, device: str) -> bool:
@@ -104,6 +106,7 @@ class HardwareChains:
                 self._put_back(name, before)
             raise
         self._signature = [(*key, list(rules)) for *key, rules in signature]
+        self._chains, self._lost = chains, False
         return True
 
     def _wanted(self, chains: Sequence[tuple[Table, Chain]]) -> dict[str, tuple[list[Held], tuple[Chain, ...]]]:
@@ -180,14 +183,21 @@ class HardwareChains:
     def lost(self, name: str) -> None:
         """A device was reset or is gone: its chains run in software again."""
         if self.units.pop(name, None) is not None:
-            self._signature = None
+            self._signature, self._lost = None, True
             self.changed()
 
     def tick(self, now: int) -> None:
-        """Counters, once a second; `now` in nanoseconds."""
-        if self.units and now - self._counted >= INTERVAL:
-            self._counted = now
-            self.count()
+        """Once a second: counters, and another try for devices that lost their filters; `now` in nanoseconds."""
+        if now - self._counted < INTERVAL or not (self.units or self._lost):
+            return
+        self._counted = now
+        self.count()
+        if self._lost:
+            try:
+                self.apply(self._chains)
+            except NftError:
+                return  # software goes on with them
+            self.changed()
 
     def count(self) -> None:
         """Read the devices' counters into the rules'."""
