@@ -34,6 +34,9 @@ class KernelRouter:
         wan = lab.sides["wan"]
         netns.run(["ip", "-n", self.ns, "route", "add", "default", "via", wan.ip4(254), "dev", "wan", "onlink"])
         netns.run(["ip", "-n", self.ns, "-6", "route", "add", "default", "via", wan.ip6(254), "dev", "wan", "onlink"])
+        for family, rest in (("-4", "0.0.0.0/0"), ("-6", "::/0")):  # for tproxy
+            netns.run(["ip", "-n", self.ns, family, "rule", "add", "fwmark", "0x7177", "lookup", "100"])
+            netns.run(["ip", "-n", self.ns, family, "route", "add", "local", rest, "dev", "lo", "table", "100"])
         from .topology import quiet
         for name in lab.sides if lab.exact else ():
             quiet(self.ns, name)

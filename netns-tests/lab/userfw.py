@@ -119,14 +119,16 @@ class UserfwRouter:
                 {"netns": lab.ns(side.name), "device": "eth0"}
             ports.append({**port, **where})
         if self.gateway:
-            ports.append({"name": "host", "type": "tun", "netns": self.ns, "device": "gw0"})
+            ports.append({"name": "host", "type": "tun", "netns": self.ns, "device": "gw0", "transparent": True})
         wan = lab.sides["wan"]
         return {
             "daemon": {"control": str(self.dir / "control.sock"), "state_dir": str(self.dir / "state"),
                        "ruleset": "gateway.nft", "workers": WORKERS},
             "port": ports,
             "route": [{"to": "0.0.0.0/0", "via": wan.ip4(254), "dev": "wan"},
-                      {"to": "::/0", "via": wan.ip6(254), "dev": "wan"}],
+                      {"to": "::/0", "via": wan.ip6(254), "dev": "wan"},
+                      *({"to": to, "type": "local", "table": 100} for to in ("0.0.0.0/0", "::/0"))],
+            "rule": [{"priority": 100, "fwmark": "0x7177", "table": 100}],  # for tproxy
             "limits": self.limits or DEFAULT_LIMITS,
             "sysctl": {**ROUTER_KEYS, **self.keys},
         }

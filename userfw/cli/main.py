@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("reload", "read the configuration again; connections stay"),
         ("stop", "stop the daemon, as SIGTERM does"),
         ("neighbours", "hosts on the gateway's networks: address, state, link-layer address"),
+        ("bridge", "bridges: ports with their VLANs, and where addresses were seen"),
         ("queue", "queues of `queue` statements: who listens, what waits, what was dropped"),
         ("metrics", "counters in Prometheus' text format"),
     ):
@@ -259,6 +260,27 @@ def _neighbours(args: argparse.Namespace) -> int:
     return ask(args, show, "neighbours")
 
 
+def _bridge(args: argparse.Namespace) -> int:
+    def show(answer: Any) -> None:
+        for bridge in answer:
+            filters = "  VLAN filtering" if bridge["vlan_filtering"] else ""
+            print(f"{bridge['name']}  {bridge['mac']}  {'up' if bridge['up'] else 'down'}{filters}")
+            words = ("learning", "flood", "hairpin", "isolated")
+            rows = [
+                [p["name"], "up" if p["up"] else "down", *([p["pvid"], vlans(p)] if bridge["vlan_filtering"] else ["-", "-"]),
+                 " ".join(word for word in words if p[word])]
+                for p in bridge["ports"]
+            ]  # fmt: skip
+            table(rows, ["PORT", "LINK", "PVID", "VLANS", "FLAGS"])
+            rows = [[e["mac"], e["vlan"], e["port"], "static" if e["static"] else f"{e['age']:.0f} s"] for e in bridge["fdb"]]
+            table(rows, ["ADDRESS", "VLAN", "PORT", "AGE"])
+
+    def vlans(port: Any) -> str:
+        return " ".join(f"{vid}{'' if vid in port['untagged'] else 't'}" for vid in port["vlans"])
+
+    return ask(args, show, "bridges")
+
+
 def _queue(args: argparse.Namespace) -> int:
     def show(answer: Any) -> None:
         rows = [
@@ -350,6 +372,7 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "neighbours": _neighbours,
     "metrics": _metrics,
     "queue": _queue,
+    "bridge": _bridge,
     "log": _log,
 }
 

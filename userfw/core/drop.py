@@ -47,6 +47,7 @@ class DropReason(enum.IntEnum):
     TX_MTU = 35
     QUEUE_FULL = 36
     QUEUE_VERDICT = 37
+    BRIDGE_FILTER = 38
 
 
 DESCRIPTIONS: dict[DropReason, str] = {
@@ -88,6 +89,7 @@ DESCRIPTIONS: dict[DropReason, str] = {
     DropReason.TX_MTU: "The frame exceeds what the output port can send.",
     DropReason.QUEUE_FULL: "The listener of a queue was too slow: the queue was full.",
     DropReason.QUEUE_VERDICT: "The listener of a queue said drop.",
+    DropReason.BRIDGE_FILTER: "A frame in a VLAN that its bridge port is not in, or back to the port it came from.",
 }
 
 DROP_NOT_SPECIFIED = 0
@@ -128,4 +130,5 @@ DROP_INTERNAL_ERROR = 34
 DROP_TX_MTU = 35
 DROP_QUEUE_FULL = 36
 DROP_QUEUE_VERDICT = 37
-DROP_COUNT = 38
+DROP_BRIDGE_FILTER = 38
+DROP_COUNT = 39

@@ -64,8 +64,11 @@ def apply(server: Server, old: schema.Config, new: schema.Config) -> None:
         _settings(step, old, new)
         _remove_routes(step, old, new)
         _nics(step, old, new)
+        _remove_bridges(step, old, new)
         _ports(step, old, new)
+        _add_bridges(step, old, new)
         _add_routes(step, old, new)
+        _rules(step, old, new)
         _mirror(step, old, new)
         _queues(step, old, new)
         server.assembly.configure_offload(new)
@@ -98,6 +101,11 @@ def _daemon(step: Step, old: schema.Config, new: schema.Config) -> None:
         raise ValueError(f"daemon: a change of {', '.join(sorted(fixed))} needs a restart of the daemon")
     server.tune(new.daemon)
     step.undo.append(lambda: server.tune(old.daemon))
+
+
+def _rules(step: Step, old: schema.Config, new: schema.Config) -> None:
+    step.server.assembly.set_rules(new.rule)
+    step.undo.append(lambda: step.server.assembly.set_rules(old.rule))
 
 
 def _mirror(step: Step, old: schema.Config, new: schema.Config) -> None:
@@ -275,6 +283,28 @@ def _remove_vlan(step: Step, parent: Device, vlan: schema.Vlan) -> None:
     gateway = step.server.gateway
     gateway.remove_device(gateway.names[vlan.name])
     step.undo.append(lambda: _add_vlan(Step(step.server), parent, vlan))
+
+
+# -- bridges: one that changed, or whose port is another now, is made anew
+
+
+def _remove_bridges(step: Step, old: schema.Config, new: schema.Config) -> None:
+    server = step.server
+    ports = {port.name: port for port in new.port}
+    before = {port.name: port for port in old.port}
+    for bridge in old.bridge:
+        same = bridge in new.bridge and all(before.get(name) == ports.get(name) for name in bridge.ports)
+        if not same:
+            server.assembly.remove_bridge(bridge)
+            step.undo.append(lambda b=bridge: server.assembly.add_bridge(b, server.next_index()))  # type: ignore[misc]
+
+
+def _add_bridges(step: Step, old: schema.Config, new: schema.Config) -> None:
+    server = step.server
+    for bridge in new.bridge:
+        if bridge.name not in server.gateway.names:
+            server.assembly.add_bridge(bridge, server.next_index())
+            step.undo.append(lambda b=bridge: server.assembly.remove_bridge(b))  # type: ignore[misc]
 
 
 # -- routes

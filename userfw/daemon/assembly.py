@@ -17,10 +17,10 @@ from userfw.conntrack.conn import Conn
 from userfw.conntrack.settings import Settings as ConntrackSettings
 from userfw.conntrack.table import ConnTable
 from userfw.core.clock import Clock
-from userfw.core.const import IPS_DST_NAT, IPS_SRC_NAT, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC
+from userfw.core.const import ETH_P_8021AD, ETH_P_8021Q, IPS_DST_NAT, IPS_SRC_NAT, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC
 from userfw.core.drop import DESCRIPTIONS, DropReason
 from userfw.core.packet import Address, Device, Port
-from userfw.daemon import schema, snapshot
+from userfw.daemon import portset, schema, snapshot
 from userfw.daemon.names import DaemonNames
 from userfw.flowtable.flow import FlowTuple
 from userfw.flowtable.table import FlowObserver, FlowTable
@@ -32,8 +32,12 @@ from userfw.offload.drivers import load as load_drivers
 from userfw.offload.hardware import HardwareChains
 from userfw.offload.manager import OffloadManager
 from userfw.ports.netlink import Netlink
-from userfw.router.const import RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE
+from userfw.ports.redirect import LocalSockets
+from userfw.router.bridge import Bridge
+from userfw.router.const import RTN_BLACKHOLE, RTN_LOCAL, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE
+from userfw.router.fib import Rule as PolicyRule
 from userfw.router.gateway import Gateway
+from userfw.router.interfaces import parse_address
 from userfw.router.ra import AdvertisedPrefix, Advertisement
 from userfw.router.types import Route
 from userfw.ruleset.gateway_platform import GatewayPlatform
@@ -45,11 +49,15 @@ from userfw.ruleset.service import NftService
 NEVER = (1 << 63) - 1
 REAP_BUDGET = 1024  # connections looked at in one go; the rest follows at once, after waiting packets
 SWEEP_BUDGET = 4096  # flowtable buckets and set elements looked at each time
+SWEEP_BRIDGES_NS = 10 * NSEC_PER_SEC
 SAVE_SLICE = 512  # connections saved in one step
 RULES_FILE = "ruleset.nft"
 CONNECTIONS_FILE = "connections.msgpack"
 WORKER_FILES = "connections*.msgpack"
-ROUTE_TYPES = {"unicast": RTN_UNICAST, "blackhole": RTN_BLACKHOLE, "unreachable": RTN_UNREACHABLE, "prohibit": RTN_PROHIBIT}
+ROUTE_TYPES = {
+    "unicast": RTN_UNICAST, "local": RTN_LOCAL, "blackhole": RTN_BLACKHOLE, "unreachable": RTN_UNREACHABLE,
+    "prohibit": RTN_PROHIBIT,
+}  # fmt: skip
 
 # Linux: NUD_*
 NUD_NAMES = {1: "INCOMPLETE", 2: "REACHABLE", 4: "STALE", 8: "DELAY", 16: "PROBE", 32: "FAILED", 64: "NOARP", 128: "PERMANENT"}
@@ -70,6 +78,8 @@ class Assembly:
         self.platform: GatewayPlatform = cast(Any, self.rules.backend).platform
         self.nft = NftService(self.rules)
         self.routes: dict[tuple[Any, ...], Route] = {}
+        self.bridges: dict[str, Bridge] = {}
+        self.bridges_swept = 0
         self.on_event: Callable[[], None] = _nothing
         self.offload_options: dict[str, Any] = {}
         self.capture: Callable[[str], Any] | None = None
@@ -106,6 +116,11 @@ class Assembly:
         for entry in self.platform.hooks.flowtables:
             if entry.engine is not None:
                 entry.engine.sweep(SWEEP_BUDGET)
+        for bridge in self.bridges.values():
+            if self.clock.now - self.bridges_swept > SWEEP_BRIDGES_NS:
+                bridge.sweep(self.clock.now)
+        if self.clock.now - self.bridges_swept > SWEEP_BRIDGES_NS:
+            self.bridges_swept = self.clock.now
         for table in self.rules.rules.tables.values():
             for item in table.sets.values():
                 if item.engine is not None:
@@ -182,15 +197,31 @@ class Assembly:
         self.gateway.add_device(device, port)
         if kind == "tun":
             self.gateway.set_local_port(device)
+            self._provide_sockets(port)
 
     def remove_port(self, device: Device) -> None:
         """Forget a device, its addresses and routes; flows over it end."""
         for entry in self.platform.hooks.flowtables:
             if entry.engine is not None:
                 entry.engine.flush(device.index)
+        if self.gateway.local_device is device:
+            self._provide_sockets(None)
         self.gateway.remove_device(device)
 
     def _device_changed(self, event: str, device: Device, address: Address | None) -> None:
+        if device.master is not None and event.startswith("device"):
+            bridge = device.bridge.bridge
+            if event == "device-remove":
+                bridge.remove_port(device)
+            elif not device.up:
+                bridge.forget(device.bridge)
+            bridge.addresses()
+            self._bridge_link(bridge)
+        elif device.bridge is not None:
+            device.bridge.addresses()
+        self._forget_mappings(event, device, address)
+
+    def _forget_mappings(self, event: str, device: Device, address: Address | None) -> None:
         """Masquerade forgets mappings to an address that is gone (Linux: masq_device_event, masq_inet_event)."""
         if event in ("device-down", "address-remove", "device-remove") and self.platform.nat is not None:
             self.platform.nat.forget_device(device.index, address if event == "address-remove" else None)
@@ -229,7 +260,7 @@ class Assembly:
         self.routes[self._key(route)] = self.gateway.add_route(
             prefix,
             via=str(route.via) if route.via else "",
-            dev=route.dev or "",
+            dev=route.dev or ("lo" if route.type == "local" else ""),
             type=ROUTE_TYPES[route.type],
             metric=route.metric or -1,
             table=route.table,
@@ -242,6 +273,78 @@ class Assembly:
         known = self.routes.pop(self._key(route), None)
         if known is not None and any(known is other for other in self.gateway.routes.all()):
             self.gateway.routes.remove(known)
+
+    def add_bridge(self, config: schema.Bridge, index: int) -> None:
+        """Make a bridge of ports that are there. ValueError."""
+        members = [self.gateway.names[name] for name in config.ports]
+        mac = config.mac or min((device.mac for device in members), default=portset.stable_mac(config.name))
+        mtu = config.mtu or min((device.mtu for device in members), default=1500)
+        device = Device(config.name, index, mac, mtu)
+        bridge = Bridge(self.gateway, device)
+        self.gateway.add_device(device)
+        self.bridges[config.name] = bridge
+        try:
+            for member in members:
+                bridge.add_port(member)
+        except ValueError:
+            self.remove_bridge(config)
+            raise
+        bridge.addresses()
+        bridge.ageing, bridge.fdb_max = int(config.ageing * NSEC_PER_SEC), config.fdb_max
+        bridge.group_fwd_mask, bridge.filtering = config.group_fwd_mask, config.vlan_filtering
+        bridge.vlan_proto = ETH_P_8021AD if config.vlan_protocol == "802.1ad" else ETH_P_8021Q
+        ports = {port.device.name: port for port in bridge.ports}
+        for name in config.ports:
+            port = ports[name]
+            port.hairpin, port.isolated = name in config.hairpin, name in config.isolated
+            port.learning, port.flood = name not in config.no_learning, name not in config.no_flood
+        for vlan in config.vlan:
+            who = bridge.own if vlan.port is None else ports[vlan.port]
+            who.pvid, who.untagged, who.vlans = vlan.pvid, set(vlan.untagged), {*vlan.tagged, *vlan.untagged}
+            if vlan.pvid == 1 and 1 not in who.vlans:
+                who.vlans.add(1)
+                who.untagged.add(1)
+        for entry in config.fdb:
+            bridge.add_static(int.from_bytes(entry.mac or b"", "big"), entry.vlan or int(config.vlan_filtering), ports[entry.port])
+        for address in config.addresses:
+            self.gateway.add_address(device, parse_address(str(address)))
+        self._bridge_link(bridge)
+
+    def remove_bridge(self, config: schema.Bridge) -> None:
+        """Its ports are plain devices again."""
+        bridge = self.bridges.pop(config.name, None)
+        if bridge is not None:
+            for port in list(bridge.ports):
+                bridge.remove_port(port.device)
+            self.gateway.remove_device(bridge.device)
+
+    def _bridge_link(self, bridge: Bridge) -> None:
+        """A bridge is up when one of its ports is."""
+        self.gateway.set_up(bridge.device, any(port.device.up for port in bridge.ports))
+
+    def set_rules(self, rules: list[schema.Rule]) -> None:
+        """Put policy routing rules in force."""
+        found = []
+        for rule in rules:
+            version = next((net.version for net in (rule.src, rule.dst) if net is not None), 0)
+            for family, number, word in ((NFPROTO_IPV4, 4, "ipv4"), (NFPROTO_IPV6, 6, "ipv6")):
+                if version in (0, number) and rule.family in ("any", word):
+                    mark, mask = rule.fwmark or (0, 0)
+                    iif = self.gateway.names[rule.iif].index if rule.iif else 0
+                    found.append(
+                        PolicyRule(
+                            rule.priority, family, rule.table, RTN_UNICAST, mark, mask, iif, _prefix(rule.src), _prefix(rule.dst)
+                        )
+                    )
+        self.gateway.routes.set_rules(found)
+
+    def _provide_sockets(self, port: Any) -> None:
+        """Ask the kernel behind a TUN port for sockets; None: there are none."""
+        sockets = self.gateway.sockets
+        if sockets.provider is not None:
+            sockets.provider.close()
+        sockets.provider = LocalSockets(port.netns, port.ifname) if port is not None else None
+        sockets.cache.clear()
 
     # -- rules
 
@@ -393,6 +496,13 @@ class Assembly:
             "routes": sum(1 for _ in self.gateway.routes.all()),
             **self.gateway.statistics(),
         }
+
+
+def _prefix(net: schema.Network | None) -> tuple[int, int, int] | None:
+    if net is None:
+        return None
+    value = int(net.network_address)
+    return value >> 64, value & ((1 << 64) - 1), net.prefixlen
 
 
 def _nothing() -> None:

@@ -264,6 +264,11 @@ async def _log(server: Server, args: LogArgs, stream: Stream) -> Any:
         end()
 
 
+@command("bridges")
+def _bridges(server: Server, args: NoArgs, stream: Stream) -> Any:
+    return [bridge.listing() for bridge in server.assembly.bridges.values()]
+
+
 @command("neighbours")
 def _neighbours(server: Server, args: NoArgs, stream: Stream) -> Any:
     return server.assembly.neighbours()

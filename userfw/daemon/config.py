@@ -140,6 +140,7 @@ def _check(config: Config, problems: list[str], sysctls: Collection[str]) -> Non
                 problems.append(f"{place}: the name {name!r} is already used by {seen[name]}")
             seen.setdefault(name, place)
         _check_port(port, where, problems)
+    _check_bridges(config, seen, problems)
     held: dict[tuple[str, str], str] = {}
     for i, port in enumerate(config.port):
         if port.device and port.type in ("tap", "tun", *INTERFACE_TYPES):
@@ -163,6 +164,12 @@ def _check(config: Config, problems: list[str], sysctls: Collection[str]) -> Non
             problems.append(f"offload: no port {name!r}{nearest(name, seen)}")
         if name in config.offload.xdp and name in config.offload.tc:
             problems.append(f"offload: port {name!r} is given to both xdp and tc")
+    for i, rule in enumerate(config.rule):
+        if rule.iif and rule.iif not in seen:
+            problems.append(f"rule[{i}].iif: no port {rule.iif!r}{nearest(rule.iif, seen)}")
+        versions = {net.version for net in (rule.src, rule.dst) if net is not None}
+        if len(versions) > 1 or (versions and rule.family == ("ipv6" if 4 in versions else "ipv4")):
+            problems.append(f"rule[{i}]: IPv4 and IPv6 are mixed")
     if config.mirror:
         for name in config.mirror.devices.values():
             if name not in seen:
@@ -180,6 +187,31 @@ def _check(config: Config, problems: list[str], sysctls: Collection[str]) -> Non
         if not Path(getattr(config.daemon, name)).is_absolute():
             setattr(config.daemon, name, str(Path(config.path).parent / getattr(config.daemon, name)))
     _check_queues(config, problems)
+
+
+def _check_bridges(config: Config, seen: dict[str, str], problems: list[str]) -> None:
+    kinds = {port.name: port.type for port in config.port}
+    taken: dict[str, str] = {}
+    for i, bridge in enumerate(config.bridge):
+        where = f"bridge[{i}] ({bridge.name})"
+        if bridge.name in seen:
+            problems.append(f"{where}: the name {bridge.name!r} is already used by {seen[bridge.name]}")
+        seen.setdefault(bridge.name, where)
+        for name in bridge.ports:
+            if name not in seen or kinds.get(name) == "tun" or name == bridge.name:
+                problems.append(f"{where}.ports: no port {name!r} with a link layer{nearest(name, kinds)}")
+            elif name in taken:
+                problems.append(f"{where}.ports: {name!r} is a port of {taken[name]!r} already")
+            taken[name] = bridge.name
+        for key in ("hairpin", "isolated", "no_learning", "no_flood"):
+            problems += [f"{where}.{key}: {name!r} is no port of it" for name in getattr(bridge, key) if name not in bridge.ports]
+        named = [vlan.port for vlan in bridge.vlan if vlan.port is not None] + [entry.port for entry in bridge.fdb]
+        problems += [f"{where}: {name!r} is no port of it" for name in named if name not in bridge.ports]
+        if bridge.vlan and not bridge.vlan_filtering:
+            problems.append(f"{where}: 'vlan' has a meaning with vlan_filtering = true only")
+        for vlan in bridge.vlan:
+            if vlan.pvid and vlan.pvid not in {*vlan.tagged, *vlan.untagged, 1}:
+                problems.append(f"{where}.vlan: pvid {vlan.pvid} is neither tagged nor untagged")
 
 
 def _check_queues(config: Config, problems: list[str]) -> None:
@@ -218,6 +250,7 @@ ONLY = {
     "device_mac": ("tap",),
     "device_addresses": ("tap", "tun"),
     "device_routes": ("tap", "tun"),
+    "transparent": ("tun",),
     "promiscuous": INTERFACE_TYPES,
     "isolate": INTERFACE_TYPES,
     "capture": ("packet",),
@@ -266,11 +299,13 @@ def _check_port(port: schema.Port, where: str, problems: list[str]) -> None:
 
 
 def _check_route(route: schema.Route, where: str, ports: Collection[str], problems: list[str]) -> None:
-    if route.dev and route.dev not in ports:
+    if route.dev and route.dev not in ports and route.dev != "lo":
         problems.append(f"{where}: no port {route.dev!r}{nearest(route.dev, ports)}")
-    if route.type == "unicast" and not (route.via or route.dev):
+    if route.type == "local" and (route.via or route.dev not in (None, "lo")):
+        problems.append(f"{where}: a local route has no 'via', and 'dev' is lo if anything")
+    elif route.type == "unicast" and not (route.via or route.dev):
         problems.append(f"{where}: 'via' or 'dev' is missing")
-    if route.type != "unicast" and (route.via or route.dev):
+    if route.type not in ("unicast", "local") and (route.via or route.dev):
         problems.append(f"{where}: a {route.type} route has neither 'via' nor 'dev'")
     if route.to is None and not (route.via or route.src):
         problems.append(f"{where}: 'default' without 'via' does not tell the family; write 0.0.0.0/0 or ::/0")

@@ -6,6 +6,7 @@ that systemd kept for us is taken back instead of opened anew, so hosts notice n
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import importlib
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("userfw.ports")
 
 FIRST_INDEX = 2  # 1 is `lo`
+
+
+TRANSPARENT_TABLE = 7177  # in the namespace of a TUN port with `transparent`
 
 
 class PortError(Exception):
@@ -99,6 +103,11 @@ class OpenPort:
 
     def close(self) -> None:
         """Close every descriptor and undo what was done for it."""
+        if self.config.transparent and self.config.device:
+            with contextlib.suppress(OSError):
+                netlink = Netlink(self.config.netns)
+                netlink.remove_local_default(self.config.device, TRANSPARENT_TABLE)
+                netlink.close()
         for port in self.queues:
             port.close()
         if self.settings is not None:
@@ -257,6 +266,8 @@ def _dress(config: schema.Port) -> Link:
         if routes is None:
             routes = [None] if config.type == "tun" and config.netns else []
         dress_host(netlink, link.index, config.device_addresses or [], routes)
+        if config.transparent:
+            netlink.add_local_default(config.device, TRANSPARENT_TABLE)
         return netlink.link(config.device)
     finally:
         netlink.close()

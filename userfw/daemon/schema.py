@@ -27,7 +27,7 @@ PORT_TYPES = ("tap", "tun", "packet", "xdp", "pcap", "memory")
 INTERFACE_TYPES = ("packet", "xdp")  # on an interface that exists
 GRO_MODES = ("off", "tcp", "all")
 XDP_MODES = ("auto", "native", "generic")
-ROUTE_TYPES = ("unicast", "blackhole", "unreachable", "prohibit")
+ROUTE_TYPES = ("unicast", "local", "blackhole", "unreachable", "prohibit")
 LOG_LEVELS = {"debug": 10, "info": 20, "notice": 20, "warning": 30, "error": 40}  # by the numbers of logging
 
 
@@ -118,6 +118,21 @@ def network(value: Any) -> Network | None:
     if word == "default":
         return None
     return _parsed(ipaddress.ip_network, word)  # type: ignore[no-any-return]
+
+
+def mark_and_mask(value: Any) -> tuple[int, int]:
+    """`0x1`, `0x10/0xf0`, or a number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        mark, mask = value, 0xFFFFFFFF
+    else:
+        first, _, second = text(value).partition("/")
+        try:
+            mark, mask = int(first, 0), int(second, 0) if second else 0xFFFFFFFF
+        except ValueError:
+            raise ValueError(f"{value!r} is no mark (0x1, or 0x10/0xf0)") from None
+    if not (0 <= mark <= 0xFFFFFFFF and 0 < mask <= 0xFFFFFFFF):
+        raise ValueError(f"{value!r}: mark and mask have 32 bits, and the mask is not zero")
+    return mark, mask
 
 
 def permissions(value: Any) -> int:
@@ -274,11 +289,53 @@ class Port:
     device_mac: bytes | None = key(mac_address)
     device_addresses: list[Interface] | None = maybe_keys(interface_address)
     device_routes: list[Network | None] | None = maybe_keys(network)
+    transparent: bool = key(flag, False)
     read: str | None = key(text)
     write: str | None = key(text)
     vlan: list[Vlan] = tables(Vlan)
     ra: Advertisement | None = field(default=None, metadata={"table": Advertisement})
     ethtool: Ethtool | None = field(default=None, metadata={"table": Ethtool})
+
+
+@dataclass
+class BridgeVlan:
+    """`[[bridge.vlan]]`: the VLANs of a port, or (without `port`) of the bridge itself."""
+
+    port: str | None = key(interface_name)
+    pvid: int = key(number(0, 4094), 1)
+    tagged: list[int] = keys(number(1, 4094))
+    untagged: list[int] = keys(number(1, 4094))
+
+
+@dataclass
+class BridgeFdb:
+    """`[[bridge.fdb]]`: where an address is, for good."""
+
+    mac: bytes | None = key(mac_address, required=True)
+    port: str = key(interface_name, required=True)
+    vlan: int = key(number(0, 4094), 0)
+
+
+@dataclass
+class Bridge:
+    """`[[bridge]]`"""
+
+    name: str = key(interface_name, required=True)
+    ports: list[str] = keys(interface_name)
+    mac: bytes | None = key(mac_address)
+    mtu: int | None = key(number(68, 65535))
+    addresses: list[Interface] = keys(interface_address)
+    ageing: float = key(seconds, 300.0)
+    fdb_max: int = key(number(1, 2**24), 16384)
+    group_fwd_mask: int = key(number(0, 0xFFFF), 0)
+    vlan_filtering: bool = key(flag, False)
+    vlan_protocol: str = key(choice(("802.1Q", "802.1ad")), "802.1Q")
+    hairpin: list[str] = keys(interface_name)
+    isolated: list[str] = keys(interface_name)
+    no_learning: list[str] = keys(interface_name)
+    no_flood: list[str] = keys(interface_name)
+    vlan: list[BridgeVlan] = tables(BridgeVlan)
+    fdb: list[BridgeFdb] = tables(BridgeFdb)
 
 
 @dataclass
@@ -293,6 +350,19 @@ class Route:
     table: int = key(number(1, 2**32 - 1), 254)
     src: Address | None = key(plain_address)
     mtu: int = key(number(0, 65535), 0)
+
+
+@dataclass
+class Rule:
+    """`[[rule]]`: a policy routing rule. `fwmark`: mark, or mark and mask."""
+
+    priority: int = key(number(1, 32765), required=True)
+    table: int = key(number(1, 2**32 - 1), required=True)
+    family: str = key(choice(("any", "ipv4", "ipv6")), "any")
+    fwmark: tuple[int, int] | None = key(mark_and_mask)
+    iif: str | None = key(interface_name)
+    src: Network | None = key(network)
+    dst: Network | None = key(network)
 
 
 @dataclass
@@ -372,7 +442,9 @@ class Config:
     path: str = field(default="", metadata={"internal": True})
     daemon: Daemon = one_table(Daemon)
     port: list[Port] = tables(Port)
+    bridge: list[Bridge] = tables(Bridge)
     route: list[Route] = tables(Route)
+    rule: list[Rule] = tables(Rule)
     mirror: Mirror | None = field(default=None, metadata={"table": Mirror})
     limits: Limits = one_table(Limits)
     offload: Offload = one_table(Offload)

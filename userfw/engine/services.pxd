@@ -16,11 +16,11 @@ cdef class RouteInfo:
     cdef public Device oif
 
 cdef class SocketInfo:
-    cdef public bint transparent, wildcard
-    cdef public unsigned int mark
+    cdef public bint transparent, wildcard, established, time_wait
+    cdef public unsigned int mark, classid
     cdef public long long uid, gid
     cdef public list cgroups
-    cdef public object owner
+    cdef public object owner, group_of
 
 cdef class Services(Sender):
     cdef public Clock clock

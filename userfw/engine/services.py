@@ -46,7 +46,11 @@ class RouteInfo:
 
 class SocketInfo:
     """A local socket that owns, or would get, a packet: `wildcard` bound to the any address, `mark` SO_MARK,
-    `uid` and `gid` -1 if unknown, `cgroups` ids from the root (level 0) down."""
+    `uid` and `gid` -1 if unknown, `cgroups` ids from the root (level 0) down, `classid` of the net_cls cgroup.
+
+    `established`: it has a peer (else it listens or waits for datagrams); `time_wait`: it is closed and waits. `group_of` gives
+    `gid` where that is dear to find.
+    """
 
     def __init__(self) -> None:
         self.transparent = False
@@ -55,6 +59,10 @@ class SocketInfo:
         self.uid = -1
         self.gid = -1
         self.cgroups: list[int] = []
+        self.established = False
+        self.time_wait = False
+        self.classid = 0
+        self.group_of: Any = None
         self.owner: Any = None
 
 

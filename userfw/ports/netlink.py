@@ -32,6 +32,8 @@ RTM_DELADDR = 21
 RTM_NEWROUTE = 24
 RTM_DELROUTE = 25
 RTM_GETROUTE = 26
+RTM_NEWRULE = 32
+RTM_DELRULE = 33
 RTMGRP_LINK = 0x1
 RTMGRP_IPV4_ROUTE = 0x40
 RTMGRP_IPV6_ROUTE = 0x400
@@ -103,6 +105,12 @@ def messages_untrusted(data: bytes) -> Iterator[tuple[int, int, bytes]]:
             break
         yield kind, flags, data[off + 16 : off + length]
         off += (length + 3) & ~3
+
+
+def _rule(family: int, device: str, table: int) -> bytes:
+    """struct fib_rule_hdr with FRA_IIFNAME and FRA_TABLE; FR_ACT_TO_TBL."""
+    head = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 1, 0)
+    return head + attribute(3, device.encode() + b"\0") + attribute(15, struct.pack("=I", table))
 
 
 class Netlink:
@@ -189,6 +197,28 @@ class Netlink:
         except OSError as error:
             if error.errno not in (95, 97):  # EOPNOTSUPP, EAFNOSUPPORT
                 raise
+
+    def add_local_default(self, device: str, table: int) -> None:
+        """What comes in on `device` is for this host: `ip rule iif DEVICE lookup TABLE`, `ip route local default dev lo`."""
+        loopback = self.link("lo").index
+        for family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                route = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 4, 254, 2, 0)  # RTPROT_STATIC, RT_SCOPE_HOST, RTN_LOCAL
+                route += attribute(4, struct.pack("=i", loopback)) + attribute(15, struct.pack("=I", table))  # RTA_OIF, RTA_TABLE
+                self.request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route)
+                self.request(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _rule(family, device, table))
+            except OSError as error:
+                if error.errno not in (17, 95, 97):  # EEXIST, EOPNOTSUPP, EAFNOSUPPORT
+                    raise
+
+    def remove_local_default(self, device: str, table: int) -> None:
+        """The rules of `add_local_default`; one that is not there is fine."""
+        for family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                self.request(RTM_DELRULE, 0, _rule(family, device, table))
+            except OSError as error:
+                if error.errno not in (2, 95, 97):
+                    raise
 
     def add_route(
         self, index: int, to: bytes, prefixlen: int, via: bytes = b"", metric: int = 0, source: bytes = b""

@@ -2,12 +2,13 @@ from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
     CT_DIR_ORIGINAL, CT_RELATED, CT_UNTRACKED, IPPROTO_AH, IPPROTO_DCCP, IPPROTO_ESP, IPPROTO_GRE, IPPROTO_SCTP,
     IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, NF_ACCEPT, NF_DROP, NF_INET_LOCAL_IN, NF_INET_PRE_ROUTING, NF_STOLEN,
-    NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, TCP_RST, U32_MASK, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM,
+    NFPROTO_BRIDGE, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, TCP_RST, U32_MASK, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM,
 )
 from userfw.core.drop cimport DROP_NO_ROUTE
 from userfw.core.hook cimport HookEntry
 from userfw.core.packet cimport Device, Packet
 from userfw.engine.services cimport FibResult, RouteInfo
+from userfw.router.bridge cimport Members
 from userfw.router.const cimport (
     ICMP_DEST_UNREACH, ICMPV6_DEST_UNREACH, IP_DF, RTN_ANYCAST, RTN_BLACKHOLE, RTN_BROADCAST, RTN_LOCAL,
     RTN_MULTICAST, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC,
@@ -23,7 +24,8 @@ from userfw.wire.checksum cimport fold, pseudo_sum, write_ipv4
 cdef class Answers(Interfaces):
     cdef public object on_log, on_queue
     cdef RouteInfo route_answer
-    cdef bint duplicating
+    cdef bint duplicating, bridged
+    cdef int _answer_bridged(self, Packet reply, Packet pkt, Device device) except -1
     cdef Route _fib_route(
         self, int family, unsigned long long hi, unsigned long long lo, unsigned long long src_hi, unsigned long long src_lo,
         unsigned int mark, Packet pkt, Device device)

@@ -31,6 +31,7 @@ if not cython.compiled:
         NF_INET_LOCAL_IN,
         NF_INET_PRE_ROUTING,
         NF_STOLEN,
+        NFPROTO_BRIDGE,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
         NFPROTO_NETDEV,
@@ -43,6 +44,7 @@ if not cython.compiled:
     from userfw.core.hook import HookEntry
     from userfw.core.packet import Device, Packet
     from userfw.engine.services import FibResult, RouteInfo
+    from userfw.router.bridge import Members
     from userfw.router.const import (
         ICMP_DEST_UNREACH,
         ICMPV6_DEST_UNREACH,
@@ -86,6 +88,7 @@ class Answers(Interfaces):
         self.on_queue: Callable[..., int] | None = None
         self.route_answer = RouteInfo()
         self.duplicating = False
+        self.bridged = False
 
     # -- plain facts
 
@@ -198,7 +201,8 @@ class Answers(Interfaces):
 
     def send_reject(self, pkt: Packet, hook: cython.int, family: cython.int, type: cython.int, code: cython.int) -> cython.int:
         """Linux: nf_send_reset, nf_send_unreach, and their IPv6 and netdev relatives."""
-        direct: cython.bint = family == NFPROTO_NETDEV
+        direct: cython.bint = family in (NFPROTO_NETDEV, NFPROTO_BRIDGE)
+        self.bridged = family == NFPROTO_BRIDGE
         if pkt.nfproto not in (NFPROTO_IPV4, NFPROTO_IPV6) or pkt.fragoff:
             return 0
         if type == TCP_RESET:
@@ -289,10 +293,39 @@ class Answers(Interfaces):
             return 0
         if pkt.l3 - start >= 14:
             ethernet(reply, pkt.get32(start + 6), pkt.get16(start + 10), pkt.get32(start), pkt.get16(start + 4))
-        reply.oif = device
-        self.transmit(reply, device)
+        if self.bridged:
+            self._answer_bridged(reply, pkt, device)
+        else:
+            reply.oif = device
+            self.transmit(reply, device)
         self.give(reply)
         return 1
+
+    def _answer_bridged(self, reply: Packet, pkt: Packet, device: Device) -> cython.int:
+        """Out of the port it came in on, with its tag, past the bridge's own hooks (Linux: nft_reject_br_push_etherhdr)."""
+        port: Members | None = device.bridge
+        i: cython.Py_ssize_t
+        d: bytearray = reply.data
+        start: cython.Py_ssize_t = reply.start - 4
+        if port is None:
+            return 0
+        if pkt.vlan_tci >= 0:
+            for i in range(12):
+                d[start + i] = d[start + 4 + i]
+            reply.start = start
+            reply.put16(start + 12, pkt.get16(pkt.start + 12))
+            reply.put16(start + 14, pkt.vlan_tci)
+            reply.vlan_tci = pkt.vlan_tci
+        return port.bridge.send(reply, device)
+
+    def broute(self, pkt: Packet, on: cython.bint) -> cython.int:
+        """The bridge that the packet is in leaves it to its port."""
+        device: Device | None = pkt.iif
+        port: Members
+        if device is not None and device.master is not None:
+            port = device.bridge
+            port.bridge.brouted = on
+        return 0
 
     def send_duplicate(
         self, pkt: Packet, hook: cython.int, family: cython.int, gateway: bytes | None, device: Device | None

@@ -27,6 +27,9 @@ cdef class Router(Services):
     cpdef int send_error(self, Packet pkt, int type, int code, unsigned int info) except -1
     cpdef int run_hooks(self, int family, int hook, Packet pkt) except -1
     cpdef int verdict(self, Packet pkt, int verdict) except -1
+    cpdef int enter_port(self, Packet pkt, int reason) except -1
+    cpdef int enter_device(self, Packet pkt, int reason) except -1
+    cpdef int refragment(self, Packet pkt, int mtu) except -1
     cpdef tuple source_for(self, Dst dst, int family)
 
 cpdef Packet compact(Packet pkt)

@@ -164,6 +164,18 @@ class Router(Services):
         """Settle a verdict other than NF_ACCEPT: count the drop, or leave the packet to who stole it."""
         raise NotImplementedError
 
+    def enter_port(self, pkt: Packet, reason: cython.int) -> cython.int:
+        """A frame that a bridge leaves to the port it came in on: as if that were no port. `reason`: what parsing said."""
+        raise NotImplementedError
+
+    def enter_device(self, pkt: Packet, reason: cython.int) -> cython.int:
+        """A parsed frame came in on `pkt.iif`, whatever device that is now: its counters, flowtable, ingress chains, and on."""
+        raise NotImplementedError
+
+    def refragment(self, pkt: Packet, mtu: cython.int) -> cython.int:
+        """Cut a packet into the fragments it came in; each goes to `emit`."""
+        raise NotImplementedError
+
     def source_for(self, dst: Dst, family: cython.int) -> tuple[int, int] | None:
         """The address a packet of the gateway along `dst` carries as its source, or None."""
         raise NotImplementedError

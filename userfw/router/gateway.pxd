@@ -1,6 +1,7 @@
 from userfw.core.clock cimport Clock
 from userfw.core.fastpath cimport CachedRoute, Sender
 from userfw.core.packet cimport Device, Packet
+from userfw.engine.services cimport SocketInfo
 from userfw.router.answers cimport Answers
 from userfw.router.icmp cimport Icmp
 from userfw.router.local cimport Local
@@ -19,4 +20,4 @@ cdef class Gateway(Answers):
     cdef readonly Local local
     cdef readonly GatewaySender sender
     cdef readonly Synproxy proxy
-    cdef readonly object defrag, queues
+    cdef readonly object defrag, queues, sockets

@@ -17,6 +17,7 @@ if not cython.compiled:
     from userfw.core.clock import Clock
     from userfw.core.fastpath import CachedRoute, Sender
     from userfw.core.packet import Device, Packet
+    from userfw.engine.services import SocketInfo
     from userfw.router.answers import Answers
     from userfw.router.icmp import Icmp
     from userfw.router.local import Local
@@ -27,6 +28,7 @@ if not cython.compiled:
 from userfw.router.nd import link_local_of
 from userfw.router.queue import Queues
 from userfw.router.reassembly import Defrag
+from userfw.router.sockets import Sockets
 
 
 class GatewaySender(Sender):
@@ -69,6 +71,7 @@ class Gateway(Answers):
         self.defrag = Defrag(self.reassembly)
         self.queues = Queues(self)
         self.proxy = Synproxy(self)
+        self.sockets = Sockets(self)
         self.on_queue = self.queues.enqueue
 
     def send_error(self, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint) -> cython.int:
@@ -76,6 +79,12 @@ class Gateway(Answers):
 
     def synproxy(self, pkt: Packet, hook: cython.int, mss: cython.int, wscale: cython.int, flags: cython.int) -> cython.int:
         return self.proxy.statement(pkt, mss, wscale, flags)
+
+    def socket(self, pkt: Packet) -> SocketInfo | None:
+        return self.sockets.find(pkt)
+
+    def tproxy(self, pkt: Packet, family: cython.int, address: bytes, port: cython.int) -> cython.int:
+        return self.sockets.assign(pkt, family, address, port)
 
     def route_error(self, pkt: Packet, code: cython.int) -> cython.int:
         return self.icmp.route_error(pkt, code)

@@ -2,7 +2,7 @@ from userfw.conntrack.conn cimport Conn, TupleNode
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
     ARPHRD_ETHER, ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPS_DST_NAT, NF_ACCEPT, NF_DROP,
-    NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_ARP,
+    NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_ARP, NFPROTO_BRIDGE,
     NFPROTO_IPV4, NFPROTO_IPV6, PACKET_HOST, PACKET_OTHERHOST, U32_MASK,
 )
 from userfw.core.drop cimport (
@@ -15,6 +15,7 @@ from userfw.core.hook cimport HookList
 from userfw.core.packet cimport Device, Packet, Port
 from userfw.router.arp cimport Arp
 from userfw.router.base cimport Router, compact, set_start
+from userfw.router.bridge cimport Bridge, Leaving, Members
 from userfw.router.const cimport (
     ICMP_DEST_UNREACH, ICMP_EXC_TTL, ICMP_FRAG_NEEDED, ICMP_HOST_UNREACH, ICMP_NET_UNREACH, ICMP_PKT_FILTERED,
     ICMP_TIME_EXCEEDED, ICMPV6_ADM_PROHIBITED, ICMPV6_DEST_UNREACH, ICMPV6_EXC_HOPLIMIT, ICMPV6_NOROUTE,
@@ -49,6 +50,9 @@ cdef class Path(Router):
     cdef int _parse(self, Packet pkt, Device device) except -1
     cdef int _judge(self, Packet pkt, Device device, int reason) except -1
     cpdef int after_ingress(self, Packet pkt, int reason) except -1
+    cdef bint _for_bridge(self, Packet pkt, Device port) except? -1
+    cdef int _emit_bridged(self, Packet pkt) except -1
+    cdef int _continue_bridged(self, Packet pkt, int hook) except -1
     cdef int _vlan(self, Packet pkt, int reason) except -1
     cdef int _check_ipv6(self, Packet pkt) except -1
     cdef int _hook_in(self, Packet pkt) except -1

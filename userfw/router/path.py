@@ -32,6 +32,7 @@ if not cython.compiled:
         NF_INET_POST_ROUTING,
         NF_INET_PRE_ROUTING,
         NFPROTO_ARP,
+        NFPROTO_BRIDGE,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
         PACKET_HOST,
@@ -60,6 +61,7 @@ if not cython.compiled:
     from userfw.core.packet import Device, Packet, Port
     from userfw.router.arp import Arp
     from userfw.router.base import Router, compact, set_start
+    from userfw.router.bridge import Bridge, Leaving, Members
     from userfw.router.const import (
         ICMP_DEST_UNREACH,
         ICMP_EXC_TTL,
@@ -189,8 +191,29 @@ class Path(Router):
                 return self.verdict(pkt, verdict)
         return self.after_ingress(pkt, reason)
 
+    def enter_device(self, pkt: Packet, reason: cython.int) -> cython.int:
+        device: Device = cython.cast(Device, pkt.iif)
+        if not device.up:
+            return self.drop(pkt, DROP_DEVICE_DOWN)
+        device.rx_packets += 1
+        device.rx_bytes += pkt.end - pkt.start
+        return self._judge(pkt, device, reason)
+
     def after_ingress(self, pkt: Packet, reason: cython.int) -> cython.int:
         """Past the device's ingress chains, which judge malformed frames too: `reason` is what parsing said."""
+        device: Device = cython.cast(Device, pkt.iif)
+        if device.master is not None and self._for_bridge(pkt, device):
+            port: Members = device.bridge
+            return port.bridge.receive(pkt, reason)
+        return self.enter_port(pkt, reason)
+
+    def _for_bridge(self, pkt: Packet, port: Device) -> cython.bint:
+        """A VLAN device on a port takes its frames first."""
+        if pkt.end - pkt.start < 14:
+            return False
+        return pkt.vlan_tci < 0 or (port.index, pkt.get16(pkt.start + 12), pkt.vlan_tci & 0xFFF) not in self.vlans
+
+    def enter_port(self, pkt: Packet, reason: cython.int) -> cython.int:
         if pkt.vlan_tci >= 0:
             return self._vlan(pkt, reason)
         if pkt.pkttype == PACKET_OTHERHOST:
@@ -326,7 +349,8 @@ class Path(Router):
 
     def _source_ok(self, pkt: Packet, src: cython.uint, device: Device) -> cython.bint:
         """Not one of our own addresses; with rp_filter, also reachable (2) by the very device (1)."""
-        back: Dst = self.routes.resolve(NFPROTO_IPV4, 0, src, 0, 0, pkt.mark, device)
+        # the mark does not count here (Linux: src_valid_mark 0)
+        back: Dst = self.routes.resolve(NFPROTO_IPV4, 0, src, 0, 0, 0, device)
         if back.type == RTN_LOCAL:
             return False
         if self.settings.rp_filter == 0:
@@ -562,6 +586,8 @@ class Path(Router):
 
     def emit(self, pkt: Packet) -> cython.int:
         """Linux: ip_finish_output2, neigh_output."""
+        if pkt.nexthop is not None:
+            return self._emit_bridged(pkt)
         dst: Dst = pkt.route
         device: Device = cython.cast(Device, dst.oif)
         l3: cython.Py_ssize_t = pkt.l3
@@ -626,6 +652,18 @@ class Path(Router):
         pkt.oif = device
         return self.transmit(pkt, device)
 
+    def refragment(self, pkt: Packet, mtu: cython.int) -> cython.int:
+        return self.fragments.output(pkt, mtu)
+
+    def _emit_bridged(self, pkt: Packet) -> cython.int:
+        """A fragment of a packet that a bridge forwards: under the header that the packet had."""
+        way: Leaving = pkt.nexthop
+        size: cython.Py_ssize_t = len(way.header)
+        pkt.nexthop = None
+        set_start(pkt, pkt.l3 - size)
+        pkt.data[pkt.start : pkt.l3] = way.header
+        return self.transmit(pkt, way.device)
+
     def transmit(self, pkt: Packet, device: Device) -> cython.int:
         """Linux: dev_queue_xmit."""
         reason: cython.int
@@ -679,6 +717,10 @@ class Path(Router):
     def _virtual(self, pkt: Packet, device: Device) -> cython.int:
         """A device without a port: `lo` receives what it sends, anything else is down."""
         copy: Packet
+        bridge: Bridge
+        if device.bridge is not None and device.master is None:
+            bridge = device.bridge
+            return bridge.transmit(pkt)
         if device.type != ARPHRD_LOOPBACK:
             return self.drop(pkt, DROP_DEVICE_DOWN)
         if len(self.backlog) >= BACKLOG_LIMIT:
@@ -717,6 +759,8 @@ class Path(Router):
 
     def continue_after(self, pkt: Packet, family: cython.int, hook: cython.int) -> cython.int:
         """Go on behind a hook of `family`: for a packet that was held there."""
+        if family == NFPROTO_BRIDGE:
+            return self._continue_bridged(pkt, hook)
         if hook == NF_INET_PRE_ROUTING:
             return self.after_prerouting(pkt)
         if hook == NF_INET_LOCAL_IN:
@@ -726,6 +770,19 @@ class Path(Router):
         if hook == NF_INET_LOCAL_OUT:
             return self.after_output(pkt)
         return self.after_postrouting(pkt)
+
+    def _continue_bridged(self, pkt: Packet, hook: cython.int) -> cython.int:
+        device: Device | None = pkt.oif if pkt.iif is None or hook > NF_INET_LOCAL_IN else pkt.iif
+        if device is None or device.master is None:
+            return self.drop(pkt, DROP_DEVICE_DOWN)
+        port: Members = device.bridge
+        if hook == NF_INET_PRE_ROUTING:
+            return port.bridge.finish(pkt)
+        if hook == NF_INET_LOCAL_IN:
+            return port.bridge.enter(pkt)
+        if hook == NF_INET_POST_ROUTING:
+            return port.bridge.push(pkt)
+        return port.bridge.post(pkt)
 
     # -- what the gateway adds
 

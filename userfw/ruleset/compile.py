@@ -109,7 +109,7 @@ def build(rules: Ruleset) -> Hooks:
     defrag: set[int] = set()
     synproxy: set[int] = set()
     for table in rules.tables.values():
-        families = NETWORK_FAMILIES.get(table.family, ())
+        families = NETWORK_FAMILIES.get(table.family, (NFPROTO_BRIDGE,) if table.family == "bridge" else ())
         if table.uses.get(NEED_CONNTRACK):
             tracked.update(families)
         if table.uses.get(NEED_DEFRAG):

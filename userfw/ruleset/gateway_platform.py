@@ -37,6 +37,7 @@ from userfw.nat.entry import NatEntry
 from userfw.nat.helper import HelperTools
 from userfw.nat.mapping import Nat
 from userfw.nft.datatype import Names
+from userfw.router.bridge_track import BridgeConfirm, BridgeTrack
 from userfw.router.gateway import Gateway
 from userfw.router.pipeline import Pipeline
 from userfw.router.synproxy import SynproxyEntry
@@ -92,7 +93,14 @@ class GatewayPlatform:
         self._track: dict[str, HookEntry] = {}
         self._ahead = ConnAhead(conns) if conns is not None else None
         if conns is not None:
-            self._track = {"in": ConntrackIn(conns), "confirm": Confirm(conns), "defrag": gateway.defrag}
+            track, confirm = ConntrackIn(conns), Confirm(conns)
+            self._track = {
+                "in": track,
+                "confirm": confirm,
+                "defrag": gateway.defrag,
+                "bridge": BridgeTrack(track, gateway.reassembly),
+                "bridge confirm": BridgeConfirm(confirm),
+            }
             gateway.conntrack = conns
             gateway.nat = self.nat
         gateway.listeners.append(self._changed)
@@ -131,6 +139,13 @@ class GatewayPlatform:
         """The entries of one hook, in the order in which equal priorities run."""
         hooks = self.hooks
         entries: list[HookEntry] = list(hooks.chains.get((family, hook), ()))
+        if family == NFPROTO_BRIDGE and family in hooks.tracked and self.conns is not None:
+            if hook == NF_INET_PRE_ROUTING:
+                return [self._track["bridge"], *entries]
+            if hook == NF_INET_POST_ROUTING:
+                return [self._track["confirm"], *entries]
+            if hook == NF_INET_LOCAL_IN:
+                return [self._track["bridge confirm"], *entries]
         if family not in (NFPROTO_IPV4, NFPROTO_IPV6) or self.conns is None:
             return entries
         builtin: list[HookEntry] = []

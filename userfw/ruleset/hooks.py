@@ -23,6 +23,11 @@ _NAMES = {
     NFPROTO_IPV4: "ip", NFPROTO_IPV6: "ip6", NFPROTO_ARP: "arp", NFPROTO_BRIDGE: "bridge",
 }  # fmt: skip
 _INET = ("prerouting", "input", "forward", "output", "postrouting")
+_BRIDGE = {
+    NF_INET_PRE_ROUTING: ((-200, "conntrack_in"),),
+    NF_INET_LOCAL_IN: ((2147483647, "confirm"),),
+    NF_INET_POST_ROUTING: ((2147483647, "confirm"),),
+}
 _BUILTIN = {
     "conntrack": {
         NF_INET_PRE_ROUTING: ((-400, "defrag"), (-200, "conntrack_in")),
@@ -86,6 +91,8 @@ def _label(table: Table, chain: Chain) -> str:
 
 
 def _builtin(built: Any, family: str, number: int) -> list[tuple[int, str]]:
+    if built is not None and family == "bridge" and NFPROTO_BRIDGE in built.tracked:
+        return [(priority, f"bridge_{name} [userfw]") for priority, name in _BRIDGE.get(number, ())]
     if built is None or family not in ("ip", "ip6"):
         return []
     code = NFPROTO_IPV4 if family == "ip" else NFPROTO_IPV6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cython
 
 from userfw.engine.expr import Expr, register_offset
@@ -9,6 +11,7 @@ from userfw.engine.registry import FWD, IN, PRE, Row, register
 
 if not cython.compiled:
     from userfw.core.const import (
+        NF_INET_LOCAL_IN,
         NF_INET_POST_ROUTING,
         NFPROTO_INET,
         NFPROTO_IPV4,
@@ -24,6 +27,7 @@ if not cython.compiled:
     from userfw.engine.const import (
         META_BRI_IIFHWADDR,
         META_BRI_IIFNAME,
+        META_BRI_IIFPVID,
         META_BRI_OIFNAME,
         META_CGROUP,
         META_CPU,
@@ -163,13 +167,17 @@ def _store_from_services(ctx: Context, pkt: Packet, dst: cython.int, key: cython
     sock = ctx.services.socket(pkt)
     if sock is None:
         return NFT_BREAK
+    if pkt.iif is not None and not (sock.established and ctx.hook == NF_INET_LOCAL_IN):
+        return NFT_BREAK  # Linux: skb->sk is set on what the host sends, and by early demux
     if key == META_CGROUP:
-        ctx.write32(dst, ctx.services.cgroup)
+        ctx.write32(dst, sock.classid if sock.classid else ctx.services.cgroup)
     elif key == META_SKUID:
         if sock.uid < 0:
             return NFT_BREAK
         ctx.write32(dst, sock.uid)
     else:
+        if sock.gid < 0 and sock.group_of is not None:
+            sock.gid = sock.group_of()
         if sock.gid < 0:
             return NFT_BREAK
         ctx.write32(dst, sock.gid)
@@ -199,9 +207,14 @@ def _store_device(ctx: Context, pkt: Packet, dst: cython.int, key: cython.int) -
         if device.master is None:
             return NFT_BREAK
         ctx.write_bytes(dst, device.master.mac, 8)
-    else:
-        # iifpvid, iifvproto: userfw's bridges have no VLAN filtering; Linux breaks there too
-        return NFT_BREAK
+    else:  # iifpvid, iifvproto: of bridges that filter VLANs
+        port: Any = device.bridge if device.master is not None else None
+        if port is None or not port.bridge.filtering:
+            return NFT_BREAK
+        if key == META_BRI_IIFPVID:
+            ctx.write16(dst, port.pvid)
+        else:
+            ctx.write_be16(dst, port.bridge.vlan_proto)
     return NFT_CONTINUE
 
 
