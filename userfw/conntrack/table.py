@@ -464,6 +464,9 @@ class ConnTable:
         return 0
 
     def _tell(self, conn: Conn, events: cython.uint) -> cython.int:
+        """All of `events` if any of them is in the connection's mask (Linux: nf_conntrack_eventmask_report; `ct event set`)."""
+        if conn.ext is not None and not events & conn.ext.get("event_mask", events):
+            return 0
         for listener in self.listeners:
             listener(events, conn)
         return 0

@@ -71,10 +71,10 @@ class Assembly:
     def __init__(self, clock: Clock, rng: random.Random, fault: Callable[[BaseException, str], None]) -> None:
         self.clock = clock
         self.gateway = Gateway(clock, rng, None, fault)
-        self.conntrack_settings = ConntrackSettings()
-        self.conntrack = ConnTable(clock, self.conntrack_settings, rng)
+        self.conntrack_settings: ConntrackSettings = ConntrackSettings()
+        self.conntrack: ConnTable = ConnTable(clock, self.conntrack_settings, rng)
         self.conntrack.observers.append(FlowObserver())  # what ends a connection ends its flow
-        self.rules = RulesetManager(self.gateway, self.conntrack, names=DaemonNames(self.gateway))
+        self.rules: RulesetManager = RulesetManager(self.gateway, self.conntrack, names=DaemonNames(self.gateway))
         self.platform: GatewayPlatform = cast(Any, self.rules.backend).platform
         self.nft = NftService(self.rules)
         self.routes: dict[tuple[Any, ...], Route] = {}

@@ -238,6 +238,8 @@ def _check_workers(config: Config, problems: list[str]) -> None:
             problems.append(f"{where}: 'queues' is as many as daemon.workers")
     if config.queue or config.daemon.queue_socket:
         problems.append("queue: a queue's program talks to one process; it needs daemon.workers = 1")
+    if config.bridge:
+        problems.append("bridge: each process would learn its own addresses; it needs daemon.workers = 1")
     if config.log:
         problems.append("log: files of nflog groups need daemon.workers = 1; `userfw log` shows every worker's")
 

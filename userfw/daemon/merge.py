@@ -131,7 +131,7 @@ MERGED: dict[str, Merge] = {
 STREAMS = {"nft.monitor", "log", "conntrack.events"}
 FIRST = {"help", "ping"}
 OTHERWISE = {"nft", "reload", "stop"}
-REFUSED = {"offload", "offload.reset", "queues"}
+REFUSED = {"bridges", "offload", "offload.reset", "queues"}
 
 
 def from_all(command: str, args: dict[str, Any]) -> bool:
