@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import netns, vm
+from lab import frames, netns, vm
 from test_offload import Offload, download, until
+from userfw_hw.flower import guard
+
+from userfw.ports import bpf
 
 MODULES = "cls_flower cls_bpf act_pedit act_csum act_mirred act_vlan act_skbedit 8021q veth tun nf_tables"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespace tests run as root")
@@ -33,6 +36,12 @@ def test_each_port_is_flowers(report: dict[str, Any]) -> None:
     assert {d["device"]: (d["driver"], d["mode"]) for d in report["devices"]} == dict.fromkeys(
         ("lan", "lan10", "wan"), ("flower", "software")
     )
+
+
+def test_an_interface_without_a_card_refuses_skip_sw(report: dict[str, Any]) -> None:
+    """The kernel's own words, and nothing stays behind."""
+    assert report["skip_sw"].startswith("the kernel refuses flower filters: ")
+    assert report["probed"] == {"lan": "", "wan": ""}
 
 
 def test_flower_rewrites_as_the_daemon_does(report: dict[str, Any]) -> None:
@@ -82,6 +91,36 @@ def test_the_next_start_sweeps_and_the_end_leaves_nothing(report: dict[str, Any]
         assert "flower" not in report["swept"][device] and "guard" not in report["swept"][device]
         assert report["swept"][device].count("capture") == 1
     assert report["ended"] == {"lan": "", "wan": ""}
+
+
+def guarded(packet: bytes, kind: int) -> int:
+    """What the first guard does with a packet: -1 on to flower, 7 up to userfw. The kernel's test device has the address zero."""
+    program = bpf.load(bpf.PROG_TYPE_SCHED_CLS, guard.doubtful(1), "userfw_guard")
+    try:
+        frame = bytes(12) + kind.to_bytes(2, "big") + packet
+        verdict = bpf.test_run(program, frame.ljust(60, b"\0"))[0]
+    finally:
+        os.close(program)
+    return verdict - (1 << 32) if verdict >> 31 else verdict
+
+
+@pytest.mark.parametrize(
+    ("name", "packet", "kind", "verdict"),
+    [
+        ("plain", frames.udp_packet("1.2.3.4", "5.6.7.8", 1, 2), 0x0800, -1),
+        ("ttl 1", frames.udp_packet("1.2.3.4", "5.6.7.8", 1, 2, ttl=1), 0x0800, 7),
+        ("options", frames.ip4("1.2.3.4", "5.6.7.8", 17, bytes(8), options=b"\x01\x01\x01\x00"), 0x0800, 7),
+        ("ipv6", frames.udp_packet("fd00::1", "fd00::2", 1, 2), 0x86DD, -1),
+        ("hop limit 1", frames.udp_packet("fd00::1", "fd00::2", 1, 2, ttl=1), 0x86DD, 7),
+        ("extension header", frames.ip6("fd00::1", "fd00::2", 60, b"\x11\0\1\4\0\0\0\0" + bytes(8)), 0x86DD, 7),
+        ("arp", bytes(28), 0x0806, 7),
+    ],
+)
+def test_the_guard_passes_up_what_flower_cannot_tell(name: str, packet: bytes, kind: int, verdict: int) -> None:
+    try:
+        assert guarded(packet, kind) == verdict
+    except PermissionError:
+        pytest.skip("eBPF programs are not permitted here")
 
 
 @pytest.fixture

@@ -21,7 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from userfw_hw.flower.driver import FlowerDriver
+
 from userfw.client.control import ControlClient
+from userfw.offload.contract import Refusal, Target
 
 from . import frames, netns
 from .wire import Wire
@@ -297,6 +300,15 @@ def iperf(lab: Lab, source: str) -> dict[str, Any]:
         server.wait()
 
 
+def without_a_card(lab: Lab) -> str:
+    """What a driver says that believes `lan` to be a card's."""
+    driver = FlowerDriver(features=lambda target: {"hw-tc-offload": True})
+    links = json.loads(netns.run(["ip", "-j", "link", "show", "lan"], ns=lab.router).stdout)
+    answer = driver.probe(Target("lan", links[0]["ifindex"], lab.router, "lan"))
+    driver.close()
+    return answer.reason if isinstance(answer, Refusal) else "taken"
+
+
 def stateless(lab: Lab) -> dict[str, Any]:
     """A netdev chain with `flags offload` on `lan`: what its filters let by, who saw it, what they counted."""
     refused = lab.ask("nft", text=FILTERS % "ip ttl 3 drop", options={})
@@ -331,7 +343,9 @@ def stateless(lab: Lab) -> dict[str, Any]:
 
 def run(lab: Lab) -> dict[str, Any]:
     """The whole report."""
-    report: dict[str, Any] = {"kernel": os.uname().release, "log": lab.start()}
+    report: dict[str, Any] = {"kernel": os.uname().release}
+    report["skip_sw"], report["probed"] = without_a_card(lab), lab.left()
+    report["log"] = lab.start()
     report["devices"] = lab.ask("offload")["devices"]
     report["flows"] = {}
     for at, flow in enumerate(FLOWS):

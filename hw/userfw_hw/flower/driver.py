@@ -68,6 +68,11 @@ class Place:
     filters: list[tuple[int, filters.Filter]] = field(default_factory=list)  # stateless, in order
     upper: bool = False  # which half of the preferences they are in
 
+    def same(self, target: Target, hardware: bool) -> bool:
+        """Still the interface that was probed."""
+        mine = self.target
+        return (mine.ifindex, self.hardware) == (target.ifindex, hardware) and mine.port is target.port
+
 
 class FlowerDriver(Driver):
     """`software`: names of the ports that the configuration gives to flower in software, `elsewhere`: to another driver."""
@@ -110,7 +115,14 @@ class FlowerDriver(Driver):
         if refused:
             return Refusal(refused)
         encoder = Encoder(filters.SKIP_SW) if hardware else Encoder(filters.SKIP_HW, MARK, _old_pedit())
-        self.places.setdefault(target.name, Place(target, hardware, encoder, mtu))
+        old = self.places.get(target.name)
+        if old is not None and not old.same(target, hardware):
+            self._forget(target.name)  # another interface by that name, or the port was opened anew
+            old = None
+        if old is None:
+            self.places[target.name] = Place(target, hardware, encoder, mtu)
+        else:
+            old.mtu = mtu
         return Capabilities(vlans=True, where="tc flower, hardware" if hardware else "tc flower, software")
 
     def install(self, rules: Sequence[Rule], done: Done) -> None:
@@ -221,10 +233,15 @@ class FlowerDriver(Driver):
     def poll(self, now: int, lost: Callable[[str], None]) -> None:
         names, self.lost = self.lost, set()
         for name in names:
-            place = self.places.pop(name)
-            self._drop(list(place.rules))
-            self._send([filters.erase(item) for _, item in place.filters])
-            lost(name)
+            if name in self.places:
+                self._forget(name)
+                lost(name)
+
+    def _forget(self, name: str) -> None:
+        """Nothing is believed of an interface any more; what is left of its filters goes."""
+        place = self.places.pop(name)
+        self._drop(list(place.rules))
+        self._send([filters.erase(item) for _, item in place.filters])
 
     def describe(self, target: Target) -> dict[str, object]:
         """The interface's mode, filters and preferences, and what the kernel refused."""
