@@ -214,3 +214,13 @@ def test_scopes_nest_as_deep_as_in_nft() -> None:
     assert parse("table t {\n chain c {\n jump {\n accept\n }\n }\n}\n")
     lines = errors("table t {\n chain c {\n jump {\n jump {\n accept\n }\n }\n }\n}\n")
     assert lines[0] == "x:4:7-7: Error: too many levels of nesting"
+
+
+def test_a_long_line_is_as_many_short_ones() -> None:
+    """The scanner gives a line in chunks; wherever a chunk ends, the commands are the same."""
+    rule = 'add rule inet t c iifname eth0 ip saddr . tcp dport vmap { 1.2.3.4 . 22 : accept, 5.6.7.8 . 80-90 : jump d } counter comment "x"'
+    more = 'add element inet t s { 1.1.1.1, 2.2.2.2 timeout 1h comment "y", 10.0.0.0/8 }'
+    for shift in range(24):
+        commands = ["list table inet " + "t" * (shift + 1)] * (shift % 5) + [rule, more] * 20
+        one, many = parse("; ".join(commands) + "\n"), parse("\n".join(commands) + "\n")
+        assert [repr(command) for command in one] == [repr(command) for command in many]

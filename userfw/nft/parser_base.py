@@ -130,26 +130,33 @@ class ParserBase:
 
     def _fetch(self) -> None:
         """Scan the next line. An included file ends like a line does; its source stays until that line is read."""
+        self._line = line = self._scan()
+        self.tok = line[0]
+        self._next = 1
+
+    def _scan(self) -> list[Token]:
         line = self.scanner.line()
         last = line[-1]
         self._ends_file = bool(self._stack) and last[0] == "eof"
         if self._ends_file:
             line[-1] = ("nl", "", last[2], last[3])
-        self._line = line
-        self.tok = line[0]
-        self._next = 1
+        return line
+
+    def _ahead(self, distance: int) -> Token:
+        """The token so far behind the current one, within its line."""
+        at = self._next + distance - 1
+        line = self._line
+        while at >= len(line) and line[-1][0] not in ("nl", "eof"):
+            line += self._scan()
+        return line[at] if at < len(line) else ("nl", "\n", self.tok[3], self.tok[3])
 
     def peek(self) -> Token:
         """The token after the current one, within its line."""
-        if self._next < len(self._line):
-            return self._line[self._next]
-        return ("nl", "\n", self.tok[3], self.tok[3])
+        return self._ahead(1)
 
     def peek2(self) -> Token:
         """The second token after the current one, within its line."""
-        if self._next + 1 < len(self._line):
-            return self._line[self._next + 1]
-        return ("nl", "\n", self.tok[3], self.tok[3])
+        return self._ahead(2)
 
     def resume_at(self, pos: int) -> None:
         """Go on scanning at a place of the current text; the caller has consumed everything before it."""

@@ -51,6 +51,8 @@ _CLASSID: Final = re.compile(r"[0-9a-fA-F]{1,4}:[0-9a-fA-F]{1,4}(?![0-9a-zA-Z])"
 _ADDRESS6: Final = re.compile(r"[0-9a-fA-F:]{2,39}(?:[0-9]{0,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})?")
 _PLAIN: Final = re.compile(r"[0-9]+|[a-zA-Z_][a-zA-Z0-9/\-_.]*")
 _LIMIT_U64: Final = 1 << 64
+CHUNK: Final = 256
+"""Tokens of one call at most."""
 
 
 def is_ipv6(text: str) -> bool:
@@ -105,12 +107,13 @@ class Scanner:
         self.pos = 0
 
     def line(self) -> list[Token]:
-        """The tokens up to and including the next newline (or the end: then the last token is ``eof``)."""
+        """The tokens up to and including the next newline (or the end: then the last token is ``eof``), or CHUNK of a longer line:
+        elements of large sets are not for the scanner (``parser_fast``)."""
         text = self.text
         tokens: list[Token] = []
         pos = self.pos
         match_at = _TOKEN.match
-        while True:
+        while len(tokens) < CHUNK:
             match = match_at(text, pos)
             if match is None:  # an opening quote without its end
                 tokens.append(("junk", text[pos : pos + 1], pos, pos + 1))
