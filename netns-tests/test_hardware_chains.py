@@ -1,0 +1,91 @@
+"""Netdev chains with `flags offload` on a software card: the card drops, the rule counts, everything shows it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import netns
+from test_offload import ROOT, Offload, until
+
+from userfw.client.control import ControlClient
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespace tests run as root")
+
+CARD = '[[nic]]\nname = "card"\nports = ["lan", "wan"]\n'
+CHAIN = """table netdev hardware { chain in {
+    type filter hook ingress device "lan" priority 10; flags offload;
+    ip protocol icmp counter drop
+    %s
+}
+}
+"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Offload]:
+    made = Offload(tmp_path, capture="socket", extra=CARD)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def userfw(lab: Offload, *command: str, text: str | None = None) -> tuple[int, str]:
+    env = {"PYTHONPATH": f"{ROOT}:{ROOT}/hw", "USERFW_SOCKET": f"{lab.folder}/s"}
+    argv = ["env", *(f"{k}={v}" for k, v in env.items()), sys.executable, "-m", "userfw", *command]
+    done = netns.run(argv, text=text, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def ping(lab: Offload) -> bool:
+    return netns.run(["ping", "-c1", "-W1", "203.0.113.9"], ns=lab.client, check=False).returncode == 0
+
+
+def test_the_card_drops_counts_and_is_seen(lab: Offload) -> None:
+    assert "ready" in lab.start()
+    until(lambda: ping(lab))
+    assert userfw(lab, "nft", "-f", "-", text=CHAIN % "")[0] == 0
+    assert not ping(lab)
+    (row,) = lab.ask("offload")["filters"]
+    assert (row["device"], row["driver"], row["verdict"]) == ("lan", "mock", "drop") and row["packets"] >= 1
+    assert lab.ask("offload")["filters_dropped"] == row["packets"]
+    assert f"counter packets {row['packets']} bytes {row['bytes']} drop" in userfw(lab, "nft", "list", "ruleset")[1]
+    labels = f'device="lan",table="hardware",chain="in",handle="{row["handle"]}",verdict="drop"'
+    assert f"userfw_offload_filter_packets_total{{{labels}}} {row['packets']}" in userfw(lab, "metrics")[1]
+    assert "packets were dropped by hardware filters" in userfw(lab, "offload")[1]
+    assert userfw(lab, "nft", "delete", "table", "netdev", "hardware")[0] == 0
+    assert ping(lab)
+
+
+def test_a_rule_that_cannot_is_refused_and_the_card_keeps_what_it_has(lab: Offload) -> None:
+    assert "ready" in lab.start()
+    assert userfw(lab, "nft", "-f", "-", text=CHAIN % "")[0] == 0
+    code, said = userfw(lab, "nft", "add", "rule", "netdev", "hardware", "in", "ip", "ttl", "1", "drop")
+    assert code == 1 and "this rule cannot be offloaded" in said and "ip ttl 1 drop" in said
+    assert len(lab.ask("offload")["filters"]) == 1 and not ping(lab)
+
+
+def test_the_card_forgets_and_takes_it_again(lab: Offload) -> None:
+    assert "ready" in lab.start()
+    until(lambda: ping(lab))
+    assert userfw(lab, "nft", "-f", "-", text=CHAIN % "")[0] == 0
+    lab.ask("offload")
+    with ControlClient(f"{lab.folder}/s", timeout=10) as client:
+        client.request("offload.reset", nic="card")
+    until(lambda: not ping(lab))  # in software, from when the daemon learns of it
+    until(lambda: bool(lab.ask("offload")["filters"]))
+    assert not ping(lab)
+
+
+def test_without_a_card_the_device_is_named(tmp_path: Path) -> None:
+    lab = Offload(tmp_path, capture="socket")
+    try:
+        assert "ready" in lab.start()
+        code, said = userfw(lab, "nft", "-f", "-", text=CHAIN % "")
+        assert code == 1 and "device lan cannot offload" in said and "flower: the interface has no hw-tc-offload" in said
+    finally:
+        lab.close()
