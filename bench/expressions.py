@@ -1,8 +1,8 @@
 """What every expression of the engine costs: one rule at least for each class of the registry.
 
 Laws: most are measured by fifty copies in a chain against the empty chain (the rule's comparison, its fused form and the loop over
-rules included). Those that end a packet's way or act once are measured by one copy, and show the whole of what they do; below zero is what they take
-off the packet's later way.
+rules included). Those that end a packet's way or act once are measured by one copy, and show the whole of what they do; below zero
+is what they take off the packet's later way.
 tests/bench demands that every registered class is covered.
 """
 

@@ -3,12 +3,13 @@ from userfw.conntrack.conn cimport Conn, Tuple, TupleNode
 from userfw.conntrack.table cimport SEGMENT, SEGMENT_SHIFT, ConnTable
 from userfw.conntrack.tuples cimport hash_tuple, invert, read_tuple
 from userfw.core.ahead cimport AHEAD, NOT_AHEAD, Lookahead, load, slot_of, some, touch
-from userfw.core.const cimport IPS_DST_NAT, IPS_SRC_NAT, NFPROTO_IPV4, NFPROTO_IPV6
+from userfw.core.const cimport IPPROTO_TCP, IPS_DST_NAT, IPS_SRC_NAT, NFPROTO_IPV4, NFPROTO_IPV6
 from userfw.core.packet cimport Packet
 
 cdef enum:
     NODE_BYTES = 80
-    CONN_BYTES = 192
+    CONN_BYTES = 128  # what UDP and the others use
+    CONN_BYTES_TCP = 208
 
 cdef class ConnAhead(Lookahead):
     cdef readonly ConnTable table

@@ -13,10 +13,10 @@ if not cython.compiled:
     from userfw.conntrack.table import SEGMENT, SEGMENT_SHIFT, ConnTable
     from userfw.conntrack.tuples import hash_tuple, invert, read_tuple
     from userfw.core.ahead import AHEAD, NOT_AHEAD, Lookahead, load, slot_of, some, touch
-    from userfw.core.const import IPS_DST_NAT, IPS_SRC_NAT, NFPROTO_IPV4, NFPROTO_IPV6
+    from userfw.core.const import IPPROTO_TCP, IPS_DST_NAT, IPS_SRC_NAT, NFPROTO_IPV4, NFPROTO_IPV6
     from userfw.core.packet import Packet
 
-    NODE_BYTES, CONN_BYTES = 80, 192
+    NODE_BYTES, CONN_BYTES, CONN_BYTES_TCP = 80, 128, 208
 
 
 class ConnAhead(Lookahead):
@@ -126,14 +126,16 @@ class ConnAhead(Lookahead):
     def _conns(self, n: cython.Py_ssize_t) -> cython.int:
         """From the nodes to the connections, and from those with a mapping to their other nodes, which NAT reads."""
         i: cython.Py_ssize_t
+        size: cython.Py_ssize_t
         at: cython.p_void
         for i in range(n):
             if self.at[i] != cython.NULL:
                 self.dirs[i] = cython.cast(TupleNode, self.at[i]).dir
+                size = CONN_BYTES_TCP if cython.cast(TupleNode, self.at[i]).l4proto == IPPROTO_TCP else CONN_BYTES
                 at = some(cython.cast(cython.p_void, cython.cast(TupleNode, self.at[i]).conn))
                 self.at[i] = at
                 if at != cython.NULL:
-                    touch(at, CONN_BYTES)
+                    touch(at, size)
         for i in range(n):
             if self.at[i] != cython.NULL and cython.cast(Conn, self.at[i]).status & (IPS_SRC_NAT | IPS_DST_NAT):
                 if self.dirs[i]:
