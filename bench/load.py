@@ -26,9 +26,10 @@ def busy_seconds() -> float:
 
 
 def process_seconds(pid: int) -> float:
-    """CPU seconds of a process, user and system."""
+    """CPU seconds of a process and of its children, which are workers, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (int(fields[11]) + int(fields[12])) / TICKS + sum(process_seconds(int(child)) for child in children)
 
 
 @dataclass

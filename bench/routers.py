@@ -39,10 +39,10 @@ def kernel(names: tuple[str, ...] = ("lan", "wan")) -> Lab:
     return lab
 
 
-def userfw(port: str, flowtable: bool, names: tuple[str, ...] = ("lan", "wan")) -> Lab:
+def userfw(port: str, flowtable: bool, names: tuple[str, ...] = ("lan", "wan"), workers: int = 1) -> Lab:
     """The daemon with TAP ports, or with packet sockets or AF_XDP on veths."""
     rules = RULES % ((FLOWTABLE, ENTER) if flowtable else ("", ""))
-    return laboratory(UserfwRouter(rules, limits={"conntrack_max": 1_000_000}), port, names)
+    return laboratory(UserfwRouter(rules, limits={"conntrack_max": 1_000_000}, workers=workers), port, names)
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ ROUTERS: dict[str, Competitor] = {
     "userfw, TAP to TAP": Competitor(lambda: userfw("tap", True)),
     "userfw, TAP, no flowtable": Competitor(lambda: userfw("tap", False)),
     "userfw, packet sockets": Competitor(lambda: userfw("packet", True)),
+    "userfw, two workers": Competitor(lambda: userfw("tap", True, workers=2)),
     "userfw, AF_XDP": Competitor(lambda: userfw("xdp", True)),
     "Open vSwitch, netdev": Competitor(lambda: laboratory(OvsRouter()), OvsRouter.missing),
     "pasta": Competitor(lambda: laboratory(PastaRouter()), PastaRouter.missing, TCP_ONLY),

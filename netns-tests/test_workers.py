@@ -5,6 +5,7 @@ Only userfw has workers, so these tests do not compare with the kernel.
 
 import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -19,7 +20,13 @@ from typing import Any
 import pytest
 from lab import netns
 from lab.userfw import ROOT, environment
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
+from scapy.layers.l2 import ARP, Ether
 from test_ports import LAN, WAN, Box, ping, transfer
+
+from userfw.conntrack.steer import Steering
+from userfw.ports import bpf, steering
 
 RULES = """table inet t {
 	ct helper ftp { type "ftp" protocol tcp; }
@@ -383,6 +390,48 @@ def test_a_reload_reaches_every_worker_or_none(pair: Pair) -> None:
     done = subprocess.run([sys.executable, "-m", "userfw", "reload"], env=env, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1 and "a change of workers needs a restart" in done.stderr
     assert ping(pair.lan, "192.168.1.77")
+
+
+@pytest.mark.parametrize("kind", ["tap", "packet"])
+def test_an_interface_that_is_made_anew_is_shared_again(pair: Pair, kind: str) -> None:
+    pair.up(kind)
+    netns.ip(pair.rt, "link del edge0") if kind == "packet" else netns.ip(pair.wan, "link del eth0")
+    pair.until(lambda: not pair.port("wan")["up"] or kind == "tap")
+    if kind == "packet":
+        pair.veth()
+    pair.until(lambda: netns.run(["ip", "link", "show", "eth0"], ns=pair.wan, check=False).returncode == 0)
+    pair.host(pair.wan, SERVER, GATEWAY)
+    pair.until(lambda: ping(pair.lan, SERVER))
+    pair.until(lambda: pair.stderr.read_text().count("port wan: ") >= 2 and "userfw[1]: port wan:" in pair.stderr.read_text())
+    pair.host(pair.wan, SERVER, GATEWAY)
+    before = sum(worker["handed_over"] for worker in pair.workers())
+    with echo(pair.wan, 7001):
+        for port in range(29000, 29012):
+            with flow(pair.lan, socket.SOCK_DGRAM, (CLIENTS[0], port), (SERVER, 7001)) as sock:
+                said(sock)
+    assert sum(worker["handed_over"] for worker in pair.workers()) == before, "queues are numbered like workers again"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 16])
+def test_the_kernel_steers_as_the_workers_do(workers: int) -> None:
+    """The program in the kernel's own test run, against what the workers compute."""
+    program = bpf.load(steering.PROG_TYPE_SOCKET_FILTER, steering.build(workers), "test")
+    rng = random.Random(workers)
+    home = Steering(0, workers).home
+    ether = Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02")
+    four, six = IP(src="192.0.2.1", dst="198.51.100.9"), IPv6(src="2001:db8::1", dst="2001:db8::2")
+    try:
+        for _ in range(60):
+            sport, dport = rng.randrange(65536), rng.randrange(65536)
+            for network in (four, six, IP(src="192.0.2.1", dst="198.51.100.9", options=[IPOption_RR(), IPOption_RR()])):
+                for proto, transport in ((6, TCP(sport=sport, dport=dport)), (17, UDP(sport=sport, dport=dport))):
+                    verdict, _, _ = bpf.test_run(program, bytes(ether / network / transport))
+                    assert verdict == home(proto, sport, dport), (network, transport)
+            for other in (four / ICMP(), six / IPv6ExtHdrFragment(m=1) / UDP(sport=sport), ARP(),
+                          IP(flags="MF") / UDP(sport=sport, dport=dport), IP(frag=3) / UDP(sport=sport, dport=dport)):
+                assert bpf.test_run(program, bytes(ether / other))[0] == 0
+    finally:
+        os.close(program)
 
 
 def test_streams_and_metrics_are_those_of_all_workers(pair: Pair) -> None:

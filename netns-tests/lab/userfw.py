@@ -61,8 +61,9 @@ class UserfwRouter:
     """Seconds of silence after an exchange: a barrier is answered by one worker and tells nothing of the others."""
 
     def __init__(self, ruleset: str = "", sysctl: dict[str, int] | None = None, limits: dict[str, int] | None = None,
-                 gateway: bool = True) -> None:
+                 gateway: bool = True, workers: int = WORKERS) -> None:
         """`ruleset` is loaded at start; `gateway` adds the TUN port that gives the router a host of its own."""
+        self.workers = workers
         self.ruleset, self.keys, self.limits, self.gateway = ruleset, {**UNLIMITED, **(sysctl or {})}, limits, gateway
         self.process: subprocess.Popen[bytes] | None = None
         self.control: Control | None = None
@@ -123,7 +124,7 @@ class UserfwRouter:
         wan = lab.sides["wan"]
         return {
             "daemon": {"control": str(self.dir / "control.sock"), "state_dir": str(self.dir / "state"),
-                       "ruleset": "gateway.nft", "workers": WORKERS},
+                       "ruleset": "gateway.nft", "workers": self.workers},
             "port": ports,
             "route": [{"to": "0.0.0.0/0", "via": wan.ip4(254), "dev": "wan"},
                       {"to": "::/0", "via": wan.ip6(254), "dev": "wan"},

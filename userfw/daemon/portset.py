@@ -60,6 +60,7 @@ class OpenPort:
         self.queues = queues
         self.link = link
         self.carried: set[tuple[bytes, int]] = set()
+        self.missed = 0
         self.namespace = _namespace_of(config)
         self.settings: Settings | None = None
 

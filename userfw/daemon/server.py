@@ -275,7 +275,11 @@ class Server:
         elif counts[0] > 200_000:
             gc.collect(0)
         for opened in list(self.ports.values()):
-            if opened.lost():
+            if not opened.lost():
+                opened.missed = 0
+            elif self.part is not None and opened.missed < self.part.index:
+                opened.missed += 1  # in the order of the workers, which numbers their queues
+            else:
                 self._revive(opened)
         for job in self.housekeeping:
             job()
@@ -593,6 +597,9 @@ class Server:
     def _rebind(self, opened: OpenPort, link: Link) -> None:
         """The interface was deleted and made again under the same name: bind the packet socket to the new one."""
         self.assembly.offload.lost(opened.name)
+        if self.part is not None:
+            opened.queues[0].dead = True  # a socket of a fanout group cannot be bound again: it is opened anew
+            return
         try:
             opened.queues[0].rebind(link)  # type: ignore[attr-defined]
             log.info("port %s: bound to the new %s", opened.name, link.name)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import signal
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -102,13 +104,23 @@ def main(config: schema.Config, part: Part) -> int:
     _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker without a front
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they go to the whole group; the front decides
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(partial(_named, part.index))
+    import uvloop
+
+    from userfw.daemon import server as _server  # noqa: F401 (while others start)
+
     if part.control.recv(1) != b"g":
         return 0
     part.control.setblocking(False)
-    import uvloop
-
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_live(config, part))
+
+
+def _named(index: int, record: logging.LogRecord) -> bool:
+    """Log lines say which worker speaks."""
+    record.name = f"{record.name}[{index}]"
+    return True
 
 
 async def _live(config: schema.Config, part: Part) -> int:
