@@ -218,7 +218,8 @@ def test_scopes_nest_as_deep_as_in_nft() -> None:
 
 def test_a_long_line_is_as_many_short_ones() -> None:
     """The scanner gives a line in chunks; wherever a chunk ends, the commands are the same."""
-    rule = 'add rule inet t c iifname eth0 ip saddr . tcp dport vmap { 1.2.3.4 . 22 : accept, 5.6.7.8 . 80-90 : jump d } counter comment "x"'
+    matches = "iifname eth0 ip saddr . tcp dport vmap { 1.2.3.4 . 22 : accept, 5.6.7.8 . 80-90 : jump d }"
+    rule = f'add rule inet t c {matches} counter comment "x"'
     more = 'add element inet t s { 1.1.1.1, 2.2.2.2 timeout 1h comment "y", 10.0.0.0/8 }'
     for shift in range(24):
         commands = ["list table inet " + "t" * (shift + 1)] * (shift % 5) + [rule, more] * 20
