@@ -56,6 +56,8 @@ def test_a_connection_through_a_program(live: Lab, client: QueueClient, fam: Fam
     with echo(live, "wan", fam, 7000):
         assert ask(live, "lan", fam.wan, 7000, data, 10) == data
     assert sum(counts) > 2 * len(data)
+    assert isinstance(live.router, UserfwRouter)
+    assert live.router.command("queue").stdout.splitlines()[1].split()[:2] == ["3", "client"]
     if not gso:
         assert max(counts) <= 1500
 

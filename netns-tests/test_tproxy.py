@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -112,6 +113,7 @@ def test_who_sends(live: Lab) -> None:
         tcp dport 7000 meta skuid {uid + 1} counter
         tcp dport 7000 meta skgid {gid} counter
         tcp dport 7000 meta skgid {gid + 1} counter
+        tcp dport 7000 log prefix "who " flags skuid
     }}
     chain f {{ type filter hook forward priority 0; meta skuid {uid} counter; }}
     }}""")
@@ -120,6 +122,8 @@ def test_who_sends(live: Lab) -> None:
         assert ask(live, "lan", fam.wan, 7000) == b"hello"
     counts = [n for n, _ in live.router.counters().values()]
     assert counts[0] >= 4 and counts[2] >= 4 and not (counts[1] or counts[3] or counts[4]), counts
+    if live.router.kind == "userfw":
+        assert re.search(rf"who IN= OUT=wan .* DPT=7000 .*UID={uid} GID={gid} ", live.router.log())
 
 
 def test_cgroups(live: Lab) -> None:

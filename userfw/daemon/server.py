@@ -28,7 +28,7 @@ import cython  # type: ignore[import-untyped, unused-ignore]
 import userfw
 from userfw.core import packet as _packet
 from userfw.core.clock import Clock
-from userfw.core.packet import Device
+from userfw.core.packet import Device, Packet
 from userfw.daemon import config as configuration
 from userfw.daemon import connections as _connections  # noqa: F401 (registers its commands)
 from userfw.daemon import metrics as _metrics  # noqa: F401 (registers its command)
@@ -108,7 +108,7 @@ class Server:
         self.running = False
         self.housekeeping: list[Callable[[], None]] = []
         self.saving: asyncio.Future[None] | None = None
-        self.packet_log = PacketLog(self.clock, None, self._later)
+        self.packet_log = PacketLog(self.clock, self._owner_of, self._later)
         self.captures = Captures(self.packet_log)
         self.gateway.on_log = self.packet_log
         self.queues = QueueService(self)
@@ -241,6 +241,15 @@ class Server:
         except Exception as error:
             self._fault(error, "timer")
         self._arm()
+
+    def _owner_of(self, pkt: Packet) -> tuple[int, int] | None:
+        """User and group of the socket behind the local port that sent a packet (`log flags skuid`)."""
+        found = self.gateway.sockets.find(pkt) if pkt.iif is None else None
+        if found is None or found.uid < 0:
+            return None
+        if found.gid < 0 and found.group_of is not None:
+            found.gid = found.group_of()
+        return int(found.uid), max(0, int(found.gid))
 
     def _later(self, seconds: float, action: Callable[[], None]) -> asyncio.TimerHandle:
         assert self.loop is not None
