@@ -215,6 +215,16 @@ def test_what_the_card_loses_software_takes_over() -> None:
     assert lab.send(FROM_10) == 0 and lab.devices["lan"].ingress is None, "and back again"
 
 
+def test_accept_ends_its_own_chain_only() -> None:
+    """In software the next chain runs after it; a list of filters would end."""
+    lab = Lab()
+    assert not lab.run(CHAIN % "ip saddr 10.0.0.1 accept")
+    later = (CHAIN % "ip saddr 10.0.0.0/8 drop").replace("netdev t", "netdev u").replace("priority 5", "priority 6")
+    assert "only the last may accept" in lab.run(later)
+    assert not lab.run(later.replace("priority 6", "priority 4"))
+    assert lab.send(FROM_10) == 0, "the drop comes first"
+
+
 def test_without_a_card_the_device_is_named() -> None:
     said = Lab(drivers=[]).run(CHAIN % "drop")
     assert "device lan cannot offload: no driver has stateless filters" in said
