@@ -207,10 +207,12 @@ def test_the_hosts_stack_is_kept_off_and_comes_back(box: Box, number: int, kind:
     before = addresses()
     box.start({**WAN, "type": kind, "netns": box.rt, "device": "edge0"})
     assert ping(box.wan, "203.0.113.1"), "the gateway answers"
+    assert "allmulti 1 " in netns.run(["ip", "-d", "link", "show", "edge0"], ns=box.rt).stdout, "groups of our addresses come too"
     assert not ping(box.wan, "203.0.113.7") and not ping(box.rt, "203.0.113.10"), "the host does not, nor can it send"
     box.end(number)
     box.until(lambda: ping(box.wan, "203.0.113.7"))
     assert addresses() == before
+    assert "allmulti 0 " in netns.run(["ip", "-d", "link", "show", "edge0"], ns=box.rt).stdout
     assert netns.run(["nft", "list", "ruleset"], ns=box.rt).stdout == ""
     assert "xdp" not in netns.run(["ip", "link", "show", "edge0"], ns=box.rt).stdout
     box.start()

@@ -45,6 +45,7 @@ PACKET_AUXDATA = 8
 PACKET_VNET_HDR = 15
 PACKET_IGNORE_OUTGOING = 23
 PACKET_MR_PROMISC = 1
+PACKET_MR_ALLMULTI = 2
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 SO_MARK = 36
@@ -237,8 +238,9 @@ def open_socket(
                 sock.setsockopt(socket.SOL_SOCKET, SO_MARK, MARK)
             for option in (SO_RCVBUFFORCE, SO_SNDBUFFORCE):
                 sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-            if promiscuous:
-                request = struct.pack("=iHH8s", link.index, PACKET_MR_PROMISC, 0, b"")
+            # the card's filter knows the host's groups, not ours: neighbour discovery asks at a group of each address
+            for kind in (PACKET_MR_ALLMULTI, *((PACKET_MR_PROMISC,) if promiscuous else ())):
+                request = struct.pack("=iHH8s", link.index, kind, 0, b"")
                 sock.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, request)
             sock.bind((ifname, ETH_P_ALL))
             if fanout is not None:
