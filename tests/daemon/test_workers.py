@@ -301,12 +301,14 @@ def test_counters_come_together_in_the_first_worker(team: Team) -> None:
     ("text", "reason"),
     [
         ("add rule ip t f queue to 3", "queue needs workers = 1"),
+        ("add rule ip t pre2 tcp dport 80 tproxy to :8080", "tproxy needs workers = 1"),
         ('add ct helper ip t p { type "pptp" protocol tcp; }', "helper pptp needs workers = 1"),
     ],
 )
 def test_what_cannot_be_right_is_refused_with_its_place(text: str, reason: str) -> None:
     with contextlib.closing(Team(2)) as team:
         rules = team.workers[0].assembly.rules
+        rules.execute("add chain ip t pre2 { type filter hook prerouting priority -150; }", Options())
         before = rules.rules.generation
         result = rules.execute(text, Options())
         assert result.status == 1 and reason in result.errors and "^" in result.errors
@@ -320,6 +322,8 @@ def test_what_cannot_be_right_is_refused_with_its_place(text: str, reason: str) 
     ("more", "reason"),
     [
         ('[[port]]\nname = "a"\ntype = "xdp"\ndevice = "eth0"', "type 'xdp' needs daemon.workers = 1"),
+        ('[[bridge]]\nname = "br0"\nports = ["a"]\n[[port]]\nname = "a"\ntype = "tap"\ndevice = "x"',
+         "bridge: needs daemon.workers = 1"),
         ('[[port]]\nname = "a"\ntype = "memory"', "type 'memory' needs daemon.workers = 1"),
         ('[[port]]\nname = "a"\ntype = "packet"\ndevice = "eth0"\ncapture = "tc"', "capture 'tc' needs daemon.workers = 1"),
         ('[[port]]\nname = "a"\ntype = "tap"\ndevice = "eth0"\nqueues = 3', "'queues' is as many as daemon.workers"),

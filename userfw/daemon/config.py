@@ -236,6 +236,8 @@ def _check_workers(config: Config, problems: list[str]) -> None:
             problems.append(f"{where}: {what} needs daemon.workers = 1; tap, tun and packet ports can be shared")
         if port.queues > 1:
             problems.append(f"{where}: 'queues' is as many as daemon.workers")
+    if config.bridge:
+        problems.append("bridge: needs daemon.workers = 1: each worker would learn addresses of its own")
     if config.queue or config.daemon.queue_socket:
         problems.append("queue: a queue's program talks to one process; it needs daemon.workers = 1")
     if config.bridge:

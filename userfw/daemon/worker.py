@@ -23,7 +23,7 @@ from userfw.daemon.control import MAX_LINE, Client, CommandError, Stream
 from userfw.daemon.handover import Entrance, Handover, HandoverPort
 from userfw.daemon.strays import Roaming, Strays
 from userfw.nft.location import NftError
-from userfw.nft.syntax import CtHelperBody, QueueStmt
+from userfw.nft.syntax import CtHelperBody, QueueStmt, TproxyStmt
 
 if TYPE_CHECKING:
     from userfw.daemon.assembly import Assembly
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from userfw.ruleset.manager import Prepared
     from userfw.ruleset.transaction import Plan
 
+SINGLE = {
+    QueueStmt: "queue needs workers = 1: a queue's program talks to one process",
+    TproxyStmt: "tproxy needs workers = 1: one process redirects what comes for a host's sockets",
+}
 ALONE = {"pptp": "its tunnels carry no ports, so their owner cannot be told"}
 
 
@@ -87,8 +91,9 @@ def veto(plan: Plan) -> list[NftError]:
             if "offload" in chain.node.flags:
                 problems.append(NftError("flags offload needs workers = 1", chain.node.loc))
             for rule in chain.rules:
-                if any(isinstance(stmt, QueueStmt) for stmt in rule.node.stmts):
-                    problems.append(NftError("queue needs workers = 1: a queue's program talks to one process", rule.loc))
+                for kind, reason in SINGLE.items():
+                    if any(isinstance(stmt, kind) for stmt in rule.node.stmts):
+                        problems.append(NftError(reason, rule.loc))
         for flowtable in table.flowtables.values():
             if "offload" in flowtable.node.flags:
                 problems.append(NftError("flags offload needs workers = 1", flowtable.node.loc))
