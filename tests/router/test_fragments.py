@@ -53,7 +53,7 @@ def cut6(packet: IPv6, size: int, ident: int = 5) -> list[IPv6]:
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 9000), st.integers(1, 150), st.randoms(use_true_random=False), st.booleans())
 def test_any_order_and_duplicates_give_the_original(size: int, step: int, rng: random.Random, six: bool) -> None:
     lab = Lab()
@@ -85,7 +85,7 @@ def whole4_header(whole: IP) -> IP:
     return IP(bytes(packet))
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 40), st.integers(0, 300), st.booleans(), st.integers(0, 2), st.integers(0, 2)),

@@ -312,7 +312,7 @@ def fix_ipv4_checksum(frame: bytearray) -> None:
         frame[24:26] = (~words & 0xFFFF).to_bytes(2, "big")
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.sampled_from(SEEDS), st.randoms(use_true_random=False), st.integers(0, 12), st.booleans(), st.booleans())
 def test_mutated_frames_never_raise_and_are_accounted_for(
     seed: bytes, rng: random.Random, changes: int, fix: bool, track: bool
@@ -338,7 +338,7 @@ def test_mutated_frames_never_raise_and_are_accounted_for(
     assert lab.gw.drop_counts()[34] == 0
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["eth", "tun"]))
 def test_random_bytes_never_raise(data: bytes, kind: str) -> None:
     from userfw.core.const import ARPHRD_NONE
