@@ -7,7 +7,7 @@ JOBS     ?= $(shell nproc)
 SOURCES  := $(shell find userfw -name '*.pxd') $(wildcard $(patsubst %.pxd,%.py,$(shell find userfw -name '*.pxd')))
 export PYTHONPATH := $(CURDIR):$(CURDIR)/hw:$(CURDIR)/netns-tests
 
-.PHONY: help setup build test unit netns differential fuzz lint conformance demo bench bench-engine bench-load clean
+.PHONY: help setup build test unit netns differential fuzz lint conformance demo bench bench-engine bench-load bench-offload clean
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
@@ -71,6 +71,9 @@ bench-engine: .make/build  ## nanoseconds per packet of the engine alone, on mem
 
 bench-load: .make/build    ## how long rulesets take to load, and how long packets wait meanwhile, beside nft's (as root)
 	$(PY) -m bench.loading $(ARGS)
+
+bench-offload: .make/build  ## XDP, tc and the software card beside nf_tables, packets made in the kernel (as root)
+	$(PY) -m bench.offload $(ARGS)
 
 clean:                ## remove what the build made (not the virtual environment)
 	rm -rf build .make && find userfw hw -name '*.so' -delete

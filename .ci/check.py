@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PY = sys.executable
 JUNIT = ROOT / ".make"
 TYPED = ["netns-tests/lab", "netns-tests/fuzz", "demo",
-         *(f"bench/{name}.py" for name in ("engine", "forwarding", "generator", "load", "stats"))]
+         *(f"bench/{name}.py" for name in ("engine", "forwarding", "generator", "load", "offload", "stats"))]
 STAGES: dict[str, list[tuple[list[str], int]]] = {
     "lint": [([PY, "-m", "ruff", "check", "."], 120), ([PY, "-m", "mypy"], 300), ([PY, "-m", "mypy", "--strict", *TYPED], 300)],
     "unit": [([PY, "-m", "pytest", "-q", "-n", "2", "tests"], 1200)],

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from lab import netns
+from lab.wire import Wire
+from scapy.all import ARP, IP, UDP, Dot1Q, Ether, Raw
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
@@ -31,7 +33,7 @@ table inet filter {
         type filter hook forward priority filter; policy drop;
         ct state established,related meta l4proto { tcp, udp } flow add @ft
         ct state established,related accept
-        iifname "lan" accept
+        iifname "lan*" accept
     }
     chain post { type nat hook postrouting priority srcnat; oifname "wan" masquerade
     }
@@ -42,10 +44,10 @@ table inet filter {
 class Offload:
     """Two hosts, and userfw between them on two veths that it captures by tc."""
 
-    def __init__(self, folder: Path, capture: str = "tc", extra: str = "") -> None:
+    def __init__(self, folder: Path, capture: str = "tc", extra: str = "", vlan: str = "") -> None:
         base = f"uf{os.getpid()}-o"
         self.client, self.router, self.server = f"{base}a", f"{base}r", f"{base}b"
-        self.folder, self.capture, self.extra = folder, capture, extra
+        self.folder, self.capture, self.extra, self.vlan = folder, capture, extra, vlan
         self.process: subprocess.Popen[bytes] | None = None
         for ns in (self.client, self.router, self.server):
             netns.create(ns)
@@ -60,7 +62,7 @@ class Offload:
         """Run the daemon; what it said until it was ready or ended."""
         ports = "".join(
             f'[[port]]\nname = "{name}"\ntype = "packet"\ncapture = "{self.capture}"\nnetns = "{self.router}"\ndevice = "{name}"\n'
-            f'addresses = ["{address}"]\n'
+            f'addresses = ["{address}"]\n' + (self.vlan if name == "lan" else "")
             for name, address in (("lan", "192.168.1.1/24"), ("wan", "203.0.113.1/24"))
         )
         (self.folder / "rules.nft").write_text(RULES)
@@ -69,7 +71,7 @@ class Offload:
         log = self.folder / "log"
         with log.open("wb") as out:
             command = [sys.executable, "-m", "userfw", "run", "-c", str(self.folder / "userfw.toml")]
-            env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/hw"}
+            env = os.environ | {"PYTHONPATH": f"{os.environ.get('USERFW_TEST_PATH', '')}:{ROOT}:{ROOT}/hw"}
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=env)
         until(lambda: "ready" in log.read_text() or self.process is None or self.process.poll() is not None)
         return log.read_text()
@@ -165,5 +167,108 @@ def test_a_device_that_cannot_is_refused_by_name(tmp_path: Path) -> None:
         said = lab.start()
         assert "rules.nft:3:" in said and "device lan cannot offload" in said and 'capture = "tc" cannot use XDP' in said
         assert lab.process is not None and lab.process.wait(10) != 0
+    finally:
+        lab.close()
+
+
+def test_the_verifiers_log_is_told_at_commit(lab: Offload) -> None:
+    """A program that the kernel refuses: its words come with the refusal of the ruleset."""
+    (lab.folder / "sitecustomize.py").write_text(
+        "import userfw_hw.bpf.forward as f\n"
+        "whole = f.build\n"
+        "f.build = lambda edge, *a, **k: whole(edge, *a, **k) if k.get('mark') else bytes.fromhex('9500000000000000')\n"
+    )
+    os.environ["USERFW_TEST_PATH"] = str(lab.folder)
+    try:
+        said = lab.start()
+    finally:
+        del os.environ["USERFW_TEST_PATH"]
+    assert "the kernel refused the program userfw_tc" in said and "R0 !read_ok" in said
+    assert "rules.nft:3:" in said and lab.process is not None and lab.process.wait(10) != 0
+
+
+def test_tags_are_taken_off_and_put_on(tmp_path: Path) -> None:
+    """lan.7 to wan through the program at tc ingress: frames with tags come in, plain ones leave, and the other way round."""
+    vlan = '[[port.vlan]]\nname = "lan.7"\nid = 7\naddresses = ["192.168.7.1/24"]\n'
+    lab = Offload(tmp_path, vlan=vlan)
+    try:
+        assert "ready" in lab.start()
+        host, server = Wire(lab.client, "eth0"), Wire(lab.server, "eth0")
+        try:
+            gateway = {p["name"]: p["mac"] for p in lab.ask("ports")}
+            mac = "02:00:00:00:07:02"
+            end = json.loads(netns.run(["ip", "-j", "link", "show", "eth0"], ns=lab.server).stdout)[0]["address"]
+
+            def there(number: int) -> bytes:
+                ip = IP(src="192.168.7.2", dst="203.0.113.9") / UDP(sport=4000, dport=9) / Raw(number.to_bytes(4, "big"))
+                return bytes(Ether(src=mac, dst=gateway["lan"]) / Dot1Q(vlan=7) / ip)
+
+            def back(number: int) -> bytes:
+                ip = IP(src="203.0.113.9", dst="203.0.113.1") / UDP(sport=9, dport=4000) / Raw(number.to_bytes(4, "big"))
+                return bytes(Ether(src=end, dst=gateway["wan"]) / ip)
+
+            arrived: list[Ether] = []
+            returned: list[Ether] = []
+
+            def look() -> None:
+                for frame in host.receive():
+                    ether = Ether(frame)
+                    if ether.haslayer(ARP) and ether[ARP].op == 1 and ether[ARP].pdst == "192.168.7.2":
+                        answer = ARP(op=2, hwsrc=mac, psrc="192.168.7.2", hwdst=ether[ARP].hwsrc, pdst=ether[ARP].psrc)
+                        host.send(bytes(Ether(src=mac, dst=ether.src) / Dot1Q(vlan=7) / answer))
+                    if ether.haslayer(UDP) and ether[UDP].sport == 9:
+                        returned.append(ether)
+                arrived.extend(e for e in map(Ether, server.receive()) if e.haslayer(UDP) and e[UDP].dport == 9)
+
+            def exchange(count: int) -> None:
+                """Packets both ways; each comes."""
+                for _ in range(count):
+                    seen = len(arrived), len(returned)
+                    host.send(there(seen[0]))
+                    until(lambda seen=seen: (look(), len(arrived) > seen[0])[1])  # type: ignore[misc]
+                    server.send(back(seen[1]))
+                    until(lambda seen=seen: (look(), len(returned) > seen[1])[1])  # type: ignore[misc]
+
+            exchange(20)
+            until(lambda: lab.ask("offload")["flows"]["hardware"] == 1)
+            before = lab.ask("status")["packets"]
+            exchange(20)
+            assert lab.ask("status")["packets"] - before < 10, "the daemon must not have seen them"
+            until(lambda: lab.ask("offload")["packets"]["hardware"] >= 40)
+            assert len(arrived) == len(returned) == 40
+            for number, (out, home) in enumerate(zip(arrived, returned, strict=True)):
+                assert not out.haslayer(Dot1Q) and out[IP].src == "203.0.113.1" and out[IP].ttl == 63 and out.dst == end
+                assert home[Dot1Q].vlan == 7 and home[IP].dst == "192.168.7.2" and home[IP].ttl == 63 and home.dst == mac
+                assert out[Raw].load[:4] == home[Raw].load[:4] == number.to_bytes(4, "big")
+        finally:
+            host.close()
+            server.close()
+    finally:
+        lab.close()
+
+
+@pytest.mark.parametrize("gro", ["on", "off"])
+def test_xdp_on_veths(tmp_path: Path, gro: str) -> None:
+    """Native where the other ends receive by NAPI, else generic; a sender that leaves its checksums to the device is served by the
+    daemon, and by XDP once it does not."""
+    lab = Offload(tmp_path, capture="socket", extra='[offload]\nxdp = ["lan", "wan"]\n')
+    try:
+        for ns in (lab.client, lab.server):
+            netns.run(["ethtool", "-K", "eth0", "gro", gro], ns=ns)
+        assert "ready" in lab.start()
+        assert {d["where"] for d in lab.ask("offload")["devices"]} == {f"XDP ({'native' if gro == 'on' else 'generic'})"}
+        download(lab)
+        partial = lab.ask("offload")["packets"]["hardware"]
+        for ns in (lab.client, lab.server):
+            netns.run(["ethtool", "-K", "eth0", "tx", "off"], ns=ns)
+        before = lab.ask("status")["packets"]
+        download(lab)
+        until(lambda: lab.ask("offload")["packets"]["hardware"] > partial + 10_000)
+        assert lab.ask("offload")["packets"]["hardware"] - partial > 5 * (lab.ask("status")["packets"] - before)
+        assert "xdp" in netns.run(["ip", "link"], ns=lab.router).stdout
+        assert lab.process is not None
+        lab.process.kill()
+        lab.process.wait()
+        assert "xdp" not in netns.run(["ip", "link"], ns=lab.router).stdout
     finally:
         lab.close()
