@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="namespace tests run as root"),
-    pytest.mark.skipif(KERNEL < (6, 6), reason="tcx needs Linux 6.6"),
     pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed"),
 ]
 
@@ -133,6 +132,7 @@ def test_the_kernel_forwards_what_the_pipeline_has_judged(lab: Offload) -> None:
     assert counted >= moved, "the kernel's counters must reach conntrack"
 
 
+@pytest.mark.skipif(KERNEL < (6, 6), reason="a filter of clsact goes with the next start only: test_flower.py")
 def test_nothing_is_left_behind_after_sigkill(lab: Offload) -> None:
     assert "ready" in lab.start()
     download(lab)
@@ -256,7 +256,8 @@ def test_xdp_on_veths(tmp_path: Path, gro: str) -> None:
         for ns in (lab.client, lab.server):
             netns.run(["ethtool", "-K", "eth0", "gro", gro], ns=ns)
         assert "ready" in lab.start()
-        assert {d["where"] for d in lab.ask("offload")["devices"]} == {f"XDP ({'native' if gro == 'on' else 'generic'})"}
+        mode = "native" if gro == "on" and KERNEL >= (6, 3) else "generic"  # before, nobody tells who can be sent to natively
+        assert {d["where"] for d in lab.ask("offload")["devices"]} == {f"XDP ({mode})"}
         download(lab)
         partial = lab.ask("offload")["packets"]["hardware"]
         for ns in (lab.client, lab.server):

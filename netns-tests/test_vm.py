@@ -4,6 +4,7 @@ import re
 
 from lab import vm
 
+EBPF = "veth tun nf_conntrack nft_chain_nat nft_masq nft_ct cls_bpf sch_ingress"
 FLOWTABLE = "nf_flow_table nft_flow_offload nf_flow_table_inet tun veth nf_conntrack nft_chain_nat"
 
 
@@ -14,3 +15,12 @@ def test_flowtables_beside_the_kernels() -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|skipped)", done.stdout)}
     assert counts["passed"] >= 14 and "skipped" not in counts, done.stdout[-2000:]
+
+
+def test_the_ebpf_driver_where_tcx_is_missing() -> None:
+    """Linux 6.1: the program at tc is a filter of clsact."""
+    vm.needed()
+    done = vm.pytest_in_guest("netns-tests/test_offload.py", "-k", "kernel_forwards or tags", modules=EBPF)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|skipped)", done.stdout)}
+    assert counts == {"passed": 2}, done.stdout[-2000:]
