@@ -63,10 +63,10 @@ conformance: .make/build   ## the nft corpora (USERFW_CONFORMANCE names their fo
 demo: .make/build     ## the gateway in a lab of namespaces, checked (as root); KEEP=1 leaves it up
 	@$(PY) -m demo
 
-bench: .make/build    ## forwarding speed beside the kernel's (as root); results in bench/results
+bench: .make/build    ## forwarding speed beside the kernel's (as root); ARGS='--list', '--rows TCP', '--json FILE'
 	$(PY) -m bench.forwarding $(ARGS)
 
-bench-engine: .make/build  ## nanoseconds per packet of the engine alone, on memory ports
+bench-engine: .make/build  ## nanoseconds per packet of the engine alone, by rung, expression and table size; a profile
 	$(PY) -m bench.engine $(ARGS)
 
 bench-load: .make/build    ## how long rulesets take to load, and how long packets wait meanwhile, beside nft's (as root)

@@ -100,6 +100,9 @@ def main() -> int:
         if ROUTERS[name].missing():
             print(f"left out: {name}: not installed: {ROUTERS[name].missing()}")
             routers.remove(name)
+    load_now, cpus = os.getloadavg()[0], os.cpu_count() or 1
+    if load_now > cpus / 2:
+        print(f"the machine is busy (load {load_now:.1f} on {cpus} CPUs): rates will say who got the processor")
     results = report.Results(MEASURES, GENERATORS, args.rounds)
     began = time.monotonic()
     for number in range(args.rounds):

@@ -24,7 +24,7 @@ class ConnAhead(Lookahead):
 
     def __init__(self, table: ConnTable) -> None:
         self.table = table
-        self.many = 16384  # fewer than this stay in the cache by themselves
+        self.many = 4096  # fewer than this stay in the cache by themselves
         if not cython.compiled:
             self.at: list[Any] = []
             self.hashes: list[int] = []

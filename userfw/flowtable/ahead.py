@@ -19,7 +19,7 @@ class FlowAhead(Lookahead):
 
     def __init__(self, table: FlowTable) -> None:
         self.table = table
-        self.many = 16384  # fewer than this stay in the cache by themselves
+        self.many = 4096  # fewer than this stay in the cache by themselves
         if not cython.compiled:
             self.at: list[Any] = []
             self.hashes: list[int] = []
