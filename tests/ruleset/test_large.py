@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from random import Random
 
 import pytest
@@ -165,3 +167,24 @@ def test_plain_elements_of_every_kind_are_as_those_taken_one_by_one() -> None:
     overlap = ", ".join(["10.0.0.0/8", *(key("intervals", n) for n in range(70))])
     result = manager_with("intervals", []).execute(f"add element ip t s {{ {overlap} }}")
     assert result.status == 1 and "conflicting intervals" in result.errors
+
+
+def test_replaced_rules_and_elements_go_without_the_garbage_collector() -> None:
+    """The daemon does not look for garbage among what large transactions made, so there must be no cycles."""
+    manager = RulesetManager()
+    rules = "\n".join(f"ip saddr 10.0.{n >> 8}.{n & 255} counter accept" for n in range(300))
+    entry = "set s { type ipv4_addr; elements = { 1.1.1.1 }\n }"
+    text = f"table ip t {{\n {entry}\n chain c {{\n{rules}\n jump d\n }}\n chain d {{ accept\n }}\n}}"
+    assert manager.execute(text).errors == ""
+    gc.collect()
+    gc.disable()
+    try:
+        old = [weakref.ref(rule) for rule in manager.rules.tables["ip", "t"].chains["c"].rules]
+        prepared = manager.prepare(f"flush ruleset\n{text}")
+        manager.commit(prepared)
+        for _ in bury(prepared):
+            pass
+        del prepared
+        assert [rule for rule in old if rule() is not None] == []
+    finally:
+        gc.enable()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import gc
 import inspect
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -185,6 +186,8 @@ async def _nft(server: Server, args: NftArgs, stream: Stream) -> Any:
 
 
 RETRIES = 3
+MANY_OBJECTS = 100_000
+"""New objects that a collection of garbage takes tens of milliseconds to look at."""
 _threads = ThreadPoolExecutor(1, thread_name_prefix="userfw-nft")
 
 
@@ -197,10 +200,14 @@ async def prepare(server: Server, message: dict[str, Any], client: Any) -> Prepa
     try:
         if not service.heavy(message):
             return service.start(message, client)
-        for _ in range(RETRIES):
-            prepared = await loop.run_in_executor(_threads, service.start, message, client)
-            if service.current(prepared):
-                break
+        server.preparing += 1
+        try:
+            for _ in range(RETRIES):
+                prepared = await loop.run_in_executor(_threads, service.start, message, client)
+                if service.current(prepared):
+                    break
+        finally:
+            server.preparing -= 1
         return prepared
     except UsageError as error:
         raise CommandError(str(error), "usage") from None
@@ -211,6 +218,8 @@ def finish(server: Server, prepared: Prepared) -> dict[str, Any]:
     from userfw.ruleset.burial import drain
 
     answer = server.assembly.nft.finish(prepared)
+    if gc.get_count()[0] > MANY_OBJECTS:
+        gc.freeze()  # they stay; to look for garbage among them would hold packets up
     asyncio.get_running_loop().run_in_executor(_threads, drain, prepared)
     return answer
 

@@ -100,6 +100,7 @@ class Server:
         self.mirror: RouteMirror | None = None
         self.started = time.time()
         self.stopping = asyncio.Event()
+        self.preparing = 0  # large transactions that are being made in another thread
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0
         self.arming = False
@@ -278,7 +279,7 @@ class Server:
         self.clock.now = monotonic_ns()
         self.clock.wall_offset = time.time() - monotonic_ns() / 1e9
         quiet = self.poller.packets - packets < QUIET_PACKETS
-        counts = gc.get_count()
+        counts = gc.get_count() if not self.preparing else (0, 0, 0)
         if quiet and counts[0] > 2000:
             gc.collect(1)
         elif counts[0] > 200_000:

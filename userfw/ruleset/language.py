@@ -11,6 +11,7 @@ import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from userfw.core.const import NF_ACCEPT, NF_DROP
 from userfw.engine.bind import refusal
@@ -91,7 +92,7 @@ class LanguageBackend:
 
         exprs, sets = lowered(self, table, rule)
         rule.anonymous = tuple(sets.values())
-        program = EngineRule(exprs, rule.handle, rule.loc, rule.comment, rule)
+        program = EngineRule(exprs, rule.handle, rule.loc, rule.comment, ref(rule))  # no cycle: rules go when they are let go
         chains = {bound.name: bound.engine for bound in rule.bound}
         try:
             program.bind(TableScope(table, sets, chains))

@@ -47,7 +47,7 @@ class Rule:
     `anonymous` are the sets that live and die with the rule, `bound` its anonymous chains (`jump { … }`).
     """
 
-    __slots__ = ("anonymous", "bound", "handle", "node", "program", "refs")
+    __slots__ = ("__weakref__", "anonymous", "bound", "handle", "node", "program", "refs")
 
     def __init__(self, handle: int, node: RuleBlock, refs: tuple[Ref, ...] = (), program: Any = None) -> None:
         self.handle = handle

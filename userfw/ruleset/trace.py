@@ -86,7 +86,7 @@ class Tracer(TraceSink):
         return 0
 
     def _rule(self, rule: Any, ctx: Any) -> str:
-        owner = rule.owner
+        owner = rule.owner() if rule.owner is not None else None
         return format_rule(rule_block(owner, int(ctx.clock.now)), self.style) if owner is not None else f"handle {rule.handle}"
 
     def _tell(self, head: dict[str, Any], text: Callable[[], str]) -> None:
