@@ -31,6 +31,7 @@ MAX_BACKLOG = 16 << 20
 MAX_CLIENTS = 64
 MAX_LENGTH = 1 << 16
 FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
+PATIENCE = 2.0  # seconds that a program has to end by itself
 
 log = logging.getLogger("userfw.queue")
 
@@ -197,7 +198,6 @@ class Program:
         self.number = number
         self.argv = argv
         self.environment = {**os.environ, "USERFW_QUEUE_SOCKET": path, "USERFW_QUEUE": str(number)}
-        self.process: asyncio.subprocess.Process | None = None
         self.starts = 0
         self.task = asyncio.ensure_future(self._keep())
 
@@ -207,23 +207,35 @@ class Program:
         while True:
             began = loop.time()
             try:
-                self.process = await asyncio.create_subprocess_exec(
+                process = await asyncio.create_subprocess_exec(
                     *self.argv, env=self.environment, stdin=asyncio.subprocess.DEVNULL
                 )
                 self.starts += 1
-                status = await self.process.wait()
+                status = await self._ended(process)
                 log.warning("queue %d: %s ended with status %d", self.number, self.argv[0], status)
             except OSError as error:
                 log.error("queue %d: %s: %s", self.number, self.argv[0], error.strerror)
             pause = FIRST_PAUSE if loop.time() - began > LAST_PAUSE else min(pause * 2, LAST_PAUSE)
             await asyncio.sleep(pause)
 
-    def stop(self) -> None:
-        """End it and start it no more."""
-        self.task.cancel()
-        if self.process is not None and self.process.returncode is None:
+    async def _ended(self, process: asyncio.subprocess.Process) -> int:
+        """Its exit status; when this is cancelled the program is ended, at first kindly, and waited for."""
+        try:
+            return await process.wait()
+        except asyncio.CancelledError:
             with contextlib.suppress(ProcessLookupError):
-                self.process.terminate()
+                process.terminate()
+                try:
+                    await asyncio.wait_for(process.wait(), PATIENCE)
+                except TimeoutError:
+                    process.kill()
+                    await process.wait()
+            raise
+
+    def stop(self) -> asyncio.Future[None]:
+        """End it and start it no more; done when it has ended."""
+        self.task.cancel()
+        return self.task
 
 
 class QueueService:
@@ -237,6 +249,7 @@ class QueueService:
         self.path = ""
         self.config: dict[str, schema.QueueListener] = {}
         self.programs: dict[str, Program] = {}
+        self.ending: set[asyncio.Future[None]] = set()
 
     async def start(self, path: str, mode: int, group: str | None) -> None:
         """Listen. OSError, LookupError as the control socket."""
@@ -251,6 +264,7 @@ class QueueService:
         """End every listener."""
         for number in list(self.config):
             self._end(number)
+        await asyncio.gather(*self.ending, return_exceptions=True)
         if self.listener is not None:
             self.listener.close()
             with contextlib.suppress(OSError):
@@ -300,7 +314,9 @@ class QueueService:
         config = self.config.pop(number)
         program = self.programs.pop(number, None)
         if program is not None:
-            program.stop()
+            task = program.stop()
+            self.ending.add(task)
+            task.add_done_callback(self.ending.discard)
         if config.python:
             self.queues.unbind(int(number))
 
