@@ -112,6 +112,7 @@ class Recorder(Services):
         info.transparent, info.wildcard, info.mark, info.uid, info.gid = (
             sock.transparent, sock.wildcard, sock.mark, sock.uid, sock.gid,
         )  # fmt: skip
+        info.established = sock.established
         return info
 
     def send_reject(self, pkt: Packet, hook: int, family: int, type: int, code: int) -> int:

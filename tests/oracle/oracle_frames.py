@@ -315,7 +315,7 @@ class Generator:
         if self.chance(0.9):
             uid, gid = (self.number(("meta", key, ""), rng.randrange(3000)) for key in ("skuid", "skgid"))
             mark = self.number(("socket", "mark", ""), rng.getrandbits(32))
-            world.sock = Sock(self.chance(0.5), self.chance(0.5), mark, uid, gid)
+            world.sock = Sock(self.chance(0.5), self.chance(0.5), mark, uid, gid, self.chance(0.8))
         kind = rng.choice((1, 1, 1, 2, 3, 5, 6, 7, 8))
         if self.chance(0.8):
             world.fib = (kind, rng.choice(world.devices) if kind == 1 else None)

@@ -189,7 +189,9 @@ def _rare_meta(m: Machine, key: str, register: str) -> None:
     """Keys that break without a device, a socket or a route."""
     world = m.world
     if key in ("skuid", "skgid", "cgroup"):
-        if world.sock is None:
+        # skb->sk is set on what the host sends, and by early demux on what comes in for an established socket
+        demuxed = world.iif is None or (m.skb.hook == "input" and world.sock is not None and world.sock.established)
+        if world.sock is None or not demuxed:
             raise Break
         m.host(register, {"skuid": world.sock.uid, "skgid": world.sock.gid, "cgroup": world.cgroup}[key])
     elif key == "rtclassid":

@@ -71,6 +71,7 @@ class Sock:
     mark: int
     uid: int
     gid: int
+    established: bool = True
 
 
 @dataclass
