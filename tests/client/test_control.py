@@ -36,7 +36,7 @@ class Daemon:
         assert self.ready.wait(10)
 
     async def _dispatch(self, name: str, args: dict[str, Any], stream: Stream) -> Any:
-        server: Any = SimpleNamespace(assembly=SimpleNamespace(nft=self.service), nft=self._nft)
+        server: Any = SimpleNamespace(preparing=0, assembly=SimpleNamespace(nft=self.service), nft=self._nft)
         return await dispatch(server, name, args, stream)
 
     def _nft(self, message: dict[str, Any], client: Any) -> Any:
