@@ -39,7 +39,7 @@ class RouteMirror:
         self.devices: dict[int, str] = {}
         self.skipped = 0
         self.serial = next(_SERIALS)
-        self.netlink = server.links.subscribe(
+        self.netlink = server.links.thread.subscribe(
             ("route", config.netns, self.serial), config.netns, RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE, parse_route_untrusted
         )
         try:
@@ -118,7 +118,7 @@ class RouteMirror:
 
     def close(self) -> None:
         """Stop following and take the mirrored routes away."""
-        self.server.links.unsubscribe(self.netlink)
+        self.server.links.thread.unsubscribe(self.netlink)
         for key in list(self.routes):
             self._remove(key)
 

@@ -32,13 +32,13 @@ from userfw.core.packet import Device, Packet
 from userfw.daemon import config as configuration
 from userfw.daemon import connections as _connections  # noqa: F401 (registers its commands)
 from userfw.daemon import metrics as _metrics  # noqa: F401 (registers its command)
-from userfw.daemon import portset, schema, sysctl
+from userfw.daemon import schema, sysctl
 from userfw.daemon.apply import ApplyError, apply
 from userfw.daemon.assembly import Assembly
 from userfw.daemon.captures import Captures
 from userfw.daemon.commands import dispatch
 from userfw.daemon.control import CommandError, ControlServer
-from userfw.daemon.links import NetlinkThread
+from userfw.daemon.follow import LinkFollower
 from userfw.daemon.lock import Lock, LockedError
 from userfw.daemon.mirror import RouteMirror
 from userfw.daemon.packetlog import PacketLog
@@ -48,7 +48,7 @@ from userfw.daemon.queues import QueueService
 from userfw.daemon.systemd import Notifier, passed_descriptors
 from userfw.daemon.worker import Membership, Part
 from userfw.ports._io import monotonic_ns
-from userfw.ports.netlink import Link, Netlink
+from userfw.ports.netlink import Netlink
 from userfw.router.gateway import Gateway
 from userfw.ruleset.service import UsageError
 
@@ -79,7 +79,6 @@ class Server:
         self.rng = rng if rng is not None else random.Random(os.urandom(32))
         self.clock = Clock(monotonic_ns(), time.time() - monotonic_ns() / 1e9)
         self.assembly: Assembly = Assembly(self.clock, self.rng, self._fault)
-        self.assembly.capture = self.capture
         self.assembly.offload.wake = self._offload_soon
         self.offering = False
         self.gateway: Gateway = self.assembly.gateway
@@ -94,8 +93,8 @@ class Server:
         self.notifier = Notifier(None if part is None else {})
         self.previous = self.config
         self.control = ControlServer(self._dispatch, self._client_gone)
-        self.links = NetlinkThread(self._from_netlink)
-        self.watched: dict[str, tuple[int, Netlink]] = {}
+        self.links = LinkFollower(self)
+        self.assembly.capture = self.links.capture
         self.nics: dict[str, Any] = {}
         self.mirror: RouteMirror | None = None
         self.started = time.time()
@@ -152,7 +151,7 @@ class Server:
         except BaseException:
             await self.stop()
             raise
-        self.assembly.on_event = self._arm
+        self.assembly.on_event = self.arm
         self.running = True
         for name in self.stored:
             self.notifier.forget(name)
@@ -168,7 +167,7 @@ class Server:
         self._housekeep_later(0, 0.0)
         self._sweep()
         self._offload()
-        self._arm()
+        self.arm()
 
     async def stop(self) -> None:
         """Stop forwarding, save the state, close everything; safe at any point of a start."""
@@ -188,8 +187,7 @@ class Server:
         self.captures.configure({})
         await self.queues.close()
         await self.control.close()
-        if self.links.thread is not None:
-            self.links.stop()
+        self.links.stop()
         for opened in list(self.ports.values()):
             for port in opened.queues:
                 with contextlib.suppress(OSError):
@@ -221,9 +219,9 @@ class Server:
     def _arm_soon(self) -> None:
         """Deadlines that packets set are looked for a little later, so that a busy loop does not ask at each wake-up."""
         self.arming = False
-        self._arm()
+        self.arm()
 
-    def _arm(self) -> None:
+    def arm(self) -> None:
         """Have the earliest deadline's timer run; called after everything that may have set one."""
         deadline = self.assembly.next_deadline()
         if not deadline or (self.timer is not None and self.timer_at <= deadline):
@@ -241,7 +239,7 @@ class Server:
             self.assembly.tick(self.clock.now)
         except Exception as error:
             self._fault(error, "timer")
-        self._arm()
+        self.arm()
 
     def _owner_of(self, pkt: Packet) -> tuple[int, int] | None:
         """User and group of the socket behind the local port that sent a packet (`log flags skuid`)."""
@@ -290,7 +288,7 @@ class Server:
             elif self.part is not None and opened.missed < self.part.index:
                 opened.missed += 1  # in the order of the workers, which numbers their queues
             else:
-                self._revive(opened)
+                self.links.revive(opened)
         for job in self.housekeeping:
             job()
         now = time.monotonic()
@@ -385,8 +383,7 @@ class Server:
         for port in opened.queues:
             self.poller.add(port)
         self.ports[opened.name] = opened
-        if opened.link is not None and opened.config.netns not in self.watched:
-            self._watch(opened.config.netns)
+        self.links.attach(opened)
         if opened.config.type in ("tap", "tun"):
             for port in opened.queues:
                 name = store_name(opened.config, port.queue)
@@ -489,7 +486,7 @@ class Server:
         finally:
             self.notifier.ready(f"forwarding between {len(self.ports)} ports")
         self.previous, self.config = self.config, new
-        self._arm()
+        self.arm()
         log.info("reloaded %s", new.path)
 
     def revert(self) -> None:
@@ -497,13 +494,13 @@ class Server:
         self.clock.now = monotonic_ns()
         apply(self, self.config, self.previous)
         self.config = self.previous
-        self._arm()
+        self.arm()
 
     def _reload_on_signal(self) -> None:
         with contextlib.suppress(CommandError):
             self.reload()
 
-    # -- commands and netlink
+    # -- commands
 
     async def dispatch(self, command: str, args: dict[str, Any], stream: Any) -> Any:
         """Run a command of the control socket, or of the front. CommandError."""
@@ -514,107 +511,7 @@ class Server:
         try:
             return await dispatch(self, command, args, stream)
         finally:
-            self._arm()
-
-    def _from_netlink(self, tag: Any, items: list[Any] | None) -> None:
-        """In the netlink thread: over to the loop."""
-        if self.loop is not None:
-            with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self._netlink, tag, items)
-
-    def _netlink(self, tag: Any, items: list[Any] | None) -> None:
-        kind, netns, serial = tag
-        if kind == "route":
-            if self.mirror is not None and self.mirror.serial == serial:
-                self.mirror.changed(items)
-            return
-        if self.watched.get(netns, (0, None))[0] != serial:
-            return  # about a namespace that is no more
-        if items is None:
-            self._ask_links(netns)
-            return
-        self.clock.now = monotonic_ns()
-        for link in items:
-            self._follow(netns, link)
-        self._arm()
-
-    def _watch(self, netns: str) -> None:
-        """Follow the links of a namespace, from now on those of the one that has this name now."""
-        serial, old = self.watched.pop(netns, (0, None))
-        if old is not None:
-            self.links.unsubscribe(old)
-        self.watched[netns] = (serial + 1, self.links.watch_links(netns, serial + 1))
-
-    def _ask_links(self, netns: str) -> None:
-        """Every link of a namespace as it is now (some notifications may have been missed)."""
-        netlink = Netlink(netns)
-        try:
-            links = netlink.links()
-        finally:
-            netlink.close()
-        self.clock.now = monotonic_ns()
-        for link in links:
-            self._follow(netns, link)
-        self._arm()
-
-    def _follow(self, netns: str, link: Link) -> None:
-        """The kernel's interface of a port changed: link, MTU and, where it is ours too, address."""
-        for opened in self.ports.values():
-            config = opened.config
-            if config.netns != netns or config.device != link.name or opened.link is None:
-                continue
-            outside = config.type in schema.INTERFACE_TYPES
-            if link.index != opened.link.index and (link.gone or not outside):
-                continue  # the last of a device that was replaced
-            device = opened.device
-            up = link.up and not link.gone and (link.carrier or not outside)
-            if device.up != up:
-                log.info("port %s: link %s", opened.name, "up" if up else "down")
-                self.gateway.set_up(device, up)
-            for port in opened.queues:
-                port.carrier = link.carrier and not link.gone
-            if link.mtu and link.mtu != opened.link.mtu and not (outside and config.mtu):
-                log.info("port %s: MTU %d", opened.name, link.mtu)
-                self.gateway.set_mtu(device, min(link.mtu, 65535))
-            if config.type == "xdp" and (link.gone or link.index != opened.link.index):
-                for port in opened.queues:
-                    port.dead = True  # opened again by the next housekeeping
-                continue
-            if outside and not link.gone:
-                if config.mac is None and link.mac and link.mac != device.mac:
-                    log.info("port %s: address %s", opened.name, link.mac.hex(":"))
-                    self.gateway.set_mac(device, link.mac)
-                if link.index != opened.link.index:
-                    self._rebind(opened, link)
-            if not link.gone:
-                opened.link = link
-
-    def capture(self, name: str) -> Any:
-        """Have the frames of a packet port come by tc from now on; the new port. OSError, KeyError: nothing has changed."""
-        upgrade = importlib.import_module("userfw_hw.bpf.capture").upgrade
-        opened = self.ports[name]
-        old: Any = opened.queues[0]
-        if opened.link is None or len(opened.queues) != 1:
-            raise OSError(95, f"port {name} is not one packet socket on an interface")
-        port = upgrade(old, opened.link)
-        self.poller.remove(old)
-        opened.queues[0] = port
-        opened.device.port = port
-        self.poller.add(port)
-        log.info("port %s: frames come by tc now, for hardware offload", name)
-        return port
-
-    def _rebind(self, opened: OpenPort, link: Link) -> None:
-        """The interface was deleted and made again under the same name: bind the packet socket to the new one."""
-        self.assembly.offload.lost(opened.name)
-        if self.part is not None:
-            opened.queues[0].dead = True  # a socket of a fanout group cannot be bound again: it is opened anew
-            return
-        try:
-            opened.queues[0].rebind(link)  # type: ignore[attr-defined]
-            log.info("port %s: bound to the new %s", opened.name, link.name)
-        except OSError as error:
-            log.error("port %s: cannot bind to the new %s: %s", opened.name, link.name, error.strerror)
+            self.arm()
 
     def nft(self, message: dict[str, Any], client: Any) -> dict[str, Any]:
         """Run nft commands. CommandError for a message that is none; wrong rules are in the answer."""
@@ -626,31 +523,6 @@ class Server:
     def _client_gone(self, client: Any) -> None:
         """Tables that the client owned go with it."""
         self.assembly.rules.release(client)
-
-    def _revive(self, opened: OpenPort) -> None:
-        """Open a port again whose device, or whose namespace, was deleted; quietly tried each second until it works."""
-        netns = opened.config.netns
-        self.assembly.offload.lost(opened.name)
-        for port in opened.queues:
-            if port.fd >= 0:
-                self.poller.remove(port)
-        opened.close()
-        if self.gateway.names.get(opened.device.name) is opened.device:
-            self.gateway.set_up(opened.device, False)
-        try:
-            fresh = portset.open_port(opened.config, opened.device.index, None, self.part)
-            self.plug(fresh)
-        except portset.PortError as error:
-            log.debug("%s", error)
-            return
-        opened.take_over(fresh)
-        portset.agree_on_gro(self.ports.values())
-        for port in opened.queues:
-            self.poller.add(port)
-        self._watch(netns)
-        self.sync_local()
-        self._ask_links(netns)
-        log.info("port %s: %s was gone and is open again", opened.name, opened.config.device)
 
     # -- facts
 
