@@ -210,7 +210,7 @@ def test_record_route_gets_our_address() -> None:
     assert bytes(out) == before
 
 
-def test_options_are_not_echoed() -> None:
+def test_options_are_echoed() -> None:
     lab = Lab()
     packet = IP(src="192.0.2.10", dst="192.0.2.1", ihl=7) / Raw(b"\x07\x07\x04" + bytes(5)) / ICMP()
     frame = bytearray(bytes(Ether(dst=MACS["lan"], src=LAN_HOST) / packet))
@@ -218,7 +218,9 @@ def test_options_are_not_echoed() -> None:
     fix_ipv4_checksum(frame)
     lab.send(bytes(frame))
     answer = lab.one("lan")
-    assert (answer[IP].ihl, answer[ICMP].type) == (5, 0)
+    assert (answer[IP].ihl, answer[ICMP].type) == (7, 0)
+    # ours when it came (the slot of the option is full then), as Linux has it
+    assert bytes(answer)[34:42] == b"\x07\x07\x08\xc0\x00\x02\x01\x00"
 
 
 def test_rejects_answer_only_what_arrived_intact() -> None:

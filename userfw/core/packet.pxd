@@ -11,7 +11,7 @@ cdef class Packet:
     cdef public int protocol, nfproto, l4proto, fragoff, vlan_tci, pkttype
     cdef public bint is_fragment, has_l4, nat_done, trace, stolen, looped
     cdef public unsigned int mark, priority, secmark
-    cdef public int ip_id_hint
+    cdef public int ip_options
     # virtio-net header
     cdef public int vnet_flags, gso_type, gso_size, csum_start, csum_offset
     # where from, where to

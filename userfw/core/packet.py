@@ -41,6 +41,7 @@ class Packet:
       `ahead`: where conntrack.ahead left the packet's tuple, or -1.
     - `drop_reason`: DROP_*, set by whoever returns NF_DROP. `stolen`: somebody keeps this object, its slot needs a new one.
     - `frag_max_size`: largest fragment it was reassembled from, 0 if it was whole. `extra`: rare things (tproxy target, …).
+    - `ip_options`: what the router found in the IPv4 options that it has read, 0 before it did (see router.options).
     """
 
     def __init__(self) -> None:
@@ -68,7 +69,7 @@ class Packet:
         self.mark = 0
         self.priority = 0
         self.secmark = 0
-        self.ip_id_hint = 0
+        self.ip_options = 0
         self.vnet_flags = 0
         self.gso_type = 0
         self.gso_size = 0
@@ -177,7 +178,7 @@ class Packet:
         self.mark = other.mark
         self.priority = other.priority
         self.secmark = other.secmark
-        self.ip_id_hint = other.ip_id_hint
+        self.ip_options = other.ip_options
         self.vnet_flags = other.vnet_flags
         self.gso_type = other.gso_type
         self.gso_size = other.gso_size

@@ -248,7 +248,7 @@ class Answers(Interfaces):
         if pkt.nfproto == NFPROTO_IPV6 and (pkt.get8(pkt.l3 + 8) == 0xFF or pkt.get8(pkt.l3 + 24) == 0xFF):
             return 0
         reply: Packet = self.take()
-        reset(reply, pkt, self.settings.ttl, 0)
+        reset(reply, pkt, self.settings.ttl, 0, b"")
         if direct:
             return self._send_direct(reply, pkt)
         if pkt.ct is not None:
@@ -343,6 +343,7 @@ class Answers(Interfaces):
         copy.ctinfo = CT_UNTRACKED
         copy.extra = None
         copy.stolen = False
+        copy.ip_options = 0
         if family == NFPROTO_NETDEV or gateway is None:
             if device is not None:
                 self.transmit(copy, device)

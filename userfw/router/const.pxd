@@ -88,3 +88,8 @@ cdef enum:
     USER_LOCAL = 0
     USER_IN = 1
     USER_OUT = 2
+    # What Packet.ip_options remembers above the offset up to which options were read (Linux: struct ip_options)
+    OPT_CHANGED = 0x100
+    OPT_RR_ADDR = 0x200
+    OPT_TS_ADDR = 0x400
+    OPT_TS_TIME = 0x800

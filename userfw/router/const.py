@@ -102,3 +102,9 @@ IPV6_MIN_MTU: Final = 1280
 USER_LOCAL: Final = 0
 USER_IN: Final = 1
 USER_OUT: Final = 2
+
+# What Packet.ip_options remembers above the offset up to which options were read (Linux: struct ip_options)
+OPT_CHANGED: Final = 0x100
+OPT_RR_ADDR: Final = 0x200
+OPT_TS_ADDR: Final = 0x400
+OPT_TS_TIME: Final = 0x800

@@ -9,9 +9,10 @@ from userfw.router.const cimport (
     ICMPV6_PARAMPROB, ICMPV6_PKT_TOOBIG, ICMPV6_UNK_OPTION, IPV6_MIN_MTU, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
     RTN_UNICAST,
 )
+from userfw.router.options cimport echoed
 from userfw.router.ratelimit cimport ErrorLimits
 from userfw.router.types cimport Dst
-from userfw.wire.build cimport copy_bytes, icmp_checksum, icmp_checksum_ok, ipv4, ipv6
+from userfw.wire.build cimport copy_bytes, icmp_checksum, icmp_checksum_ok, ipv4, ipv4_options, ipv6
 
 cdef class Icmp:
     cdef Router router

@@ -41,9 +41,10 @@ if not cython.compiled:
         RTN_MULTICAST,
         RTN_UNICAST,
     )
+    from userfw.router.options import echoed
     from userfw.router.ratelimit import ErrorLimits
     from userfw.router.types import Dst
-    from userfw.wire.build import copy_bytes, icmp_checksum, icmp_checksum_ok, ipv4, ipv6
+    from userfw.wire.build import copy_bytes, icmp_checksum, icmp_checksum_ok, ipv4, ipv4_options, ipv6
 
 ERROR_BURST = 6
 ROUTE_BURST = 5
@@ -89,10 +90,17 @@ class Icmp:
         if limited and not self._peer_ok(dst, 0, source, self.router.settings.icmp_ratelimit):
             return 0
         own: cython.uint = self._own_source4(pkt, dst)
-        quoted = min(pkt.end - l3, min(dst.mtu if dst.mtu else 576, 576) - 28)
+        if own == 0:
+            return 0
+        options = echoed(self.router, pkt, own)
+        if options is None:
+            return 0
+        quoted = min(pkt.end - l3, min(dst.mtu if dst.mtu else 576, 576) - 28 - len(options))
         reply = self.router.take()
         tos: cython.int = (pkt.get8(l3 + 1) & 0x1E) | 0xC0
         ipv4(reply, IPPROTO_ICMP, 8 + quoted, own, source, self.router.settings.ttl, tos, self.router.next_id(), False)
+        if options:
+            ipv4_options(reply, options)
         self._fill(reply, pkt, type, code, info, quoted)
         self._attach(reply, pkt)
         return self._send(reply)
@@ -116,13 +124,17 @@ class Icmp:
         return True
 
     def _own_source4(self, pkt: Packet, dst: Dst) -> cython.uint:
-        """The address that was asked if it is ours, else the best one towards the offender."""
+        """The address that was asked if it is ours, else the best one towards the offender.
+
+        0: there is no answer. A packet rejected before it was routed is taken for ours when its source is (Linux:
+        nf_reject_fill_skb_dst), and an answer from an address that is not does not leave.
+        """
         to: cython.uint = pkt.get32(pkt.l3 + 16)
         asked: Dst | None = pkt.route
         if asked is None:
             asked = self.router.routes.resolve(NFPROTO_IPV4, 0, to, 0, 0, 0, None)
         if asked.type == RTN_LOCAL:
-            return to
+            return to if self.router.routes.resolve(NFPROTO_IPV4, 0, to, 0, 0, 0, None).type == RTN_LOCAL else 0
         found = self.router.source_for(dst, NFPROTO_IPV4)
         if found is not None:
             return found[1]
@@ -257,8 +269,13 @@ class Icmp:
             if found is None:
                 return False
             own = found[1]
+        options = echoed(self.router, pkt, own)
+        if options is None:
+            return False
         reply: Packet = self.router.take()
         ipv4(reply, IPPROTO_ICMP, length, own, source, settings.ttl, pkt.get8(l3 + 1), self.router.next_id(), False)
+        if options:
+            ipv4_options(reply, options)
         return self._echo(reply, pkt, ICMP_ECHOREPLY, length)
 
     def echo6(self, pkt: Packet) -> cython.bint:
@@ -270,7 +287,7 @@ class Icmp:
         own_hi: cython.ulonglong = pkt.get64(l3 + 24)
         own_lo: cython.ulonglong = pkt.get64(l3 + 32)
         dst: Dst | None = pkt.route
-        if self.router.settings.icmp_echo_ignore_all or hi >> 56 == 0xFF or (hi == 0 and lo == 0):
+        if self.router.settings.icmp_echo_ignore_all or hi >> 56 == 0xFF:
             return False
         back: Dst = self.route_back6(pkt, hi, lo)
         if dst is None or dst.type != RTN_LOCAL:

@@ -12,9 +12,10 @@ from userfw.router.const cimport (
 from userfw.router.icmp cimport Icmp, is_echo
 from userfw.router.inspect cimport ipv6_local_headers
 from userfw.router.nd cimport Ndisc
+from userfw.router.options cimport echoed
 from userfw.router.types cimport Dst
 from userfw.wire._raw cimport add_words
-from userfw.wire.build cimport ipv4, ipv6, tcp_reset
+from userfw.wire.build cimport ipv4, ipv4_options, ipv6, tcp_reset
 from userfw.wire.checksum cimport fold, pseudo_sum
 
 cdef class Local:
@@ -30,5 +31,5 @@ cdef class Local:
     cdef int _udp(self, Packet pkt) except -1
 
 cpdef bint checksum_ok(Packet pkt, int proto) except? -1
-cpdef int reset(Packet reply, Packet pkt, int ttl, int tos) except -1
+cpdef int reset(Packet reply, Packet pkt, int ttl, int tos, bytes options) except -1
 cpdef unsigned int next_header_offset(Packet pkt) except? 0xFFFFFFFF

@@ -46,9 +46,10 @@ if not cython.compiled:
     from userfw.router.icmp import Icmp, is_echo
     from userfw.router.inspect import ipv6_local_headers
     from userfw.router.nd import Ndisc
+    from userfw.router.options import echoed
     from userfw.router.types import Dst
     from userfw.wire._raw import add_words
-    from userfw.wire.build import ipv4, ipv6, tcp_reset
+    from userfw.wire.build import ipv4, ipv4_options, ipv6, tcp_reset
     from userfw.wire.checksum import fold, pseudo_sum
 
 
@@ -121,9 +122,14 @@ class Local:
             return self.router.drop(pkt, DROP_CHECKSUM)
         dst: Dst | None = pkt.route
         if not pkt.get8(pkt.l4 + 13) & TCP_RST and dst is not None and dst.type == RTN_LOCAL:
+            options: bytes | None = b""
+            if pkt.nfproto == NFPROTO_IPV4:
+                options = echoed(self.router, pkt, pkt.get32(pkt.l3 + 16))
+            if options is None:
+                return self.router.drop(pkt, DROP_NO_PROTOCOL)
             tos: cython.int = pkt.get8(pkt.l3 + 1) if pkt.nfproto == NFPROTO_IPV4 else (pkt.get16(pkt.l3) >> 4) & 0xFF
             reply: Packet = self.router.take()
-            reset(reply, pkt, self.router.settings.ttl, tos & 0xFC)  # the class of service, not what ECN says
+            reset(reply, pkt, self.router.settings.ttl, tos & 0xFC, options)  # the class of service, not what ECN says
             self.resets += 1
             self.router.local_out(reply)
             self.router.give(reply)
@@ -159,8 +165,8 @@ def checksum_ok(pkt: Packet, proto: cython.int) -> cython.bint:
     return fold(add_words(fold(pseudo_sum(pkt, proto, length)), pkt.data, pkt.l4, length)) == 0xFFFF
 
 
-def reset(reply: Packet, pkt: Packet, ttl: cython.int, tos: cython.int) -> cython.int:
-    """Build the RST that answers the segment `pkt` (RFC 9293 3.10.7.1), addresses and ports swapped."""
+def reset(reply: Packet, pkt: Packet, ttl: cython.int, tos: cython.int, options: bytes) -> cython.int:
+    """Build the RST that answers the segment `pkt` (RFC 9293 3.10.7.1), addresses and ports swapped; `options` of IPv4."""
     l4: cython.Py_ssize_t = pkt.l4
     flags: cython.int = pkt.get8(l4 + 13)
     seq: cython.uint = 0
@@ -168,6 +174,8 @@ def reset(reply: Packet, pkt: Packet, ttl: cython.int, tos: cython.int) -> cytho
     length: cython.Py_ssize_t
     if pkt.nfproto == NFPROTO_IPV4:
         ipv4(reply, IPPROTO_TCP, 20, pkt.get32(pkt.l3 + 16), pkt.get32(pkt.l3 + 12), ttl, tos, 0, True)
+        if options:
+            ipv4_options(reply, options)
     else:
         ipv6(
             reply,

@@ -1,8 +1,11 @@
 """IPv4 options (RFC 791 3.1; Linux: ip_options.c): what is malformed, what is refused, what the gateway writes into them.
 
-Laws: every length is checked in the kernel's order, and its pointer told in the parameter problem; source routes are refused
-(accept_source_route 0); record-route and timestamp options with room get the gateway's address and time. Not compiled for
-speed, only because the path calls it: packets with options are rare.
+Laws: they are read once, behind the routing decision, and every length is checked in the kernel's order, its pointer told in
+the parameter problem; source routes are refused (accept_source_route 0). Reading already writes: record-route and timestamp
+options with room get the gateway's address and time, and what is quoted in an error shows that. The header's checksum is only
+redone when the packet is sent on, past the forward hook. Packets of the gateway that answer one with options echo them.
+`Packet.ip_options` remembers: the low byte is the offset (from `l3`) up to which options were read, above it stand the bits
+below. Not compiled for speed, only because the path calls it: packets with options are rare.
 """
 
 from __future__ import annotations
@@ -14,16 +17,24 @@ if not cython.compiled:
     from userfw.core.drop import DROP_IP_OPTIONS, DROP_NOT_SPECIFIED
     from userfw.core.packet import Packet
     from userfw.router.base import Router
-    from userfw.router.const import ICMP_PARAMETERPROB, RTN_LOCAL, RTN_UNICAST
+    from userfw.router.const import (
+        ICMP_PARAMETERPROB,
+        OPT_CHANGED,
+        OPT_RR_ADDR,
+        OPT_TS_ADDR,
+        OPT_TS_TIME,
+        RTN_LOCAL,
+    )
     from userfw.router.types import Dst
     from userfw.wire.checksum import write_ipv4
 
 RECORD_ROUTE = 7
 TIMESTAMP = 68
+CIPSO = 134
 
 
-def ipv4_options(router: Router, pkt: Packet) -> cython.int:
-    """Check the options of a packet that came in: 0, or DROP_IP_OPTIONS after the answer that is due.
+def ipv4_options(router: Router, pkt: Packet, dst: Dst) -> cython.int:
+    """Read the options of a packet that came in for `dst`: 0, or DROP_IP_OPTIONS after the answer that is due.
 
     Linux: ip_options_compile, ip_rcv_options.
     """
@@ -34,26 +45,45 @@ def ipv4_options(router: Router, pkt: Packet) -> cython.int:
     wrong: cython.Py_ssize_t
     seen: cython.uint = 0
     refused: cython.bint = False
+    pkt.ip_options = 20
     while off < end:
         kind = pkt.get8(off)
         if kind == 0:
+            _clear(pkt, off + 1, end)
             break
         if kind == 1:
             off += 1
             continue
         length = pkt.get8(off + 1) if off + 1 < end else 0
         if length < 2 or off + length > end:
-            return _bad_option(router, pkt, off - pkt.l3)
+            return _bad_option(router, pkt, off)
         wrong = _wrong_at(pkt, off, kind, length)
         if kind in (131, 137, RECORD_ROUTE, TIMESTAMP, 148):
             if wrong < 0 and seen & _bit(kind):
                 wrong = 0
             seen |= _bit(kind)
         if wrong >= 0:
-            return _bad_option(router, pkt, off + wrong - pkt.l3)
+            if kind == CIPSO:  # noted before it is judged
+                pkt.ip_options = (pkt.ip_options & ~0xFF) | cython.cast(cython.int, off + length - pkt.l3)
+            return _bad_option(router, pkt, off + wrong)
+        if kind == RECORD_ROUTE:
+            _record_route(router, pkt, dst, off)
+        elif kind == TIMESTAMP:
+            _stamp(router, pkt, dst, off)
         refused = refused or kind in (131, 137)
         off += length
+        pkt.ip_options = (pkt.ip_options & ~0xFF) | cython.cast(cython.int, off - pkt.l3)
+    pkt.ip_options = (pkt.ip_options & ~0xFF) | cython.cast(cython.int, end - pkt.l3)
     return DROP_IP_OPTIONS if refused else DROP_NOT_SPECIFIED
+
+
+def _clear(pkt: Packet, off: cython.Py_ssize_t, end: cython.Py_ssize_t) -> None:
+    """Nothing stands behind the end of the options."""
+    while off < end:
+        if pkt.get8(off):
+            pkt.put8(off, 0)
+            pkt.ip_options |= OPT_CHANGED
+        off += 1
 
 
 def _bit(kind: cython.int) -> cython.uint:
@@ -82,85 +112,157 @@ def _wrong_at(pkt: Packet, off: cython.Py_ssize_t, kind: cython.int, length: cyt
                 return 2
         elif flags & 15 != 3 and flags >> 4 == 15:
             return 3
-    elif kind == 134 or (kind == 148 and length < 4):
+    elif kind == CIPSO or (kind == 148 and length < 4):
         return 1
     return -1
 
 
-def _bad_option(router: Router, pkt: Packet, pointer: cython.Py_ssize_t) -> cython.int:
-    where: cython.uint = pointer & 0xFF
-    router.send_error(pkt, ICMP_PARAMETERPROB, 0, where << 24)
+def _bad_option(router: Router, pkt: Packet, where: cython.Py_ssize_t) -> cython.int:
+    pointer: cython.uint = (where - pkt.l3) & 0xFF
+    router.send_error(pkt, ICMP_PARAMETERPROB, 0, pointer << 24)
     return DROP_IP_OPTIONS
 
 
-def record(router: Router, pkt: Packet, dst: Dst) -> cython.int:
-    """Write address and time into checked options of a packet for `dst`, then the header's checksum.
-
-    Linux: ip_options_compile with a route, ip_forward_options, ip_rt_get_source.
-    """
-    off: cython.Py_ssize_t = pkt.l3 + 20
-    end: cython.Py_ssize_t = pkt.l4
-    kind: cython.int
-    changed: cython.bint = False
-    while off < end:
-        kind = pkt.get8(off)
-        if kind == 0:
-            break
-        if kind == 1:
-            off += 1
-            continue
-        if kind == RECORD_ROUTE:
-            changed = _record_route(router, pkt, dst, off) or changed
-        elif kind == TIMESTAMP:
-            changed = _stamp(router, pkt, dst, off) or changed
-        off += pkt.get8(off + 1)
-    if changed:
-        write_ipv4(pkt)
-    return 0
-
-
-def _address(router: Router, pkt: Packet, dst: Dst) -> cython.uint:
-    if dst.type != RTN_UNICAST:
+def _specific(router: Router, pkt: Packet, dst: Dst) -> cython.uint:
+    """The address that the packet was for if it is ours alone, else ours towards its source (Linux: fib_compute_spec_dst)."""
+    if dst.type == RTN_LOCAL:
         return pkt.get32(pkt.l3 + 16)
-    found = router.source_for(dst, NFPROTO_IPV4)
+    back: Dst = router.routes.resolve(NFPROTO_IPV4, 0, pkt.get32(pkt.l3 + 12), 0, 0, 0, None)
+    found = router.source_for(back, NFPROTO_IPV4)
     return found[1] if found is not None else 0
 
 
-def _record_route(router: Router, pkt: Packet, dst: Dst, off: cython.Py_ssize_t) -> cython.bint:
+def _record_route(router: Router, pkt: Packet, dst: Dst, off: cython.Py_ssize_t) -> None:
     pointer: cython.Py_ssize_t = pkt.get8(off + 2)
     if pointer > pkt.get8(off + 1):
-        return False
-    pkt.put32(off + pointer - 1, _address(router, pkt, dst))
+        return
+    pkt.put32(off + pointer - 1, _specific(router, pkt, dst))
     pkt.put8(off + 2, pointer + 4)
-    return True
+    pkt.ip_options |= OPT_CHANGED | OPT_RR_ADDR
 
 
-def _stamp(router: Router, pkt: Packet, dst: Dst, off: cython.Py_ssize_t) -> cython.bint:
+def _stamp(router: Router, pkt: Packet, dst: Dst, off: cython.Py_ssize_t) -> None:
     pointer: cython.Py_ssize_t = pkt.get8(off + 2)
     flags: cython.int = pkt.get8(off + 3)
     kind: cython.int = flags & 15
     slot: cython.Py_ssize_t = off + pointer - 1
     if pointer > pkt.get8(off + 1):
-        if kind == 3:
-            return False
-        pkt.put8(off + 3, kind | (((flags >> 4) + 1) << 4))
-        return True
+        if kind != 3:
+            pkt.put8(off + 3, kind | (((flags >> 4) + 1) << 4))
+            pkt.ip_options |= OPT_CHANGED
+        return
     if kind not in (0, 1, 3):
-        return False
+        return
     if kind == 3:
-        if router.routes.resolve(NFPROTO_IPV4, 0, pkt.get32(slot), 0, 0, 0, None).type != RTN_LOCAL:
-            return False
+        if not _special(router, pkt.get32(slot)):
+            return
+    elif kind == 1:
+        pkt.put32(slot, _specific(router, pkt, dst))
+        pkt.ip_options |= OPT_TS_ADDR
     if kind:
-        pkt.put32(slot, _address(router, pkt, dst))
         slot += 4
         pointer += 4
-    pkt.put32(slot, _midnight(router))
+    pkt.put32(slot, midnight(router))
     pkt.put8(off + 2, pointer + 4)
-    return True
+    pkt.ip_options |= OPT_CHANGED | OPT_TS_TIME
 
 
-def _midnight(router: Router) -> cython.uint:
+def midnight(router: Router) -> cython.uint:
     """Milliseconds since midnight UT (RFC 791: timestamp)."""
     seconds: cython.double = router.clock.now / NSEC_PER_SEC + router.clock.wall_offset
     ms: cython.ulonglong = int(seconds * 1000) % 86400000
     return ms & U32_MASK
+
+
+def find_option(pkt: Packet, wanted: cython.int) -> cython.Py_ssize_t:
+    """Offset of an option among those that were read; -1: none."""
+    off: cython.Py_ssize_t = pkt.l3 + 20
+    end: cython.Py_ssize_t = pkt.l3 + (pkt.ip_options & 0xFF)
+    kind: cython.int
+    while off < end:
+        kind = pkt.get8(off)
+        if kind == wanted:
+            return off
+        if kind == 0:
+            break
+        off += 1 if kind == 1 else pkt.get8(off + 1)
+    return -1
+
+
+def forward_options(router: Router, pkt: Packet, dst: Dst) -> cython.int:
+    """What is written when a packet leaves for `dst`: the address there, and the header's checksum (Linux: ip_forward_options).
+
+    A timestamp keeps the address that it got when it was read: Linux comes to it only after a source route.
+    """
+    off: cython.Py_ssize_t
+    if pkt.ip_options & OPT_RR_ADDR:
+        off = find_option(pkt, RECORD_ROUTE)
+        if off >= 0:
+            found = router.source_for(dst, NFPROTO_IPV4)
+            pkt.put32(off + pkt.get8(off + 2) - 5, found[1] if found is not None else 0)
+    if pkt.ip_options & OPT_CHANGED:
+        write_ipv4(pkt)
+    pkt.ip_options &= 0xFF
+    return 0
+
+
+def echoed(router: Router, pkt: Packet, own: cython.uint) -> bytes | None:
+    """The options of the gateway's answer to `pkt` that comes from `own`, padded; None: there cannot be an answer.
+
+    Linux: __ip_options_echo, ip_options_build.
+    """
+    found = bytearray()
+    off: cython.Py_ssize_t
+    if not pkt.ip_options:
+        return b""
+    for kind in (RECORD_ROUTE, TIMESTAMP, CIPSO):
+        off = find_option(pkt, kind)
+        if off < 0:
+            continue
+        option = pkt.data[off : off + pkt.get8(off + 1)]
+        if kind == RECORD_ROUTE and not _echo_record(pkt, option, own):
+            return None
+        if kind == TIMESTAMP and not _echo_stamp(router, pkt, option, own):
+            return None
+        found += option
+    return bytes(found.ljust((len(found) + 3) & ~3, b"\0"))
+
+
+def _echo_record(pkt: Packet, option: bytearray, own: cython.uint) -> cython.bint:
+    pointer: cython.Py_ssize_t = option[2]
+    if pkt.ip_options & OPT_RR_ADDR and pointer <= len(option):
+        if pointer + 3 > len(option):
+            return False
+        option[2] = pointer + 4
+        option[pointer - 1 : pointer + 3] = int(own).to_bytes(4, "big")
+    return True
+
+
+def _echo_stamp(router: Router, pkt: Packet, option: bytearray, own: cython.uint) -> cython.bint:
+    pointer: cython.Py_ssize_t = option[2]
+    if pointer > len(option):
+        return True
+    if pkt.ip_options & OPT_TS_ADDR:
+        if pointer + 3 > len(option):
+            return False
+        option[pointer - 1 : pointer + 3] = int(own).to_bytes(4, "big")
+        pointer += 4
+    if pkt.ip_options & OPT_TS_TIME:
+        if pointer + 3 > len(option):
+            return False
+        if option[3] & 15 != 3:
+            pointer += 4
+            option[pointer - 5 : pointer - 1] = int(midnight(router)).to_bytes(4, "big")
+        elif pointer + 7 <= len(option):
+            if _special(router, int.from_bytes(option[pointer - 1 : pointer + 3], "big")):
+                pointer += 8
+                option[pointer - 5 : pointer - 1] = int(midnight(router)).to_bytes(4, "big")
+    option[2] = pointer
+    return True
+
+
+def _special(router: Router, address: cython.uint) -> cython.bint:
+    """Not of a single other host: ours, a group's, everybody's (Linux: inet_addr_type)."""
+    if address >> 24 == 0 or address >> 28 == 14 or address == U32_MASK:
+        return True
+    return router.routes.local4.lookup(0, address, None, 0) is not None

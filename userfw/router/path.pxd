@@ -25,7 +25,7 @@ from userfw.router.const cimport (
 from userfw.router.fragment cimport Fragmenter
 from userfw.router.inspect cimport exceeds, flow_hash, ipv6_hop_options
 from userfw.router.neigh cimport NeighbourTable
-from userfw.router.options cimport ipv4_options, record
+from userfw.router.options cimport forward_options, ipv4_options
 from userfw.router.pipeline cimport Pipeline
 from userfw.router.reassembly cimport Reassembly
 from userfw.router.settings cimport Settings

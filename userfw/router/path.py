@@ -92,7 +92,7 @@ if not cython.compiled:
     from userfw.router.fragment import Fragmenter
     from userfw.router.inspect import exceeds, flow_hash, ipv6_hop_options
     from userfw.router.neigh import NeighbourTable
-    from userfw.router.options import ipv4_options, record
+    from userfw.router.options import forward_options, ipv4_options
     from userfw.router.pipeline import Pipeline
     from userfw.router.reassembly import Reassembly
     from userfw.router.settings import Settings
@@ -287,27 +287,23 @@ class Path(Router):
     def after_prerouting(self, pkt: Packet) -> cython.int:
         """Past prerouting: options, routing decision, and forward or local (Linux: ip_rcv_finish, ip6_rcv_finish)."""
         reason: cython.int
-        dst: Dst | None
+        dst: Dst | None = None
         if pkt.looped and pkt.route is not None:
             dst = pkt.route
-            if dst.valid() and self._still_for(pkt, dst):
-                return self._local_in(pkt)
-        if pkt.nfproto == NFPROTO_IPV4:
-            if pkt.l4 - pkt.l3 > 20:
-                reason = ipv4_options(self, pkt)
-                if reason != DROP_NOT_SPECIFIED:
-                    return self.drop(pkt, reason)
-            dst = self._route_ipv4(pkt)
-        else:
-            dst = self._route_ipv6(pkt)
+            if not dst.valid() or not self._still_for(pkt, dst):
+                dst = None
+        if dst is None:
+            dst = self._route_ipv4(pkt) if pkt.nfproto == NFPROTO_IPV4 else self._route_ipv6(pkt)
         if dst is None:
             return self.drop(pkt, pkt.drop_reason)
         pkt.route = dst
+        if pkt.nfproto == NFPROTO_IPV4 and pkt.l4 - pkt.l3 > 20:
+            reason = ipv4_options(self, pkt, dst)
+            if reason != DROP_NOT_SPECIFIED:
+                return self.drop(pkt, reason)
         if dst.type == RTN_UNICAST:
             return self._forward(pkt, dst)
         if dst.type in (RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST):
-            if pkt.nfproto == NFPROTO_IPV4 and pkt.l4 - pkt.l3 > 20:
-                record(self, pkt, dst)
             return self._local_in(pkt)
         return self._no_way(pkt, dst)
 
@@ -395,9 +391,6 @@ class Path(Router):
         dst: Dst
         if hi >> 56 == 0xFF:
             return self._multicast(pkt, hi, lo)
-        if hi == 0 and lo == 0:
-            pkt.drop_reason = DROP_MARTIAN
-            return None
         dst = self.routes.resolve(NFPROTO_IPV6, hi, lo, pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, pkt.iif)
         if dst.type == RTN_UNICAST and not self.settings.forward6:
             pkt.drop_reason = DROP_FORWARDING_OFF
@@ -442,8 +435,6 @@ class Path(Router):
             if pkt.end - l3 > dst.mtu and pkt.get16(l3 + 6) & 0x4000 and exceeds(pkt, dst.mtu):
                 self.send_error(pkt, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, dst.mtu)
                 return self.drop(pkt, DROP_FRAG_NEEDED)
-            if pkt.l4 - l3 > 20:
-                record(self, pkt, dst)
             pkt.put8(l3 + 8, ttl - 1)
             total = pkt.get16(l3 + 10) + 0x100
             pkt.put16(l3 + 10, (total + (total >> 16)) & 0xFFFF)
@@ -477,6 +468,8 @@ class Path(Router):
 
     def after_forward(self, pkt: Packet) -> cython.int:
         """Past the forward hook, or past output."""
+        if pkt.ip_options:
+            forward_options(self, pkt, pkt.route)
         if self.pipeline is not None:
             verdict: cython.int = self.pipeline.run(pkt.nfproto, NF_INET_POST_ROUTING, pkt)
             if verdict != NF_ACCEPT:
@@ -731,6 +724,7 @@ class Path(Router):
         copy.iif = device
         copy.oif = None
         copy.looped = True
+        copy.ip_options = 0
         self.backlog.append(copy)
         return DROP_NOT_SPECIFIED
 

@@ -34,7 +34,7 @@ from userfw.core.const import (
 )
 from userfw.engine.const import CHAIN_FILTER, CHAIN_NAT, CHAIN_ROUTE
 from userfw.ruleset.model import Chain, Flowtable, Ruleset, Table, priority_of
-from userfw.ruleset.references import NEED_CONNTRACK, NEED_DEFRAG, NEED_SYNPROXY
+from userfw.ruleset.references import NEED_CONNTRACK, NEED_CONNTRACK_OF, NEED_DEFRAG, NEED_SYNPROXY
 
 FAMILY_NUMBERS = {
     "inet": NFPROTO_INET,
@@ -112,6 +112,9 @@ def build(rules: Ruleset) -> Hooks:
         families = NETWORK_FAMILIES.get(table.family, (NFPROTO_BRIDGE,) if table.family == "bridge" else ())
         if table.uses.get(NEED_CONNTRACK):
             tracked.update(families)
+        for name, need in NEED_CONNTRACK_OF.items():
+            if table.uses.get(need):
+                tracked.update(NETWORK_FAMILIES[name])
         if table.uses.get(NEED_DEFRAG):
             defrag.update(families)
         if table.uses.get(NEED_SYNPROXY):

@@ -38,7 +38,7 @@ from userfw.ruleset.live import with_states
 from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Set, Table, priority_of
 from userfw.ruleset.platform import Platform, PrivatePlatform
 from userfw.ruleset.problems import refused
-from userfw.ruleset.references import NEED_CONNTRACK, NEED_DEFRAG, NEED_SYNPROXY
+from userfw.ruleset.references import NEEDS
 from userfw.ruleset.scope import DraftResolver, TableScope
 from userfw.ruleset.stateful import stateful_exprs, statement_of
 
@@ -333,8 +333,7 @@ class LanguageBackend:
 
 
 def _needs(draft: Draft) -> frozenset[tuple[tuple[str, str], Ref]]:
-    needs = (NEED_CONNTRACK, NEED_DEFRAG, NEED_SYNPROXY)
-    return frozenset((key, need) for key, table in draft.rules.tables.items() for need in needs if table.uses.get(need))
+    return frozenset((key, need) for key, table in draft.rules.tables.items() for need in NEEDS if table.uses.get(need))
 
 
 def _in_slices(engine: Any, overlay: Overlay) -> Iterator[None]:

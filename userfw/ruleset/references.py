@@ -47,8 +47,11 @@ from userfw.nft.syntax import (
 from userfw.ruleset.model import Ref
 
 NEED_CONNTRACK = Ref("need", "conntrack")
+NEED_CONNTRACK_OF = {"ip": Ref("need", "conntrack ip"), "ip6": Ref("need", "conntrack ip6")}
+"""NAT to an address tracks the address's family only, also in an inet table (Linux: nft_nat_init)."""
 NEED_DEFRAG = Ref("need", "defrag")
 NEED_SYNPROXY = Ref("need", "synproxy")
+NEEDS = (NEED_CONNTRACK, *NEED_CONNTRACK_OF.values(), NEED_DEFRAG, NEED_SYNPROXY)
 DYNAMIC_SIZE = 65535
 """Most elements of a set that packets add to, where none was given (nft)."""
 
@@ -176,6 +179,11 @@ def _needs_conntrack(found: Survey, item: Node) -> bool:
     return True
 
 
+def _nat(found: Survey, item: NatStmt) -> bool:
+    found.needs.add(NEED_CONNTRACK_OF.get(item.family or "", NEED_CONNTRACK))
+    return True
+
+
 def _tproxy(found: Survey, item: TproxyStmt) -> bool:
     found.needs.add(NEED_DEFRAG)
     return True
@@ -202,7 +210,7 @@ _VISITS: dict[type[Any], Callable[[Survey, Any], bool]] = {
     ObjrefStmt: _objref,
     CtExpr: _needs_conntrack,
     MangleStmt: _mangle,
-    NatStmt: _needs_conntrack,
+    NatStmt: _nat,
     SynproxyStmt: _synproxy,
     ConnlimitStmt: _needs_conntrack,
     TproxyStmt: _tproxy,

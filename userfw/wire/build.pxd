@@ -11,6 +11,7 @@ cpdef int arp(
 cpdef int ipv4(
     Packet pkt, int l4proto, Py_ssize_t payload, unsigned int src, unsigned int dst, int ttl, int tos, unsigned int ident,
     bint df) except -1
+cpdef int ipv4_options(Packet pkt, bytes options) except -1
 cpdef int ipv6(
     Packet pkt, int l4proto, Py_ssize_t payload, unsigned long long src_hi, unsigned long long src_lo,
     unsigned long long dst_hi, unsigned long long dst_lo, int hop_limit, int tclass) except -1

@@ -94,6 +94,18 @@ def ipv4(
     return 0
 
 
+def ipv4_options(pkt: Packet, options: bytes) -> cython.int:
+    """Put options (padded to 4 bytes) behind a header that `ipv4` built; the payload's place moves."""
+    size: cython.Py_ssize_t = len(options)
+    pkt.data[pkt.l4 : pkt.l4 + size] = options
+    pkt.l4 += size
+    pkt.end += size
+    pkt.put8(pkt.l3, 0x40 | cython.cast(cython.uint, (pkt.l4 - pkt.l3) >> 2))
+    pkt.put16(pkt.l3 + 2, cython.cast(cython.uint, pkt.end - pkt.l3))
+    write_ipv4(pkt)
+    return 0
+
+
 def ipv6(
     pkt: Packet,
     l4proto: cython.int,
