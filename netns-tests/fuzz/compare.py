@@ -15,6 +15,7 @@ from lab.state import Conn
 from lab.topology import Out
 
 from . import pools
+from .memory import memory
 from .rules import Ruleset
 from .traffic import Step, Traffic
 
@@ -34,8 +35,8 @@ class Target(Protocol):
     def exchange(self, port: str, packets: Sequence[bytes]) -> list[Out]:
         """Send IP packets from the host at `port`; everything that came out, by port."""
 
-    def counters(self) -> dict[str, tuple[int, int]]:
-        """See lab.state.counters."""
+    def listing(self) -> str:
+        """`nft list ruleset`."""
 
     def conns(self) -> list[Conn]:
         """The connections."""
@@ -59,7 +60,7 @@ class Behaviour:
     accepted: bool = True
     frames: list[list[str]] = field(default_factory=list)
     readable: list[list[Out]] = field(default_factory=list)
-    counters: dict[str, tuple[int, int]] = field(default_factory=dict)
+    counters: dict[str, object] = field(default_factory=dict)
     conns: list[str] = field(default_factory=list)
 
 
@@ -82,7 +83,7 @@ def run(target: Target, case: Case) -> Behaviour:
         traffic.seen(got)
         did.readable.append(got)
         did.frames.append([f"{out.port} {masked(out.frame)}" for out in got])
-    did.counters = target.counters()
+    did.counters = memory(target.listing())
     did.conns = sorted(map(conn_text, target.conns()))
     return did
 
@@ -126,7 +127,7 @@ def _mask_ident4(data: bytearray, at: int, own: bool) -> None:
 def _mask_ports(data: bytearray, at: int, proto: int) -> str:
     """Hide ports and ICMP identifiers beyond the pools; tells how many."""
     spots = {f.TCP: (0, 2), f.UDP: (0, 2), f.ICMP: (4,), f.ICMP6: (4,)}.get(proto, ())
-    if (proto == f.ICMP and (len(data) <= at or data[at] not in (0, 8))) or \
+    if (proto == f.ICMP and (len(data) <= at or data[at] not in (0, 8, *range(13, 19)))) or \
             (proto == f.ICMP6 and (len(data) <= at or data[at] not in (128, 129))):
         return ""
     hidden = 0
@@ -225,15 +226,17 @@ def shrink(case: Case, fails: Callable[[Case], bool], patience: int = 400) -> Ca
 
 
 def _smaller(case: Case) -> list[Case]:
-    found = []
+    found = [Case(ruleset, case.steps) for ruleset in case.ruleset.without_tables()]
     size = len(case.steps)
-    for half in (size // 2, size // 4):
-        if half:
-            found.append(Case(case.ruleset, case.steps[:size - half]))
+    for part in (size // 2, size // 4, size // 8):
+        if part:
+            found.append(Case(case.ruleset, case.steps[:size - part]))
+    found += [Case(ruleset, case.steps) for ruleset in case.ruleset.without_many()]
+    found += [Case(ruleset, case.steps) for ruleset in case.ruleset.smaller()]
     for n in reversed(range(size)):
         if any(step.about == n and not step.packets for step in case.steps[n + 1:]):
             continue
         rest = tuple(step if step.packets or step.about < n else
                      Step(step.port, step.kind, (), step.about - 1, step.way) for step in case.steps[n + 1:])
         found.append(Case(case.ruleset, (*case.steps[:n], *rest)))
-    return found + [Case(ruleset, case.steps) for ruleset in case.ruleset.smaller()]
+    return found

@@ -6,13 +6,13 @@ Laws
 - An exception inside the gateway is a finding: it is raised.
 """
 
-import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
+from typing import Any
 
 from lab.frames import ETH_IP, ETH_IP6, eth, mac
-from lab.state import Conn, conns_from_text, counters
+from lab.state import Conn, conns_from_text
 from lab.topology import SIDES, Out, is_housekeeping
 
 from userfw.conntrack.listing import Dump, line
@@ -38,6 +38,21 @@ class EngineTarget:
     def __init__(self) -> None:
         self.seed = 0
 
+    def refusals(self, groups: list[list[str]]) -> dict[int, str]:
+        """See probe.Engine. Each group gets a table of its own."""
+        left, found = list(range(len(groups))), dict[int, str]()
+        while left:
+            owners = [at for at in left for _ in groups[at]]
+            text = "\n".join(line.replace(" probe ", f" probe{at} ", 1) if " probe " in line else f"{line}{at}"
+                             for at in left for line in groups[at])
+            result = self.rules.execute(text, Options(check=True))
+            new = {owners[problem.loc.line - 1]: problem.message for problem in result.problems}
+            if not new:
+                break
+            found.update(new)
+            left = [at for at in left if at not in new]
+        return found
+
     def load(self, text: str) -> bool:
         """See Target."""
         self.seed += 1
@@ -50,6 +65,7 @@ class EngineTarget:
         self.ports: dict[str, MemoryPort] = {}
         for index, (name, side) in enumerate(SIDES.items(), 2):
             device = Device(name, index, mac(side.router_mac), side.mtu)
+            device.kind = "veth"
             self.ports[name] = MemoryPort(device)
             self.gateway.add_device(device)
             for address, bits in ((side.ip4(1), 24), (side.ip6(1), 64)):
@@ -62,8 +78,8 @@ class EngineTarget:
         self.gateway.add_route("0.0.0.0/0", via=wan.ip4(254), dev="wan")
         self.gateway.add_route("::/0", via=wan.ip6(254), dev="wan")
         self.rules = RulesetManager(self.gateway)
-        self.refused = self.rules.execute(text).errors
-        return not self.refused
+        self.errors = self.rules.execute(text).errors
+        return not self.errors
 
     def exchange(self, port: str, packets: Sequence[bytes]) -> list[Out]:
         """See Target."""
@@ -80,9 +96,15 @@ class EngineTarget:
         return [Out(name, frame) for name, memory in self.ports.items() for frame in memory.take()
                 if not is_housekeeping(frame)]
 
-    def counters(self) -> dict[str, tuple[int, int]]:
+    def listing(self) -> str:
         """See Target."""
-        return counters(json.loads(self.rules.execute("list ruleset", Options(json=True)).output))
+        return self.rules.execute("list ruleset").output
+
+    def base_chains(self) -> Iterator[Any]:
+        """The engine's own base chains, for the ledger."""
+        for table in self.rules.rules.tables.values():
+            for chain in table.base_chains():
+                yield chain.base
 
     def conns(self) -> list[Conn]:
         """See Target."""

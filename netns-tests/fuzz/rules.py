@@ -57,11 +57,28 @@ class Ruleset:
         """As nft reads it."""
         return "\n".join(table.text() for table in self.tables) + "\n"
 
-    def smaller(self) -> list["Ruleset"]:
-        """The same with one rule, one chain without rules or one table less."""
+    def without_tables(self) -> list["Ruleset"]:
+        """The same with one table less."""
+        return [Ruleset(self.tables[:t] + self.tables[t + 1:]) for t in range(len(self.tables)) if len(self.tables) > 1]
+
+    def without_many(self) -> list["Ruleset"]:
+        """The same with half of a chain's rules."""
         found = []
         for t, table in enumerate(self.tables):
-            found.append(Ruleset(self.tables[:t] + self.tables[t + 1:]))
+            for c, chain in enumerate(table.chains):
+                half = len(chain.rules) // 2
+                for rules in (chain.rules[:half], chain.rules[half:]) if half else ():
+                    chains = (*table.chains[:c], replace(chain, rules=rules), *table.chains[c + 1:])
+                    found.append(Ruleset((*self.tables[:t], replace(table, chains=chains), *self.tables[t + 1:])))
+        return found
+
+    def smaller(self) -> list["Ruleset"]:
+        """The same with one rule or one chain without rules less, or one declaration."""
+        found = []
+        for t, table in enumerate(self.tables):
+            for s in range(len(table.sets)):
+                found.append(Ruleset((*self.tables[:t], replace(table, sets=table.sets[:s] + table.sets[s + 1:]),
+                                      *self.tables[t + 1:])))
             for c, chain in enumerate(table.chains):
                 less = [table.chains[:c] + table.chains[c + 1:]] if not chain.rules else []
                 less += [(*table.chains[:c], replace(chain, rules=chain.rules[:r] + chain.rules[r + 1:]),

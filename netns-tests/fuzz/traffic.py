@@ -138,6 +138,8 @@ class Generator:
             head[6:8] = b"\0\0"
             packet = bytes(head) + packet[20:]
         size = rng.choice((8, 16, 64, 256, 512, 1024) if version == 4 else (256, 512, 1024))
+        if version == 4 and packet[9] == f.TCP:
+            size = max(size, 24)  # ports and checksum together: a chosen port is masked with its checksum
         size = max(size, (len(packet) // 12 + 7) // 8 * 8)
         plain = packet[0] == 0x45 if version == 4 else packet[6] not in (0, 60)
         if not plain or len(packet) <= (20 if version == 4 else 40):

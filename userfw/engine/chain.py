@@ -18,19 +18,24 @@ import cython
 
 if not cython.compiled:
     from userfw.core.const import (
+        ETH_P_IP,
+        ETH_P_IPV6,
         NF_ACCEPT,
         NF_DROP,
+        NF_INET_INGRESS,
         NF_INET_LOCAL_OUT,
         NF_QUEUE,
         NF_STOLEN,
+        NFPROTO_INET,
         NFPROTO_IPV6,
+        NFPROTO_UNSPEC,
         NFT_BREAK,
         NFT_CONTINUE,
         NFT_GOTO,
         NFT_JUMP,
         NFT_RETURN,
     )
-    from userfw.core.drop import DROP_JUMP_DEPTH, DROP_NOT_SPECIFIED, DROP_POLICY, DROP_RULE
+    from userfw.core.drop import DROP_JUMP_DEPTH, DROP_MALFORMED, DROP_NOT_SPECIFIED, DROP_POLICY, DROP_RULE
     from userfw.core.hook import HookEntry
     from userfw.core.packet import Packet
     from userfw.engine.const import CHAIN_ROUTE, JUMP_STACK, TRACE_POLICY, TRACE_RETURN, TRACE_RULE
@@ -145,6 +150,14 @@ class BaseChain(HookEntry):
     def run(self, pkt: Packet, hook: cython.int) -> cython.int:
         """Judge `pkt`; NF_ACCEPT, NF_DROP or NF_STOLEN."""
         ctx: Context = self.ctx
+        if self.family == NFPROTO_INET and self.hook == NF_INET_INGRESS:
+            if pkt.protocol != ETH_P_IP and pkt.protocol != ETH_P_IPV6:
+                return NF_ACCEPT
+            if pkt.nfproto == NFPROTO_UNSPEC or (
+                pkt.nfproto == NFPROTO_IPV6 and not pkt.has_l4 and pkt.l4proto in (0, 43, 44, 51, 60)
+            ):
+                pkt.drop_reason = DROP_MALFORMED  # Linux: nft_do_chain_inet_ingress judges no broken headers
+                return NF_DROP
         if ctx.busy:
             ctx = ctx.nested()
         ctx.busy = True

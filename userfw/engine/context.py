@@ -93,8 +93,8 @@ class Context:
         self.inner_ready = 0
         self.protocol = pkt.protocol
         self.l4 = pkt.nfproto == NFPROTO_IPV4 or pkt.nfproto == NFPROTO_IPV6
-        if pkt.fragoff != 0 and pkt.nfproto == NFPROTO_IPV6 and self.l4:
-            # ipv6_find_hdr gives up where a later fragment's protocol is an extension header
+        if not pkt.has_l4 and pkt.nfproto == NFPROTO_IPV6 and self.l4:
+            # ipv6_find_hdr gives up where a later fragment's protocol is an extension header, or where one is cut off
             self.l4 = pkt.l4proto not in (
                 IPPROTO_HOPOPTS,
                 IPPROTO_ROUTING,

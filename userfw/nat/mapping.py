@@ -111,9 +111,9 @@ class AddressChoice:
         return True
 
     def redirect(self, pkt: Packet, device: Device) -> cython.bint:
-        """The primary address of the device that `pkt` came in by; IPv6: of the scope that the packet was sent to."""
+        """The primary address of the device that `pkt` came in by; IPv6: of the scope that the packet was sent to, if that
+        is a narrow one (Linux: nf_nat_redirect_ipv6)."""
         a: Address
-        wanted: cython.bint
         if pkt.nfproto == NFPROTO_IPV4:
             for a in device.addresses:
                 if a.family == NFPROTO_IPV4:
@@ -121,13 +121,30 @@ class AddressChoice:
                     self.lo = a.lo
                     return True
             return False
-        wanted = _link_local(pkt.get64(pkt.l3 + 24))
-        for a in device.addresses:
-            if a.family != NFPROTO_IPV4 and _link_local(a.hi) == wanted:
+        wanted = _scope(pkt.get64(pkt.l3 + 24), pkt.get64(pkt.l3 + 32))
+        for a in sorted(device.addresses, key=_by_scope):
+            if a.family != NFPROTO_IPV4 and (not wanted or _scope(a.hi, a.lo) == wanted):
                 self.hi = a.hi
                 self.lo = a.lo
                 return True
         return False
+
+
+def _scope(hi: int, lo: int) -> int:
+    """The narrow scope of an address: 1 interface, 2 link, 5 site; 0 for anything wider (Linux: ipv6_addr_scope's bits)."""
+    if hi >> 56 == 0xFF:
+        nibble = (hi >> 48) & 15
+        return nibble if nibble in (1, 2, 5) else 0
+    if hi >> 54 == 0x3FA:
+        return 2
+    if hi >> 54 == 0x3FB:
+        return 5
+    return 1 if hi == 0 and lo == 1 else 0
+
+
+def _by_scope(a: Address) -> int:
+    """Wide scopes first, as Linux lists a device's addresses."""
+    return _scope(a.hi, a.lo) != 0
 
 
 def _link_local(hi: int) -> bool:
@@ -381,7 +398,8 @@ class Nat:
                 if word != _word(within.max_hi, within.max_lo, i, ipv4):
                     full = True
                 if not persistent:
-                    j ^= _swap32(_word(t.dst_hi, t.dst_lo, i, ipv4))
+                    # Linux writes the new address into the tuple as it goes
+                    j ^= _swap32(_word(t.dst_hi, t.dst_lo, i, ipv4) if manip == NAT_MANIP_SRC else word)
                 if ipv4:
                     lo = word
                 elif i < 2:

@@ -378,8 +378,14 @@ class Answers(Interfaces):
         value = int.from_bytes(nexthop, "big")
         hi: cython.ulonglong = value >> 64
         lo: cython.ulonglong = value & ((1 << 64) - 1)
-        dst: Dst = self.routes.decide(self.routes.lookup(family, hi, lo, 0, 0, 0, 0, device, 0), family, hi, lo)
-        dst.gateway = True
+        route: Route | None = self.routes.lookup(family, hi, lo, 0, 0, 0, 0, device, 0)
+        dst: Dst = self.routes.decide(route, family, hi, lo)
+        if route is None and device is not None and family == NFPROTO_IPV4:
+            # taken for a host of the link (Linux: ip_route_output_key_hash_rcu)
+            dst.type = RTN_UNICAST
+            dst.oif = device
+            dst.mtu = device.mtu
+        dst.gateway = dst.gateway or route is not None
         return dst
 
     def forward_device(self, pkt: Packet, device: Device) -> cython.int:

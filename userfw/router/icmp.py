@@ -170,7 +170,8 @@ class Icmp:
         quoted = min(pkt.end - l3, IPV6_MIN_MTU - 48)
         reply = self.router.take()
         ipv6(reply, IPPROTO_ICMPV6, 8 + quoted, own[0], own[1], hi, lo, self.router.settings.ttl, 0)
-        reply.route = dst
+        if hi >> 54 == 0x3FA:
+            reply.route = dst
         self._fill(reply, pkt, type, code, info, quoted)
         self._attach(reply, pkt)
         return self._send(reply)

@@ -11,6 +11,7 @@ import cython
 
 if not cython.compiled:
     from userfw.core.const import (
+        CT_NONE,
         IPPROTO_ICMP,
         IPPROTO_ICMPV6,
         IPPROTO_IGMP,
@@ -71,6 +72,8 @@ class Local:
             reason: cython.int = ipv6_local_headers(self.router, pkt)
             if reason != DROP_NOT_SPECIFIED:
                 return self.router.drop(pkt, reason)
+        if pkt.nfproto == NFPROTO_IPV6 and not pkt.has_l4 and proto in (0, 43, 44, 51, 60):
+            return self.router.drop(pkt, DROP_MALFORMED)  # an extension header that is cut off
         if proto == (IPPROTO_ICMP if pkt.nfproto == NFPROTO_IPV4 else IPPROTO_ICMPV6) and pkt.has_l4:
             return self._icmp(pkt)
         if self.device is not None:
@@ -78,6 +81,8 @@ class Local:
         if proto == IPPROTO_TCP:
             return self._tcp(pkt)
         if proto in (IPPROTO_UDP, IPPROTO_UDPLITE):
+            pkt.ct = None  # the connection is let go before the protocol answers (Linux: nf_reset_ct)
+            pkt.ctinfo = CT_NONE
             return self._udp(pkt)
         if proto in (IPPROTO_NONE, IPPROTO_IGMP):
             return DROP_NOT_SPECIFIED

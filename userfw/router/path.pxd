@@ -27,7 +27,7 @@ from userfw.router.inspect cimport exceeds, flow_hash, ipv6_hop_options
 from userfw.router.neigh cimport NeighbourTable
 from userfw.router.options cimport forward_options, ipv4_options
 from userfw.router.pipeline cimport Pipeline
-from userfw.router.reassembly cimport Reassembly
+from userfw.router.reassembly cimport Reassembly, whole_fragment
 from userfw.router.settings cimport Settings
 from userfw.router.types cimport Dst, Neighbour
 from userfw.wire.gso cimport check_untrusted

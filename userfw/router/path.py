@@ -94,7 +94,7 @@ if not cython.compiled:
     from userfw.router.neigh import NeighbourTable
     from userfw.router.options import forward_options, ipv4_options
     from userfw.router.pipeline import Pipeline
-    from userfw.router.reassembly import Reassembly
+    from userfw.router.reassembly import Reassembly, whole_fragment
     from userfw.router.settings import Settings
     from userfw.router.types import Dst, Neighbour
     from userfw.wire.gso import check_untrusted
@@ -479,7 +479,11 @@ class Path(Router):
     def after_postrouting(self, pkt: Packet) -> cython.int:
         """Past postrouting: fragment if the link needs it, then the link (Linux: ip_finish_output, ip6_finish_output)."""
         dst: Dst = pkt.route
-        if pkt.frag_max_size or (pkt.end - pkt.l3 > dst.mtu and exceeds(pkt, dst.mtu)):
+        if pkt.frag_max_size:
+            # IPv6: not what became smaller by losing its fragment header
+            if pkt.nfproto == NFPROTO_IPV4 or pkt.end - pkt.l3 > pkt.frag_max_size or pkt.end - pkt.l3 > dst.mtu:
+                return self.fragments.output(pkt, dst.mtu)
+        elif pkt.end - pkt.l3 > dst.mtu and exceeds(pkt, dst.mtu):
             return self.fragments.output(pkt, dst.mtu)
         return self.emit(pkt)
 
@@ -510,7 +514,7 @@ class Path(Router):
 
     def after_input(self, pkt: Packet) -> cython.int:
         """Past the input hook: to the local port or the built-in answerers."""
-        if pkt.is_fragment and pkt.nfproto == NFPROTO_IPV6:
+        if pkt.is_fragment and pkt.nfproto == NFPROTO_IPV6 and not whole_fragment(pkt):
             if self.reassembly.gather_untrusted(pkt, USER_LOCAL) <= 0:
                 return self._unfinished(pkt)
         return self.deliver(pkt)
@@ -667,7 +671,10 @@ class Path(Router):
         if device.egress is not None:
             entries = device.egress
             pkt.oif = device
+            before: Device | None = pkt.iif
+            pkt.iif = None  # an egress hook knows no incoming device
             verdict: cython.int = entries.run(pkt)
+            pkt.iif = before
             if verdict != NF_ACCEPT:
                 return self.verdict(pkt, verdict)
         size: cython.Py_ssize_t = pkt.end - pkt.start

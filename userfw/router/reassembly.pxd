@@ -1,5 +1,5 @@
 from userfw.core.const cimport (
-    CT_UNTRACKED, HEADROOM, IPPROTO_FRAGMENT, MAX_FRAME, NF_ACCEPT, NF_DROP, NF_INET_PRE_ROUTING,
+    CT_UNTRACKED, HEADROOM, IPPROTO_FRAGMENT, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, MAX_FRAME, NF_ACCEPT, NF_DROP, NF_INET_PRE_ROUTING,
     NF_PRI_CONNTRACK_DEFRAG, NF_STOLEN, NFPROTO_IPV4,
 )
 from userfw.core.drop cimport (
@@ -9,7 +9,7 @@ from userfw.core.hook cimport HookEntry
 from userfw.core.packet cimport Device, Packet
 from userfw.router.base cimport Router, compact
 from userfw.router.const cimport (
-    ICMP_EXC_FRAGTIME, ICMP_TIME_EXCEEDED, ICMPV6_EXC_FRAGTIME, ICMPV6_HDR_FIELD, ICMPV6_PARAMPROB,
+    ICMP_EXC_FRAGTIME, ICMP_TIME_EXCEEDED, ICMPV6_EXC_FRAGTIME, ICMPV6_HDR_FIELD, ICMPV6_HDR_INCOMP, ICMPV6_PARAMPROB,
     ICMPV6_TIME_EXCEED, IP_DF, RTN_LOCAL, USER_IN, USER_LOCAL, USER_OUT,
 )
 from userfw.wire.checksum cimport write_ipv4
@@ -56,3 +56,5 @@ cdef class Defrag(HookEntry):
 
 cpdef Py_ssize_t fragment_header(Packet pkt) except? -2
 cdef bytes _without(Packet pkt, Py_ssize_t where)
+cpdef bint whole_fragment(Packet pkt) except? -1
+cdef bint _incomplete(Packet pkt, Py_ssize_t where) except? -1

@@ -17,6 +17,9 @@ if not cython.compiled:
         CT_UNTRACKED,
         HEADROOM,
         IPPROTO_FRAGMENT,
+        IPPROTO_ICMPV6,
+        IPPROTO_TCP,
+        IPPROTO_UDP,
         MAX_FRAME,
         NF_ACCEPT,
         NF_DROP,
@@ -34,6 +37,7 @@ if not cython.compiled:
         ICMP_TIME_EXCEEDED,
         ICMPV6_EXC_FRAGTIME,
         ICMPV6_HDR_FIELD,
+        ICMPV6_HDR_INCOMP,
         ICMPV6_PARAMPROB,
         ICMPV6_TIME_EXCEED,
         IP_DF,
@@ -180,6 +184,11 @@ class Reassembly:
         l3: cython.Py_ssize_t = pkt.l3
         where: cython.Py_ssize_t = fragment_header(pkt)
         if where < 0:
+            return self._refuse(pkt, DROP_MALFORMED)
+        if _incomplete(pkt, where):
+            if user != USER_LOCAL:
+                return PASS
+            self.router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_INCOMP, 0)
             return self._refuse(pkt, DROP_MALFORMED)
         field: cython.int = pkt.get16(where + 2)
         offset: cython.int = field & 0xFFF8
@@ -398,6 +407,24 @@ def fragment_header(pkt: Packet) -> cython.Py_ssize_t:
         proto = pkt.get8(off)
         off += (pkt.get8(off + 1) + 1) * 8
     return -1
+
+
+def whole_fragment(pkt: Packet) -> cython.bint:
+    """A fragment that is the whole packet (RFC 8200 4.5): its host takes it with the header that says so (Linux: ipv6_frag_rcv)."""
+    where: cython.Py_ssize_t = fragment_header(pkt)
+    return where >= 0 and pkt.get16(where + 2) & 0xFFF9 == 0
+
+
+def _incomplete(pkt: Packet, where: cython.Py_ssize_t) -> cython.bint:
+    """A first fragment that does not hold all headers (RFC 8200 4.5; Linux: ipv6frag_thdr_truncated)."""
+    if pkt.get16(where + 2) & 0xFFF8 or (not pkt.has_l4 and pkt.l4proto != 59):
+        return False
+    need: cython.Py_ssize_t = 1
+    if pkt.l4proto == IPPROTO_TCP:
+        need = 20
+    elif pkt.l4proto in (IPPROTO_UDP, IPPROTO_ICMPV6):
+        need = 8
+    return pkt.l4 + need > pkt.end
 
 
 def _without(pkt: Packet, where: cython.Py_ssize_t) -> bytes:

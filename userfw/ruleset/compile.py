@@ -34,7 +34,13 @@ from userfw.core.const import (
 )
 from userfw.engine.const import CHAIN_FILTER, CHAIN_NAT, CHAIN_ROUTE
 from userfw.ruleset.model import Chain, Flowtable, Ruleset, Table, priority_of
-from userfw.ruleset.references import NEED_CONNTRACK, NEED_CONNTRACK_OF, NEED_DEFRAG, NEED_SYNPROXY
+from userfw.ruleset.references import (
+    NEED_CONNTRACK,
+    NEED_CONNTRACK_OF,
+    NEED_DEFRAG,
+    NEED_DEFRAG_OF,
+    NEED_SYNPROXY,
+)
 
 FAMILY_NUMBERS = {
     "inet": NFPROTO_INET,
@@ -119,6 +125,9 @@ def build(rules: Ruleset) -> Hooks:
             defrag.update(families)
         if table.uses.get(NEED_SYNPROXY):
             synproxy.update(families)
+        for name, need in NEED_DEFRAG_OF.items():
+            if table.uses.get(need):
+                defrag.update(NETWORK_FAMILIES[name])
         hooks.flowtables += table.flowtables.values()
     for table, chain in registered(rules):
         _place(hooks, table, chain)

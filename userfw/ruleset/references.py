@@ -50,8 +50,9 @@ NEED_CONNTRACK = Ref("need", "conntrack")
 NEED_CONNTRACK_OF = {"ip": Ref("need", "conntrack ip"), "ip6": Ref("need", "conntrack ip6")}
 """NAT to an address tracks the address's family only, also in an inet table (Linux: nft_nat_init)."""
 NEED_DEFRAG = Ref("need", "defrag")
+NEED_DEFRAG_OF = {"ip": Ref("need", "defrag ip"), "ip6": Ref("need", "defrag ip6")}
 NEED_SYNPROXY = Ref("need", "synproxy")
-NEEDS = (NEED_CONNTRACK, *NEED_CONNTRACK_OF.values(), NEED_DEFRAG, NEED_SYNPROXY)
+NEEDS = (NEED_CONNTRACK, *NEED_CONNTRACK_OF.values(), NEED_DEFRAG, *NEED_DEFRAG_OF.values(), NEED_SYNPROXY)
 DYNAMIC_SIZE = 65535
 """Most elements of a set that packets add to, where none was given (nft)."""
 
@@ -185,7 +186,7 @@ def _nat(found: Survey, item: NatStmt) -> bool:
 
 
 def _tproxy(found: Survey, item: TproxyStmt) -> bool:
-    found.needs.add(NEED_DEFRAG)
+    found.needs.add(NEED_DEFRAG_OF.get(item.family or "", NEED_DEFRAG))
     return True
 
 

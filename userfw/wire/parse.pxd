@@ -14,4 +14,5 @@ cpdef int parse_network_untrusted(Packet pkt) except -1
 cpdef int trim(Packet pkt) except -1
 cdef int _ipv4(Packet pkt) except -1
 cdef int _ipv6(Packet pkt) except -1
+cdef int _headless(Packet pkt, Py_ssize_t off, int proto) except -1
 cdef int _bare(Packet pkt) except -1

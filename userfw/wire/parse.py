@@ -121,8 +121,6 @@ def _ipv4(pkt: Packet) -> cython.int:
     total: cython.Py_ssize_t = pkt.get16(l3 + 2)
     if first >> 4 != 4 or size < 20 or pkt.end < l3 + size:
         return DROP_MALFORMED
-    if fold(add_bytes(0, pkt.data, l3, size)) != 0xFFFF:
-        return DROP_CHECKSUM
     if total < size or l3 + total > pkt.end:
         return DROP_MALFORMED
     fragment: cython.int = pkt.get16(l3 + 6)
@@ -132,7 +130,8 @@ def _ipv4(pkt: Packet) -> cython.int:
     pkt.l4proto = pkt.get8(l3 + 9)
     pkt.has_l4 = pkt.fragoff == 0
     pkt.nfproto = NFPROTO_IPV4
-    return DROP_NOT_SPECIFIED
+    # last: ingress chains look at what is in a header with a wrong checksum
+    return DROP_NOT_SPECIFIED if fold(add_bytes(0, pkt.data, l3, size)) == 0xFFFF else DROP_CHECKSUM
 
 
 def _ipv6(pkt: Packet) -> cython.int:
@@ -149,7 +148,7 @@ def _ipv6(pkt: Packet) -> cython.int:
         if proto == IPPROTO_MH:
             break
         if off + 8 > end:
-            return DROP_MALFORMED
+            return _headless(pkt, off, proto)
         if proto == IPPROTO_FRAGMENT:
             word = pkt.get16(off + 2)
             pkt.is_fragment = True
@@ -161,13 +160,22 @@ def _ipv6(pkt: Packet) -> cython.int:
             continue
         word = pkt.get8(off + 1)
         word = (word + 2) * 4 if proto == IPPROTO_AH else (word + 1) * 8
+        if off + word > end:
+            return _headless(pkt, off, proto)
         proto = pkt.get8(off)
         off += word
-        if off > end:
-            return DROP_MALFORMED
     pkt.l4 = off
     pkt.l4proto = proto
     pkt.has_l4 = pkt.fragoff == 0 and proto != IPPROTO_NONE
+    pkt.nfproto = NFPROTO_IPV6
+    return DROP_NOT_SPECIFIED
+
+
+def _headless(pkt: Packet, off: cython.Py_ssize_t, proto: cython.int) -> cython.int:
+    """An extension header that is cut off: routers send the packet on, but no transport is known (Linux: ipv6_find_hdr fails)."""
+    pkt.l4 = off
+    pkt.l4proto = proto
+    pkt.has_l4 = False
     pkt.nfproto = NFPROTO_IPV6
     return DROP_NOT_SPECIFIED
 

@@ -1,5 +1,6 @@
-from userfw.conntrack.conn cimport Conn
+from userfw.conntrack.conn cimport Conn, Tuple
 from userfw.conntrack.const cimport TCP_CLOSE, TCP_TIME_WAIT
+from userfw.conntrack.tuples cimport read_tuple
 from userfw.core.const cimport (
     IPPROTO_TCP, IPS_CONFIRMED, IPS_DYING, IPS_OFFLOAD, IPS_TEMPLATE, NF_DROP, NFT_BREAK, NFT_CONTINUE,
 )
@@ -8,7 +9,7 @@ from userfw.core.packet cimport Packet
 from userfw.engine.context cimport Context
 from userfw.engine.expr cimport Expr
 
-cdef bint _over(Conn conn, unsigned long long since, unsigned long long now) except -1
+cdef bint _over(Conn conn, unsigned long long now) except -1
 
 cdef class Connlimit(Expr):
     cdef readonly unsigned int count

@@ -10,8 +10,9 @@ from userfw.engine.expr import Expr
 from userfw.engine.registry import Row, register
 
 if not cython.compiled:
-    from userfw.conntrack.conn import Conn
+    from userfw.conntrack.conn import Conn, Tuple
     from userfw.conntrack.const import TCP_CLOSE, TCP_TIME_WAIT
+    from userfw.conntrack.tuples import read_tuple
     from userfw.core.const import (
         IPPROTO_TCP,
         IPS_CONFIRMED,
@@ -30,16 +31,15 @@ if not cython.compiled:
 
 _NODES = 8
 _MORE_NODES = 64
-_GRACE = 8_000_000
 
 
-def _over(conn: Conn, since: cython.ulonglong, now: cython.ulonglong) -> cython.bint:
-    """Whether a counted connection is gone: destroyed, expired, closed, or never confirmed within two ticks (Linux:
-    find_or_evict)."""
+def _over(conn: Conn, now: cython.ulonglong) -> cython.bint:
+    """Whether a counted connection is gone: destroyed, expired, closed, or never confirmed, which is known as soon as
+    the next packet is looked at by the same processor (Linux: find_or_evict)."""
     if conn.status & IPS_DYING:
         return True
     if not conn.status & IPS_CONFIRMED:
-        return now - since > _GRACE
+        return True
     if conn.timeout <= now and not conn.status & IPS_OFFLOAD:
         return True
     return conn.orig.l4proto == IPPROTO_TCP and (conn.state == TCP_TIME_WAIT or conn.state == TCP_CLOSE)
@@ -63,7 +63,7 @@ class Connlimit(Expr):
         now: cython.ulonglong = ctx.clock.now
         untracked: cython.int = 0
         if conn is None or conn.status & IPS_TEMPLATE:
-            if not ctx.l4:
+            if not ctx.l4 or not read_tuple(pkt, pkt.nfproto, pkt.l3, pkt.l4, pkt.l4proto, Tuple()):
                 pkt.drop_reason = DROP_RULE
                 return NF_DROP
             untracked = 1
@@ -84,7 +84,7 @@ class Connlimit(Expr):
         while budget > 0:
             budget -= 1
             conn = self.queue.popleft()
-            if _over(conn, self.members[conn], now):
+            if _over(conn, now):
                 del self.members[conn]
             else:
                 self.queue.append(conn)

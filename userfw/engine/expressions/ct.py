@@ -230,9 +230,15 @@ class Ct(Expr):
         if self.key == CT_KEY_STATE:
             ctx.write32(self.dst, state_bit(pkt))
             return NFT_CONTINUE
-        if pkt.ct is None:
+        conn: Conn = pkt.ct
+        if conn is None or conn.status & IPS_TEMPLATE:
             return NFT_BREAK
-        return _load(ctx, pkt, pkt.ct, self.key, self.direction, self.dst)
+        return _load(ctx, pkt, conn, self.key, self.direction, self.dst)
+
+    def refusal(self, family: int, hook: int, chain_type: int) -> str | None:
+        """The size of `src` and `dst` is that of the family's addresses (Linux: nft_ct_get_init)."""
+        refused = self.key in (8, 9) and family not in (1, 2, 10)
+        return f"ct {CT_NAMES[self.key]}: the family has no addresses (EAFNOSUPPORT)" if refused else None
 
     def operands(self) -> str:
         return f"load {CT_NAMES[self.key]} => reg {self.dreg}{_direction_text(self.direction)}"

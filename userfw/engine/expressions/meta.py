@@ -13,6 +13,7 @@ if not cython.compiled:
     from userfw.core.const import (
         NF_INET_LOCAL_IN,
         NF_INET_POST_ROUTING,
+        NF_NETDEV_EGRESS,
         NFPROTO_INET,
         NFPROTO_IPV4,
         NFPROTO_NETDEV,
@@ -189,7 +190,7 @@ def _store_device(ctx: Context, pkt: Packet, dst: cython.int, key: cython.int) -
     device: Device | None = pkt.iif
     if key in (META_OIFTYPE, META_OIFGROUP, META_OIFKIND, META_BRI_OIFNAME):
         device = pkt.oif
-    elif key == META_IIFTYPE and ctx.hook == NF_INET_POST_ROUTING and ctx.family != NFPROTO_NETDEV:
+    elif key == META_IIFTYPE and ctx.hook == (NF_NETDEV_EGRESS if ctx.family == NFPROTO_NETDEV else NF_INET_POST_ROUTING):
         device = pkt.oif  # Linux reads skb->dev, which is the outgoing device by then
     if key in (META_BRI_IIFNAME, META_BRI_OIFNAME):
         return store_name(ctx, dst, device.master if device is not None else None)
@@ -278,10 +279,12 @@ class Meta(Expr):
         return NFT_CONTINUE
 
     def refusal(self, family: int, hook: int, chain_type: int) -> str | None:
-        """secpath, sdif and bridge keys have hooks of their own (Linux: nft_meta_get_validate)."""
+        """secpath, sdif and bridge keys have hooks of their own, nftrace is only set (Linux: nft_meta_get_validate, nft_meta_get_init)."""
         legal: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
-        if self.key == 25 and family in (1, 2, 10, 7):
-            legal = (PRE, IN, FWD) if family != 7 else (PRE,)
+        if self.key == 25 and family != 5:
+            legal = (PRE, IN, FWD) if family in (1, 2, 10) else ()
+        elif self.key == 12:
+            legal = ()
         elif self.key in (33, 34):
             legal = (IN, FWD) if family in (1, 2, 10) else ()
         elif self.key in (17, 18, 28, 29, 37) and family != 7:
@@ -327,7 +330,7 @@ class MetaSet(Expr):
         """pkttype is set at prerouting and ingress, broute at the bridge's prerouting only (Linux: nft_meta_set_validate)."""
         refused = False
         if self.key == 19:
-            refused = hook not in ((0,) if family == 5 else (PRE,)) and not (family == 1 and hook == 5)
+            refused = hook not in ((0,) if family == 5 else (PRE,))
         elif self.key == 35:
             refused = family != 7 or hook != PRE
         return f"meta {META_NAMES[self.key]} set: not supported at this hook (EOPNOTSUPP)" if refused else None

@@ -7,7 +7,7 @@ from typing import Any
 import cython
 
 from userfw.engine.expr import Expr, register_offset
-from userfw.engine.registry import Row, register
+from userfw.engine.registry import FWD, IN, Row, register
 
 OBJECT_TYPES = {
     "counter": 1,
@@ -49,6 +49,11 @@ class Objref(Expr):
 
     def operands(self) -> str:
         return f"type {self.type} name {self.name}"
+
+    def refusal(self, family: int, hook: int, chain_type: int) -> str | None:
+        """A synproxy stands where its expression may (Linux: nft_objref_validate)."""
+        refused = self.type == OBJECT_TYPES["synproxy"] and (family not in (1, 2, 10) or hook not in (IN, FWD))
+        return "synproxy: not supported at this hook (EOPNOTSUPP)" if refused else None
 
     def bind(self, scope: Any) -> None:
         self.object = scope.object(self.type, self.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cython
 
 from userfw.engine.expr import Expr, register_offset
-from userfw.engine.registry import INET_ONLY, Row, register
+from userfw.engine.registry import HOOKS, INET_ONLY, Row, register
 
 if not cython.compiled:
     from userfw.core.const import NFPROTO_IPV4, NFPROTO_IPV6, NFT_BREAK, NFT_CONTINUE
@@ -58,4 +58,4 @@ class Rt(Expr):
         return f"load {RT_NAMES[self.key]} => reg {self.dreg}"
 
 
-register(Row("rt", Rt, hooks=INET_ONLY))
+register(Row("rt", Rt, hooks={**INET_ONLY, 1: HOOKS[1]}))

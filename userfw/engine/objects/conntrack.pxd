@@ -3,7 +3,7 @@ from userfw.conntrack.settings cimport TimeoutPolicy
 from userfw.conntrack.table cimport ConnTable
 from userfw.conntrack.tuples cimport U64_MASK
 from userfw.core.const cimport (
-    IPS_CONFIRMED, IPS_HELPER, IPS_TEMPLATE, NF_DROP, NFPROTO_INET, NFPROTO_IPV4, NFT_BREAK, NFT_CONTINUE, U32_MASK,
+    IPPROTO_TCP, IPS_CONFIRMED, IPS_HELPER, IPS_TEMPLATE, NF_DROP, NFPROTO_INET, NFPROTO_IPV4, NFT_BREAK, NFT_CONTINUE, U32_MASK,
 )
 from userfw.core.drop cimport DROP_RULE
 from userfw.core.packet cimport Packet

@@ -17,6 +17,7 @@ if not cython.compiled:
     from userfw.conntrack.table import ConnTable
     from userfw.conntrack.tuples import U64_MASK
     from userfw.core.const import (
+        IPPROTO_TCP,
         IPS_CONFIRMED,
         IPS_HELPER,
         IPS_TEMPLATE,
@@ -79,7 +80,8 @@ class CtTimeout(Expr):
             return NFT_CONTINUE
         if policy.l4proto == conn.orig.l4proto and (policy.l3num == 0 or policy.l3num == conn.orig.l3num):
             conn.policy = policy
-            conn.timeout = ctx.clock.now + policy.t[0]
+            # TCP's first state has the time of the second (Linux: tcp_timeout_nlattr_to_obj)
+            conn.timeout = ctx.clock.now + policy.t[1 if policy.l4proto == IPPROTO_TCP else 0]
         return NFT_CONTINUE
 
     def operands(self) -> str:
