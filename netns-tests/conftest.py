@@ -47,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--router", choices=("both", "kernel", "userfw"), default="both", help="routers to test")
     group.addoption("--packets", type=int, default=3000, help="differential test: packets to send")
     group.addoption("--seed", type=int, default=2026, help="differential test: seed")
+    group.addoption("--cells", type=int, default=0, help="differential test: rulesets that visit every operation")
     group.addoption("--minutes", type=float, default=0, help="differential test: go on with new seeds for so long")
 
 

@@ -2,6 +2,7 @@
 
     make differential ARGS='--packets 100000 --seed 7'      more packets, another seed
     make differential ARGS='--minutes 240'                  new seeds until the time is over
+    make differential ARGS='--cells 400'                    rulesets that visit every operation at every hook, and the ledger
 
 A difference is shrunk to a small ruleset and a few steps and written to `.make/differential-SEED-CASE.txt`.
 """
@@ -81,6 +82,33 @@ def finding(kernel: KernelTarget, engine: Target, case: Case, seed: int, number:
     FINDINGS.mkdir(exist_ok=True)
     (FINDINGS / f"differential-{seed}-{number}.txt").write_text(text)
     return text
+
+
+def test_every_operation_at_every_hook(kernel: KernelTarget, engine: Target, request: pytest.FixtureRequest) -> None:
+    """What one side takes the other takes, packets reach all of it, and it does the same."""
+    rulesets, seed = request.config.getoption("--cells"), request.config.getoption("--seed")
+    if not rulesets:
+        pytest.skip("visits every operation at every hook with --cells NUMBER")
+    from fuzz.cells import Ledger
+    from fuzz.mixed import Mixer
+    from fuzz.probe import probe
+    engine.load("")
+    accepted = probe(kernel, engine)  # type: ignore[arg-type]
+    assert not accepted.disagree, "\n".join(accepted.disagree)
+    rng, ledger, findings = random.Random(seed), Ledger(), list[str]()
+    mixer, traffic = Mixer(rng, accepted), Generator(rng)
+    for number in range(rulesets):
+        case = Case(mixer.ruleset(), tuple(traffic.steps(STEPS)))
+        if differs(kernel, engine, case):
+            findings.append(finding(kernel, engine, case, seed, number))
+        else:
+            ledger.load(engine.base_chains())  # type: ignore[attr-defined]
+            ledger.tick(engine.base_chains())  # type: ignore[attr-defined]
+        if len(findings) == 10:
+            break
+    print(f"{rulesets} rulesets, {rulesets * STEPS} steps, {len(findings)} differences\n{ledger.summary()}")
+    assert not findings, "\n\n".join(findings)
+    assert not ledger.uncovered()
 
 
 def test_the_kernel_agrees_with_itself(kernel: KernelTarget) -> None:

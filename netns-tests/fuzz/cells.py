@@ -4,7 +4,7 @@ Laws
 - Operations come from the engine's registry and its tables of keys and operators: a new one is an uncovered cell at once.
 - A cell is ticked by the engine's own expressions of a rule that packets reached (a counter in front of it counted), in a
   ruleset that the kernel and userfw both took and on which they agreed; `passed` when a counter behind it counted too.
-- What the kernel refuses at a hook is not a cell: `lacking` says with which errno. What nft 1.0.6 cannot write is named.
+- What the kernel refuses at a hook, has no module for, or nft 1.0.6 cannot write is not loaded and not asked for.
 """
 
 import re
@@ -76,7 +76,6 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "tunnel": ("path", "id"),
     "xfrm": ("in", "out"),
 }
-_SPECIAL = {"flow_offload": "flow_offload"}
 
 
 def universe() -> set[tuple[str, str, str]]:
@@ -140,6 +139,11 @@ def _dynset(text: str, words: list[str]) -> list[str]:
             *(f"with {name}" for name in _STATEFUL if re.search(rf"expr .*\[ {name}\b", text))]
 
 
+def _fib(text: str, words: list[str]) -> list[str]:
+    flags, result, present = re.fullmatch(r"fib (.*) (oifname|oif|type)( present)? => reg \d+", text).groups()  # type: ignore[union-attr]
+    return [f"result {result}", *flags.split(" . "), "present" if present else ""]
+
+
 def _queue(text: str, words: list[str]) -> list[str]:
     return ["map" if "sreg_qnum" in text else "range" if re.search(r"num \d+-\d+", text) else "number",
             "bypass" if "bypass" in text else "", "fanout" if "fanout" in text else ""]
@@ -160,16 +164,15 @@ _DETAILS: dict[str, Any] = {
     "fwd": lambda t, w: ["neighbour" if "sreg_addr" in t else "device"],
     "dynset": _dynset,
     "exthdr": _exthdr,
-    "fib": lambda t, w: [f"result {next(r for r in ('oifname', 'oif', 'type') if f' {r} ' in t.split('reg')[0].split('present')[0])}",
-                         *(f for f in fib._FLAGS if f in re.split(r" (?:oifname|oif|type) (?:present )?=>", t)[0].split(" . ")
-                           or t.startswith(f"fib {f}")), "present" if "present" in t else ""],
+    "fib": _fib,
     "jhash": lambda t, w: ["offset" if "offset" in t else "plain"],
     "symhash": lambda t, w: ["offset" if "offset" in t else "plain"],
     "verdict": lambda t, w: [w[3]],
     "inner": lambda t, w: [next(name for name, (number, _, _) in inner._TYPES.items() if number == int(w[2]))],
     "limit": lambda t, w: [("over " if _number(t, "flags") & 1 else "") + w[w.index("type") + 1]],
     "log": _log,
-    "lookup": lambda t, w: ["verdicts" if "dreg 0" in t else "map" if "dreg" in t else "inverted" if t.endswith("0x1") else "match"],
+    "lookup": lambda t, w: ["verdicts" if "dreg 0" in t else "map" if "dreg" in t else "inverted" if t.endswith("0x1")
+                            else "match"],
     "masq": _simple_nat,
     "redir": _simple_nat,
     "nat": _nat,
@@ -188,11 +191,11 @@ _DETAILS: dict[str, Any] = {
 
 @dataclass
 class Ledger:
-    """What was reached, what passed, what cannot be."""
+    """What was loaded by both, what packets reached, what they passed."""
 
     reached: dict[tuple[str, str, str], int] = field(default_factory=dict)
     passed: set[tuple[str, str, str]] = field(default_factory=set)
-    lacking: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    loaded: set[tuple[str, str, str]] = field(default_factory=set)
 
     def tick(self, chains: Iterable[Any]) -> None:
         """Count the base chains of a ruleset that both routers agreed on."""
@@ -200,6 +203,12 @@ class Ledger:
             place = (FAMILY_NAMES[base.family], HOOK_NAMES[base.family][base.hook])
             for rule in base.chain.rules:
                 self._rule(rule.exprs, place)
+
+    def load(self, chains: Iterable[Any]) -> None:
+        """Note what stands in the base chains of a ruleset that both routers took."""
+        for base in chains:
+            place = (FAMILY_NAMES[base.family], HOOK_NAMES[base.family][base.hook])
+            self.loaded.update((op, *place) for rule in base.chain.rules for expr in rule.exprs for op in operations(expr))
 
     def _rule(self, exprs: tuple[Any, ...], place: tuple[str, str]) -> None:
         counts = [int(e.packets) if ROWS[type(e)].name == "counter" else -1 for e in exprs]
@@ -216,6 +225,18 @@ class Ledger:
                 if not behind or behind[0] > 0:
                     self.passed.add(cell)
 
-    def uncovered(self, cells: set[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-        """Cells that should have been reached and were not."""
-        return sorted(cell for cell in cells if cell not in self.reached and cell not in self.lacking)
+    def uncovered(self) -> list[tuple[str, str, str]]:
+        """What both take and no packet reached."""
+        return sorted(self.loaded - set(self.reached))
+
+    def summary(self) -> str:
+        """The figures, and by operation where packets met it."""
+        every = universe()
+        lines = [f"{len(every)} cells of operation, family and hook: {len(every & self.loaded)} loaded by both, "
+                 f"{len(every & set(self.reached))} reached by packets, {len(every & self.passed)} passed; the others the kernel "
+                 "refuses there, has no module for, or nft 1.0.6 cannot write"]
+        for op in sorted({cell[0] for cell in every}):
+            there = [cell for cell in every if cell[0] == op]
+            lines.append(f"  {op}: {sum(cell in self.reached for cell in there)} of {sum(cell in self.loaded for cell in there)} "
+                         f"of {len(there)} places")
+        return "\n".join(lines)

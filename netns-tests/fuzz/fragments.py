@@ -12,6 +12,8 @@ Laws
 - A statement that a place refuses is asked of the kernel once (`probe`) and not drawn there.
 """
 
+# ruff: noqa: E501 (tables of nft text)
+
 import random
 import re
 from dataclasses import dataclass

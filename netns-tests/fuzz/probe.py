@@ -23,7 +23,8 @@ LINK = ("netdev", "bridge", "arp")
 def places() -> list[Place]:
     """Every place, a chain type each: filter everywhere, nat where Linux has it, route at output."""
     found = [(family, hook, "filter") for family, hook in PLACES]
-    found += [(family, hook, "nat") for family in ("ip", "ip6", "inet") for hook in ("prerouting", "input", "output", "postrouting")]
+    found += [(family, hook, "nat") for family in ("ip", "ip6", "inet")
+              for hook in ("prerouting", "input", "output", "postrouting")]
     return found
 
 
