@@ -106,6 +106,10 @@ class NftLibrary:
         return done.stdout
 
     def close(self) -> None:
-        """End the thread."""
+        """Give back what was opened and end the thread."""
+        def work() -> None:
+            self.netlink.close()
+            self.lib.nft_ctx_free(self.ctx)
+        self.call(work)
         self._work.put(None)
         self._thread.join(5)
