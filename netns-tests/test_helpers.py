@@ -228,7 +228,7 @@ def test_pptp_tunnel(lab: Lab, first: str) -> None:
     for step in ([out, back, out] if first == "client" else [back, out, back]):
         step()
     talk.say(1, control(13, struct.pack("!HBB", 99, 1, 0)))
-    lab.send("wan", gre(fam.wan, fam.out, outer))
+    assert [out.port for out in lab.answered_by("wan", gre(fam.wan, fam.out, outer))] == ["wan"]  # unreachable
 
 
 H245_OLC = "030000000c20138011140001000a0001051388000a0001051389"

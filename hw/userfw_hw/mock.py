@@ -79,6 +79,7 @@ class MockPort(IoPort):
         self.queue = wire.queue
         self.host_frames = 0
         self.hardware_frames = 0
+        self.hardware_dropped = 0
         self.chip_ns = 0
 
     def attach(self, device: Device) -> None:
@@ -124,6 +125,7 @@ class MockPort(IoPort):
             "nic": self.nic.label,
             "host_frames": self.host_frames,
             "hardware_frames": self.hardware_frames,
+            "hardware_dropped": self.hardware_dropped,
             "chip_seconds": round(self.chip_ns / 1e9, 3),
         }
 
@@ -185,6 +187,7 @@ class MockNic(Driver):
             "because": f"it is a port of the NIC {self.label}",
             "host_frames": port.host_frames,
             "hardware_frames": port.hardware_frames,
+            "hardware_dropped": port.hardware_dropped,
             "chip_seconds": round(port.chip_ns / 1e9, 3),
         }
 
@@ -280,7 +283,8 @@ class MockNic(Driver):
         _rewrite(pkt, actions)
         _link(pkt, actions)
         out = self.ports[actions.device]
-        out.wire.transmit(pkt)
+        if out.wire.transmit(pkt):
+            out.hardware_dropped += 1
         port.hardware_frames += 1
         return out
 

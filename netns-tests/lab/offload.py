@@ -125,11 +125,13 @@ class OffloadLab:
         self.ask("reload")
 
     def drops(self) -> dict[str, int]:
-        """Packets dropped by reason: the daemon's, and by the kernel at each device of the router (`link NAME`)."""
+        """Packets dropped by reason: the daemon's, the software card's (`card NAME`), the kernel's at each device (`link NAME`)."""
         found = {row["reason"]: int(row["packets"]) for row in self.ask("drops")["drops"]}
         for link in json.loads(netns.run(["ip", "-s", "-j", "link"], ns=self.router).stdout):
             stats = link["stats64"]
             found[f"link {link['ifname']}"] = stats["tx"]["dropped"] + stats["rx"]["dropped"]
+        for device in self.ask("offload")["devices"]:
+            found[f"card {device['device']}"] = device.get("hardware_dropped", 0)
         return {name: count for name, count in found.items() if count}
 
     def hardware(self) -> int:

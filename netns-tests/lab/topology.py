@@ -11,6 +11,7 @@ Laws
 - `live()` gives the hosts addresses and routes for as long as the context lasts.
 """
 
+import itertools
 import os
 import select
 import struct
@@ -141,13 +142,16 @@ def is_housekeeping(frame: bytes) -> bool:
     return frame[20] in (0, ICMP6) and len(frame) > at and (130 <= frame[at] <= 137 or frame[at] == 143)
 
 
+NUMBER = itertools.count()  # one process may have several laboratories up
+
+
 class Lab:
     """The namespaces, the router in the middle, and a wire at each host."""
 
     def __init__(self, router: Router, sides: dict[str, Side] = SIDES, exact: bool = True) -> None:
         """`exact`: frames are compared as bytes, so offloads are off; without it hosts run as fast as they can."""
         self.router, self.sides, self.exact = router, sides, exact
-        self.prefix = f"uf{os.getpid()}-{router.kind[0]}"
+        self.prefix = f"uf{os.getpid()}-{router.kind[0]}{next(NUMBER)}"
         self.wires: dict[str, Wire] = {}
         self.answers = {
             name: {addr(ip): side.host_mac for n in ANSWERED for ip in (side.ip4(n), side.ip6(n))}

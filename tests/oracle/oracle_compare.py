@@ -180,7 +180,7 @@ def run_block(world: World, job: Job, packets: int, rng: Random, tally: Tally) -
     for name in named:
         program.state["sizes", name] = world.engine.sizes(job.table.family, job.table.name, name)
     problems, made, tried = [], 0, 0
-    while made < packets and tried < packets * 40 or (not made and tried < 4000):
+    while (made < packets and tried < packets * 40) or (not made and tried < 4000):
         tried += 1
         outcome = run_packet(world, job, program, generator.case())
         if outcome is None:

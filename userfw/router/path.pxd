@@ -1,46 +1,38 @@
 from userfw.conntrack.conn cimport Conn, TupleNode
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
-    ARPHRD_ETHER, ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPS_DST_NAT, NF_ACCEPT, NF_DROP,
-    NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_ARP, NFPROTO_BRIDGE,
-    NFPROTO_IPV4, NFPROTO_IPV6, PACKET_HOST, PACKET_OTHERHOST, U32_MASK,
+    ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, IPS_DST_NAT, NF_ACCEPT, NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT,
+    NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_ARP, NFPROTO_BRIDGE, NFPROTO_IPV4, NFPROTO_IPV6, PACKET_HOST,
+    PACKET_OTHERHOST, U32_MASK,
 )
 from userfw.core.drop cimport (
-    DROP_DEVICE_DOWN, DROP_FORWARDING_OFF, DROP_FRAG_NEEDED, DROP_INTERNAL_ERROR, DROP_MARTIAN, DROP_NEIGH_FAILED,
-    DROP_NO_ROUTE, DROP_NOT_SPECIFIED, DROP_OTHERHOST, DROP_PROHIBITED, DROP_RULE, DROP_SOURCE_FILTER,
-    DROP_TTL_EXPIRED, DROP_TX_FAILED, DROP_UNKNOWN_ETHERTYPE,
+    DROP_DEVICE_DOWN, DROP_FORWARDING_OFF, DROP_FRAG_NEEDED, DROP_INTERNAL_ERROR, DROP_MARTIAN, DROP_NO_ROUTE,
+    DROP_NOT_SPECIFIED, DROP_OTHERHOST, DROP_PROHIBITED, DROP_SOURCE_FILTER, DROP_TTL_EXPIRED, DROP_TX_FAILED,
+    DROP_UNKNOWN_ETHERTYPE,
 )
 from userfw.core.fastpath cimport CachedRoute, FastPath
 from userfw.core.hook cimport HookList
-from userfw.core.packet cimport Device, Packet, Port
-from userfw.router.arp cimport Arp
-from userfw.router.base cimport Router, compact, set_start
-from userfw.router.bridge cimport Bridge, Leaving, Members
+from userfw.core.packet cimport Device, Packet
+from userfw.router.base cimport Router, set_start
+from userfw.router.bridge cimport Members
 from userfw.router.const cimport (
     ICMP_DEST_UNREACH, ICMP_EXC_TTL, ICMP_FRAG_NEEDED, ICMP_HOST_UNREACH, ICMP_NET_UNREACH, ICMP_PKT_FILTERED,
-    ICMP_TIME_EXCEEDED, ICMPV6_ADM_PROHIBITED, ICMPV6_DEST_UNREACH, ICMPV6_EXC_HOPLIMIT, ICMPV6_NOROUTE,
-    ICMPV6_NOT_NEIGHBOUR, ICMPV6_PKT_TOOBIG, ICMPV6_TIME_EXCEED, IPV6_MIN_MTU, RTN_ANYCAST, RTN_BLACKHOLE,
-    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC, USER_LOCAL,
+    ICMP_TIME_EXCEEDED, ICMPV6_ADM_PROHIBITED, ICMPV6_DEST_UNREACH, ICMPV6_EXC_HOPLIMIT, ICMPV6_NOROUTE, ICMPV6_NOT_NEIGHBOUR,
+    ICMPV6_PKT_TOOBIG, ICMPV6_TIME_EXCEED, IPV6_MIN_MTU, RTN_ANYCAST, RTN_BLACKHOLE, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
+    RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC, USER_LOCAL,
 )
-from userfw.router.fragment cimport Fragmenter
+from userfw.router.egress cimport Egress
 from userfw.router.inspect cimport exceeds, flow_hash, ipv6_hop_options
-from userfw.router.neigh cimport NeighbourTable
 from userfw.router.options cimport forward_options, ipv4_options
-from userfw.router.pipeline cimport Pipeline
 from userfw.router.reassembly cimport Reassembly, whole_fragment
 from userfw.router.settings cimport Settings
-from userfw.router.types cimport Dst, Neighbour
+from userfw.router.types cimport Dst
 from userfw.wire.gso cimport check_untrusted
 from userfw.wire.parse cimport parse_link_untrusted, parse_network_untrusted, trim
 
-cdef class Path(Router):
-    cdef public Pipeline pipeline
-    cdef readonly NeighbourTable neighbours
-    cdef readonly Arp arp
-    cdef readonly Fragmenter fragments
+cdef class Path(Egress):
     cdef readonly Reassembly reassembly
     cdef public Device local_device
-    cdef list backlog
     cdef public bint pending
     cdef dict vlans
     cpdef int receive(self, Packet pkt) except -1
@@ -51,7 +43,6 @@ cdef class Path(Router):
     cdef int _judge(self, Packet pkt, Device device, int reason) except -1
     cpdef int after_ingress(self, Packet pkt, int reason) except -1
     cdef bint _for_bridge(self, Packet pkt, Device port) except? -1
-    cdef int _emit_bridged(self, Packet pkt) except -1
     cdef int _continue_bridged(self, Packet pkt, int hook) except -1
     cdef int _vlan(self, Packet pkt, int reason) except -1
     cdef int _check_ipv6(self, Packet pkt) except -1
@@ -75,11 +66,6 @@ cdef class Path(Router):
     cdef int _from_local(self, Packet pkt, int reason) except -1
     cpdef int after_output(self, Packet pkt) except -1
     cpdef Dst route_output(self, Packet pkt)
-    cdef Neighbour _neighbour(self, Packet pkt, Dst dst)
-    cpdef int emit_through(self, Packet pkt, Device device, unsigned int tags) except -1
-    cdef _touch(self, Port port)
-    cdef _tag(self, Packet pkt, Device device)
-    cdef int _virtual(self, Packet pkt, Device device) except -1
     cpdef drain(self)
     cpdef run_held(self)
     cpdef int continue_after(self, Packet pkt, int family, int hook) except -1

@@ -16,16 +16,10 @@ if not cython.compiled:
     from userfw.conntrack.conn import Conn, TupleNode
     from userfw.core.clock import Clock
     from userfw.core.const import (
-        ARPHRD_ETHER,
         ARPHRD_LOOPBACK,
         CT_DIR_ORIGINAL,
-        ETH_P_8021AD,
-        ETH_P_8021Q,
-        ETH_P_IP,
-        ETH_P_IPV6,
         IPS_DST_NAT,
         NF_ACCEPT,
-        NF_DROP,
         NF_INET_FORWARD,
         NF_INET_LOCAL_IN,
         NF_INET_LOCAL_OUT,
@@ -45,12 +39,10 @@ if not cython.compiled:
         DROP_FRAG_NEEDED,
         DROP_INTERNAL_ERROR,
         DROP_MARTIAN,
-        DROP_NEIGH_FAILED,
         DROP_NO_ROUTE,
         DROP_NOT_SPECIFIED,
         DROP_OTHERHOST,
         DROP_PROHIBITED,
-        DROP_RULE,
         DROP_SOURCE_FILTER,
         DROP_TTL_EXPIRED,
         DROP_TX_FAILED,
@@ -58,10 +50,9 @@ if not cython.compiled:
     )
     from userfw.core.fastpath import CachedRoute, FastPath
     from userfw.core.hook import HookList
-    from userfw.core.packet import Device, Packet, Port
-    from userfw.router.arp import Arp
-    from userfw.router.base import Router, compact, set_start
-    from userfw.router.bridge import Bridge, Leaving, Members
+    from userfw.core.packet import Device, Packet
+    from userfw.router.base import set_start
+    from userfw.router.bridge import Members
     from userfw.router.const import (
         ICMP_DEST_UNREACH,
         ICMP_EXC_TTL,
@@ -89,21 +80,19 @@ if not cython.compiled:
         RTN_UNSPEC,
         USER_LOCAL,
     )
-    from userfw.router.fragment import Fragmenter
+    from userfw.router.egress import Egress
     from userfw.router.inspect import exceeds, flow_hash, ipv6_hop_options
-    from userfw.router.neigh import NeighbourTable
     from userfw.router.options import forward_options, ipv4_options
-    from userfw.router.pipeline import Pipeline
     from userfw.router.reassembly import Reassembly, whole_fragment
     from userfw.router.settings import Settings
-    from userfw.router.types import Dst, Neighbour
+    from userfw.router.types import Dst
     from userfw.wire.gso import check_untrusted
     from userfw.wire.parse import parse_link_untrusted, parse_network_untrusted, trim
 
 BACKLOG_LIMIT = 1000
 
 
-class Path(Router):
+class Path(Egress):
     """A Router that walks packets from device to device; `gateway.Gateway` adds what is configured."""
 
     def __init__(
@@ -114,14 +103,8 @@ class Path(Router):
         fault: Callable[[BaseException, str], None] | None = None,
     ) -> None:
         super().__init__(clock, rng, settings, fault)
-        self.pipeline: Pipeline | None = None
-        self.neighbours = NeighbourTable(self)
-        self.arp = Arp(self, self.neighbours)
-        self.neighbours.arp = self.arp
-        self.fragments = Fragmenter(self)
         self.reassembly = Reassembly(self)
         self.local_device: Device | None = None
-        self.backlog: list[Packet] = []
         self.pending = False
         self.vlans: dict[tuple[int, int, int], Device] = {}
 
@@ -579,161 +562,7 @@ class Path(Router):
             )
         return self.looping(dst)
 
-    # -- out
-
-    def emit(self, pkt: Packet) -> cython.int:
-        """Linux: ip_finish_output2, neigh_output."""
-        if pkt.nexthop is not None:
-            return self._emit_bridged(pkt)
-        dst: Dst = pkt.route
-        device: Device = cython.cast(Device, dst.oif)
-        l3: cython.Py_ssize_t = pkt.l3
-        neigh: Neighbour | None
-        pkt.oif = device
-        if device.type != ARPHRD_ETHER:
-            set_start(pkt, l3)
-            return self.transmit(pkt, device)
-        neigh = self._neighbour(pkt, dst)
-        if neigh is None:
-            return self.drop(pkt, DROP_NEIGH_FAILED)
-        if not neigh.connected and not self.neighbours.resolve(neigh, pkt):
-            return DROP_NOT_SPECIFIED
-        set_start(pkt, l3 - 14)
-        pkt.put64(l3 - 14, neigh.head)
-        pkt.put32(l3 - 6, neigh.mid)
-        pkt.put16(l3 - 2, ETH_P_IP if pkt.nfproto == NFPROTO_IPV4 else ETH_P_IPV6)
-        return self.transmit(pkt, device)
-
-    def _neighbour(self, pkt: Packet, dst: Dst) -> Neighbour | None:
-        """The neighbour that `pkt` goes to; None if the table is full."""
-        hi: cython.ulonglong = 0
-        lo: cython.ulonglong
-        neigh: Neighbour | None = dst.neigh
-        if not dst.gateway:
-            if pkt.nfproto == NFPROTO_IPV4:
-                lo = pkt.get32(pkt.l3 + 16)
-            else:
-                hi = pkt.get64(pkt.l3 + 24)
-                lo = pkt.get64(pkt.l3 + 32)
-            if neigh is None or neigh.dead or lo != dst.via_lo or hi != dst.via_hi:
-                return self.neighbours.of_dst(dst, hi, lo)
-        elif neigh is None or neigh.dead:
-            return self.neighbours.of_dst(dst, 0, 0)
-        return neigh
-
-    def emit_through(self, pkt: Packet, device: Device, tags: cython.uint) -> cython.int:
-        """As `emit`, the VLAN devices above `device` passed over: one link-layer header with all tags, their counters kept."""
-        dst: Dst = pkt.route
-        l3: cython.Py_ssize_t = pkt.l3
-        neigh: Neighbour | None = self._neighbour(pkt, dst)
-        if neigh is None:
-            return self.drop(pkt, DROP_NEIGH_FAILED)
-        if not neigh.connected and not self.neighbours.resolve(neigh, pkt):
-            return DROP_NOT_SPECIFIED
-        upper: Device | None = dst.oif
-        while upper is not None and upper is not device:
-            upper.tx_packets += 1
-            upper.tx_bytes += pkt.end - l3 + 14
-            upper = upper.parent
-        start: cython.Py_ssize_t = l3 - 18 if tags < 0x10000 else l3 - 22
-        set_start(pkt, start)
-        pkt.put64(start, neigh.head)
-        pkt.put32(start + 8, neigh.mid)
-        start += 12
-        while tags:
-            pkt.put16(start, ETH_P_8021AD if tags & 0x2000 else ETH_P_8021Q)
-            pkt.put16(start + 2, tags & 0xFFF)
-            tags >>= 16
-            start += 4
-        pkt.put16(start, ETH_P_IP if pkt.nfproto == NFPROTO_IPV4 else ETH_P_IPV6)
-        pkt.oif = device
-        return self.transmit(pkt, device)
-
-    def refragment(self, pkt: Packet, mtu: cython.int) -> cython.int:
-        return self.fragments.output(pkt, mtu)
-
-    def _emit_bridged(self, pkt: Packet) -> cython.int:
-        """A fragment of a packet that a bridge forwards: under the header that the packet had."""
-        way: Leaving = pkt.nexthop
-        size: cython.Py_ssize_t = len(way.header)
-        pkt.nexthop = None
-        set_start(pkt, pkt.l3 - size)
-        pkt.data[pkt.start : pkt.l3] = way.header
-        return self.transmit(pkt, way.device)
-
-    def transmit(self, pkt: Packet, device: Device) -> cython.int:
-        """Linux: dev_queue_xmit."""
-        reason: cython.int
-        entries: HookList
-        port: Port | None
-        if not device.up:
-            return self.drop(pkt, DROP_DEVICE_DOWN)
-        if device.egress is not None:
-            entries = device.egress
-            pkt.oif = device
-            before: Device | None = pkt.iif
-            pkt.iif = None  # an egress hook knows no incoming device
-            verdict: cython.int = entries.run(pkt)
-            pkt.iif = before
-            if verdict != NF_ACCEPT:
-                return self.verdict(pkt, verdict)
-        size: cython.Py_ssize_t = pkt.end - pkt.start
-        port = device.port
-        if port is None:
-            if device.parent is None:
-                return self._virtual(pkt, device)
-            self._tag(pkt, device)
-            reason = self.transmit(pkt, device.parent)
-        else:
-            reason = port.transmit(pkt)
-            if reason != DROP_NOT_SPECIFIED:
-                return self.drop(pkt, reason)
-            if port is not self.last_port:
-                self._touch(port)
-        if reason == DROP_NOT_SPECIFIED:
-            device.tx_packets += 1
-            device.tx_bytes += size
-        return reason
-
-    def _touch(self, port: Port) -> None:
-        i: cython.Py_ssize_t
-        self.last_port = port
-        for i in range(len(self.touched)):
-            if self.touched[i] is port:
-                return
-        self.touched.append(port)
-
-    def _tag(self, pkt: Packet, device: Device) -> None:
-        """Insert the VLAN device's tag behind the addresses."""
-        i: cython.Py_ssize_t
-        d: bytearray = pkt.data
-        start: cython.Py_ssize_t = pkt.start - 4
-        for i in range(12):
-            d[start + i] = d[start + 4 + i]
-        set_start(pkt, start)
-        pkt.put16(start + 12, device.vlan_proto)
-        pkt.put16(start + 14, device.vlan_id)
-
-    def _virtual(self, pkt: Packet, device: Device) -> cython.int:
-        """A device without a port: `lo` receives what it sends, anything else is down."""
-        copy: Packet
-        bridge: Bridge
-        if device.bridge is not None and device.master is None:
-            bridge = device.bridge
-            return bridge.transmit(pkt)
-        if device.type != ARPHRD_LOOPBACK:
-            return self.drop(pkt, DROP_DEVICE_DOWN)
-        if len(self.backlog) >= BACKLOG_LIMIT:
-            return self.drop(pkt, DROP_TX_FAILED)
-        device.tx_packets += 1
-        device.tx_bytes += pkt.end - pkt.start
-        copy = compact(pkt)
-        copy.iif = device
-        copy.oif = None
-        copy.looped = True
-        copy.ip_options = 0
-        self.backlog.append(copy)
-        return DROP_NOT_SPECIFIED
+    # -- what waits
 
     def drain(self) -> None:
         """Let go on what was held, and receive what was sent on `lo`, at most a backlog's length at once."""
@@ -747,16 +576,6 @@ class Path(Router):
             self.drop(self.backlog.pop(), DROP_TX_FAILED)
 
     # -- verdicts
-
-    def run_hooks(self, family: cython.int, hook: cython.int, pkt: Packet) -> cython.int:
-        if self.pipeline is None:
-            return NF_ACCEPT
-        return self.pipeline.run(family, hook, pkt)
-
-    def verdict(self, pkt: Packet, verdict: cython.int) -> cython.int:
-        if verdict == NF_DROP:
-            return self.drop(pkt, pkt.drop_reason if pkt.drop_reason else DROP_RULE)
-        return DROP_NOT_SPECIFIED
 
     def continue_after(self, pkt: Packet, family: cython.int, hook: cython.int) -> cython.int:
         """Go on behind a hook of `family`: for a packet that was held there."""
