@@ -108,8 +108,9 @@ def flood(seconds: float) -> Found:
                 pid = daemon_pid(lab)
                 calm = load.tcp(lab, 1, seconds, pid)[0]
                 before = lab_conns(lab)
-                with flooding(lab), Asking(lab) as asking:
-                    hard = load.tcp(lab, 1, seconds, pid)[0]
+                with flooding(lab):
+                    with Asking(lab) as asking:
+                        hard = load.tcp(lab, 1, seconds, pid)[0]
                     after = lab_conns(lab)
                 yield who, "TCP under SYN flood", hard
                 yield who, "kept under SYN flood", hard / max(calm, 1e-9)

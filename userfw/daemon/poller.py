@@ -1,8 +1,9 @@
 """The packet loop's inside: from "something is readable" to "nothing is, or the time slice is over", compiled.
 
 The event loop watches one descriptor, an epoll set of all ports, and calls `run` when it fires: interpreted code is entered once
-for many batches. Laws: every ready port gets one batch in turn, so a busy one cannot starve the others; `run` returns after
-its slice (plus at most one batch), so that commands and timers get their turn; the clock is set before each batch.
+for many batches. Laws: ready ports share the time, not the batches (daemon.shares), so a flooded one cannot starve the others;
+`run` returns after its slice (plus at most one batch of each port), so that commands and timers get their turn; the clock is set
+before each batch.
 
 Busy polling: waking up costs more than a packet does, so after traffic `run` may look again for a while before it gives up. It
 does so only if the last sleep was shorter than that while (as KVM's halt polling decides): an idle or slow stream of
@@ -15,6 +16,7 @@ import cython
 if not cython.compiled:
     from userfw.core.clock import Clock
     from userfw.core.packet import Packet
+    from userfw.daemon.shares import Share, Shares
     from userfw.ports._io import Readiness, monotonic_ns, yield_processor
     from userfw.ports.base import GRO_ALL, IoPort
     from userfw.wire.gro import Coalescer
@@ -32,7 +34,7 @@ MAX_BATCH = 64
 class Poller:
     """Ports and the gateway they feed.
 
-    `gateway` has `receive_batch(packets, n)` and `end_batch()`. `batch`: frames of one port before the next port's turn.
+    `gateway` has `receive_batch(packets, n)` and `end_batch()`. `batch`: frames of one port before the next port's turn, at most.
     `busy_ns`: look again for at most so long after the last frame before going to sleep (0: sleep at once); `spin_ns`: for
     how long it is worth it just now. `spins`: looks that found nothing.
     """
@@ -42,6 +44,8 @@ class Poller:
         self.gateway = gateway
         self.readiness = Readiness()
         self.ports: list[IoPort | None] = []
+        self.accounts: list[Share] = []
+        self.shares = Shares()
         self.slots: list[Packet] = [_Packet() for _ in range(MAX_BATCH)]
         self.batch = batch
         self.busy_ns = busy_ns
@@ -62,7 +66,9 @@ class Poller:
         self.readiness.add(port.fd, tag)
         if tag == len(self.ports):
             self.ports.append(None)
+            self.accounts.append(Share())
         self.ports[tag] = port
+        self.accounts[tag] = Share()
 
     def remove(self, port: IoPort) -> None:
         """Stop serving `port`; call before its descriptor is closed."""
@@ -70,10 +76,10 @@ class Poller:
             self.readiness.remove(port.fd)
             self.ports[self.ports.index(port)] = None
 
-    def poll(self, port: IoPort) -> cython.int:
-        """One batch from one port, walked to its end; how many frames."""
+    def poll(self, port: IoPort, share: Share) -> cython.int:
+        """One turn's batch from one port, walked to its end; how many frames."""
         self.clock.now = monotonic_ns()
-        n: cython.int = port.receive(self.slots, self.batch)
+        n: cython.int = port.receive(self.slots, self.shares.budget(share, self.batch))
         if n:
             self.packets += n
             self.batches += 1
@@ -82,7 +88,19 @@ class Poller:
                 left = self.coalescer.run(self.slots, n, port.gro == GRO_ALL)
             self.gateway.receive_batch(self.slots, left)
             self.gateway.end_batch()
+        self.shares.charge(share, monotonic_ns() - self.clock.now, n)
         return n
+
+    def _join(self, ready: cython.int) -> cython.int:
+        """Tell the shares which ports wait; 0."""
+        i: cython.int
+        tag: cython.int
+        self.shares.look()
+        for i in range(ready):
+            tag = self.readiness.tag(i)
+            if tag >= 0:
+                self.shares.join(self.accounts[tag])
+        return 0
 
     def run(self, slice_ns: cython.ulonglong) -> cython.int:
         """Serve until nothing is left or `slice_ns` nanoseconds are over; how many frames."""
@@ -95,19 +113,22 @@ class Poller:
         ready: cython.int
         tag: cython.int
         port: IoPort | None
+        share: Share
         self.wakeups += 1
         self.spin_ns = self.busy_ns if begin - self.slept < self.busy_ns and begin >= self.calm else 0
         while now - begin < slice_ns:
             ready = self.readiness.wait(0)
             self.rounds += 1
+            self._join(ready)
             for i in range(ready):
                 tag = self.readiness.tag(i)
                 if tag < 0:
                     continue
                 port = self.ports[tag]
-                if port is None:
+                share = self.accounts[tag]
+                if port is None or not self.shares.turn(share):
                     continue
-                n = self.poll(port)
+                n = self.poll(port, share)
                 if port.dead:
                     self.remove(port)
                 if n:
