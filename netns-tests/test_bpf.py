@@ -9,6 +9,7 @@ from random import Random
 import pytest
 from scapy.all import IP, TCP, UDP, Dot1AD, Dot1Q, Ether, IPOption_RR, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, Raw
 from userfw_hw.bpf import forward
+from userfw_hw.bpf.edges import TC, XDP
 from userfw_hw.mock import MockNic
 
 from userfw.core.clock import Clock
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="bpf(2) needs root")
 
 XDP_PASS, XDP_REDIRECT, TC_REDIRECT = 2, 4, 7
 MAC = bytes(6)  # the address of `lo`, where the kernel's test run of a tc program takes place
-KINDS = {"xdp": (forward.XDP, syscall.PROG_TYPE_XDP), "tc": (forward.TC, syscall.PROG_TYPE_SCHED_CLS)}
+KINDS = {"xdp": (XDP, syscall.PROG_TYPE_XDP), "tc": (TC, syscall.PROG_TYPE_SCHED_CLS)}
 
 
 class Wire(IoPort):
@@ -157,7 +158,7 @@ def test_the_program_does_what_the_mock_nic_does(bench: Bench) -> None:
             if len(frame) < 54:
                 continue  # the kernel's test run takes no frame without a whole network header
             expected = bench.mock(frame)
-            if expected is not None and actions.vlans and bench.edge is forward.TC:
+            if expected is not None and actions.vlans and bench.edge is TC:
                 expected = expected[:12] + expected[16:]  # the outer tag stands beside the frame: test_offload.py sees it on a wire
             assert bench.kernel(frame) == expected, frame.hex()
             forwarded += expected is not None

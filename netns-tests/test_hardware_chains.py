@@ -83,9 +83,10 @@ def test_the_card_forgets_and_takes_it_again(lab: Offload) -> None:
 
 def test_without_a_card_the_device_is_named(tmp_path: Path) -> None:
     lab = Offload(tmp_path, capture="socket")
+    lab.extra = f'[[port]]\nname = "inner"\ntype = "tap"\ndevice = "inner"\nnetns = "{lab.router}"\n'
     try:
         assert "ready" in lab.start()
-        code, said = userfw(lab, "nft", "-f", "-", text=CHAIN % "")
-        assert code == 1 and "device lan cannot offload" in said and "flower: the interface has no hw-tc-offload" in said
+        code, said = userfw(lab, "nft", "-f", "-", text=CHAIN.replace('"lan"', '"inner"') % "")
+        assert code == 1 and "device inner cannot offload" in said and "bpf: the port has no interface of its own" in said
     finally:
         lab.close()

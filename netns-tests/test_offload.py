@@ -47,6 +47,7 @@ class Offload:
         base = f"uf{os.getpid()}-o"
         self.client, self.router, self.server = f"{base}a", f"{base}r", f"{base}b"
         self.folder, self.capture, self.extra, self.vlan = folder, capture, extra, vlan
+        self.kind = "packet"
         self.process: subprocess.Popen[bytes] | None = None
         for ns in (self.client, self.router, self.server):
             netns.create(ns)
@@ -59,8 +60,9 @@ class Offload:
 
     def start(self) -> str:
         """Run the daemon; what it said until it was ready or ended."""
+        capture = f'capture = "{self.capture}"\n' if self.kind == "packet" else ""
         ports = "".join(
-            f'[[port]]\nname = "{name}"\ntype = "packet"\ncapture = "{self.capture}"\nnetns = "{self.router}"\ndevice = "{name}"\n'
+            f'[[port]]\nname = "{name}"\ntype = "{self.kind}"\n{capture}netns = "{self.router}"\ndevice = "{name}"\n'
             f'addresses = ["{address}"]\n' + (self.vlan if name == "lan" else "")
             for name, address in (("lan", "192.168.1.1/24"), ("wan", "203.0.113.1/24"))
         )

@@ -111,11 +111,6 @@ class HardwareChains:
 
     def _wanted(self, chains: Sequence[tuple[Table, Chain]]) -> dict[str, tuple[list[Held], tuple[Chain, ...]]]:
         names = {index: name for name, index in self.devices()}
-
-        def system(index: int) -> tuple[str, int]:
-            target = self.target(names.get(index, ""))
-            return names.get(index, ""), target.ifindex if target is not None else 0
-
         wanted: dict[str, tuple[list[Held], tuple[Chain, ...]]] = {}
         for index, name in names.items():
             here = [(table, chain) for table, chain in chains if matches(chain.node.devices, name)]
@@ -127,12 +122,19 @@ class HardwareChains:
                 for rule in chain.rules:
                     lowered = _lift(rule, index)
                     if lowered.possible:
-                        made = lowered.filter(self._next, system)
+                        made = lowered.filter(self._next, lambda out, here=name: self._system(names.get(out, ""), here))
                         held.append(Held(made, table.name, chain.name, rule.handle, rule.loc, lowered.counter))
                         self._next += 1
             if here:
                 wanted[name] = held, tuple(chain for _, chain in here)
         return wanted
+
+    def _system(self, name: str, here: str) -> tuple[str, int]:
+        """A device to send to, with its interface's number in the namespace of device `here`; 0 if it has none there."""
+        target, source = self.target(name), self.target(here)
+        if target is None or source is None or target.name != name or target.netns != source.netns:
+            return name, 0
+        return name, target.ifindex
 
     def _simple(self, here: Sequence[tuple[Table, Chain]]) -> bool:
         """No chain but the last accepts: accept ends its own chain only, in hardware it ends all of them."""
@@ -149,6 +151,7 @@ class HardwareChains:
             id, words = refused
             loc = next((item.loc for item in held if item.filter.id == id), chains[0].node.loc if chains else NOWHERE)
             raise NftError(f"{REFUSED}: device {name}: {words}", loc)
+        self.count()  # the last totals of what was replaced
         if chains:
             self.units[name] = Unit(unit.driver, unit.target, held, chains)
         else:
@@ -168,6 +171,8 @@ class HardwareChains:
         target = self.target(name)
         if target is None:
             raise NftError(f"{REFUSED}: device {name} does not exist", loc)
+        if target.name != name:
+            raise NftError(f"{REFUSED}: device {name} is on {target.name}: match `vlan id` there instead", loc)
         reasons = []
         for driver in self.drivers():
             if type(driver).set_filters is Driver.set_filters:

@@ -238,7 +238,7 @@ def fields_untrusted(frame: bytes) -> dict[str, bytes]:
     packet = frame[at:]
     if fields["protocol"] == ETH_P_IP and len(packet) >= 20 and packet[0] >> 4 == 4:
         fields |= {"ip_proto": packet[9:10], "ipv4_src": packet[12:16], "ipv4_dst": packet[16:20]}
-        transport = (packet[0] & 15) * 4 if not int.from_bytes(packet[6:8], "big") & 0x3FFF else -1
+        transport = (packet[0] & 15) * 4 if packet[0] & 15 >= 5 and not int.from_bytes(packet[6:8], "big") & 0x3FFF else -1
     elif fields["protocol"] == ETH_P_IPV6 and len(packet) >= 40 and packet[0] >> 4 == 6:
         fields |= {"ipv6_src": packet[8:24], "ipv6_dst": packet[24:40]}
         fields["ip_proto"], transport = _last_header_untrusted(packet)

@@ -26,6 +26,8 @@ from userfw.ports.netns import run_in
 from userfw.ports.packet import PacketPort, open_socket
 from userfw.ports.tap import open_device
 from userfw_hw.bpf import forward
+from userfw_hw.bpf.edges import TC
+from userfw_hw.bpf.filters import FilterList
 
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 
@@ -35,8 +37,9 @@ log = logging.getLogger("userfw.ports")
 class CapturePort(IoPort):
     """Frames come from the TAP device that the program feeds, and go out by a packet socket that hears nothing.
 
-    `index`: the interface's number. `load(flows)` replaces the program by one that looks flows up in that map. `clsact`: the socket
-    by which the program hangs on a clsact qdisc; None: on a tcx link. `made_qdisc`: the qdisc is ours too.
+    `index`: the interface's number. `load(flows, filters)` replaces the program by one that runs those filters and looks flows up
+    in that map. `clsact`: the socket by which the program hangs on a clsact qdisc; None: on a tcx link. `made_qdisc`: the qdisc is
+    ours too.
     """
 
     def __init__(self, name: str, ifname: str, netns: str, inbound: Any, outbound: Any, index: int, mac: bytes) -> None:
@@ -50,7 +53,6 @@ class CapturePort(IoPort):
         self.tap_index = 0
         self.fd = inbound.fd
         self._none = syscall.Map(syscall.MAP_TYPE_HASH, forward.KEY_SIZE, forward.VALUE_SIZE, 1, "userfw_none")
-        self._flows: int | None = None
         self._link = -1
         self.clsact: TrafficControl | None = None
         self.made_qdisc = False
@@ -61,12 +63,11 @@ class CapturePort(IoPort):
         self.inbound.attach(device)
         self.outbound.attach(device)
 
-    def load(self, flows: int | None = None) -> None:
+    def load(self, flows: int | None = None, filters: FilterList | None = None) -> None:
         """Put the program in place, or a new one in one step, so that every frame finds one. VerifierError, OSError."""
-        self._flows = flows
         mac = self.device.mac if self.device is not None and self.device.mac else self.mac
         code = forward.build(
-            forward.TC, self._none.fd if flows is None else flows, self.index, mac, capture=self.tap_index, mark=MARK
+            TC, self._none.fd if flows is None else flows, self.index, mac, capture=self.tap_index, mark=MARK, filters=filters
         )
         program = syscall.load(syscall.PROG_TYPE_SCHED_CLS, code, "userfw_tc")
         try:

@@ -10,6 +10,7 @@ What is known of an interface (`Facts`) decides, the configuration may force it;
 from __future__ import annotations
 
 import errno
+import socket
 import struct
 from dataclasses import dataclass
 
@@ -113,6 +114,19 @@ def facts_of(port: object, system_name: str, ifindex: int, netns: str | None, vl
         vlans,
         str(getattr(shared, "mode", "")),
     )
+
+
+def takes_frames(ifindex: int, netns: str | None) -> bool:
+    """Frames can be redirected to an interface from a driver's XDP."""
+    return Facts("", driver_of_index(ifindex, netns), xdp_features(ifindex, netns)).takes
+
+
+def driver_of_index(ifindex: int, netns: str | None) -> str:
+    """The interface's driver; empty if it is gone."""
+    try:
+        return run_in(netns, lambda: driver_of(socket.if_indextoname(ifindex)))
+    except OSError:
+        return ""
 
 
 def xdp_features(ifindex: int, netns: str | None) -> int | None:

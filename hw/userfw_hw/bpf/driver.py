@@ -4,8 +4,9 @@
   each frame before tc does and it would be forwarded twice.
 - XDP, on ports of type `packet`, and of type `xdp`, whose program is replaced by one that looks flows up first.
 
-Entries count for themselves (packets, bytes, last use). Nothing outlives the process: programs hang on links that end with it
-(before Linux 6.6, at tc, on a filter that stops by itself and that the next start removes).
+Stateless filters are code of the same program and come before the lookup (`filters`): a new list is a new program in the place of
+the old one. Entries count for themselves (packets, bytes, last use). Nothing outlives the process: programs hang on links that end
+with it (before Linux 6.6, at tc, on a filter that stops by itself and that the next start removes).
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from userfw.offload.contract import Capabilities, Done, Driver, Failure, Refusal, Rule, Statistics, Target
+from userfw.offload.contract import Capabilities, Done, Driver, Failure, Filter, Refusal, Rule, Statistics, Target
 from userfw.ports import bpf as syscall
+from userfw.ports.ethtool import features
+from userfw.ports.isolate import MARK
 from userfw.ports.netlink import Netlink
 from userfw.ports.netns import run_in
 from userfw.ports.xdp import XDP_DROP, XDP_FLAGS
 from userfw_hw.bpf import forward
 from userfw_hw.bpf.capture import CapturePort
-from userfw_hw.bpf.choice import Choice, Facts, choose, facts_of
+from userfw_hw.bpf.choice import LOCAL, Choice, Facts, choose, facts_of, takes_frames
+from userfw_hw.bpf.edges import TC, XDP
+from userfw_hw.bpf.filters import FilterList
 
 MAX_FLOWS = 1 << 17
 SLICE = 8192  # entries read in one call of `statistics`
@@ -31,7 +36,7 @@ SLICE = 8192  # entries read in one call of `statistics`
 
 @dataclass(slots=True)
 class Hook:
-    """One interface: why the program is where it is, and the link that it hangs on (-1: the port holds it)."""
+    """One interface: why the program is where it is, the link that it hangs on (-1: the port holds it), its stateless filters."""
 
     target: Target
     facts: Facts
@@ -39,6 +44,15 @@ class Hook:
     link: int = -1
     hung: bool = False
     mac: bytes = b""
+    filters: FilterList | None = None
+
+    def release(self) -> None:
+        """What the driver itself holds open."""
+        if self.link >= 0:
+            os.close(self.link)
+            self.link = -1
+        if self.filters is not None:
+            self.filters.close()
 
 
 class BpfDriver(Driver):
@@ -61,7 +75,7 @@ class BpfDriver(Driver):
         self.hooks: dict[str, Hook] = {}
         self.keys: dict[int, bytes] = {}
         self.ids: dict[bytes, int] = {}
-        self.netns: str | None = None
+        self._retired: list[Statistics] = []
         self._cursor: bytes | None = None
         self._batches = True
 
@@ -87,8 +101,8 @@ class BpfDriver(Driver):
             return Refusal(f"{choice.where}: {_words(error)}")
         old = self.hooks.get(target.name)
         if old is None or old.target.ifindex != target.ifindex or old.target.port is not target.port:
-            if old is not None and old.link >= 0:
-                os.close(old.link)
+            if old is not None:
+                old.release()
             self.hooks[target.name] = hook
         return Capabilities(capacity=self.capacity, vlans=choice.kind == "tc", where=choice.where)
 
@@ -107,11 +121,11 @@ class BpfDriver(Driver):
         mac = self._address(hook)
         index = hook.target.ifindex
         if hook.choice.kind == "tc":
-            code = forward.build(forward.TC, self.flows.fd, index, mac, capture=capture)
+            code = forward.build(TC, self.flows.fd, index, mac, capture=capture, filters=hook.filters)
             return syscall.load(syscall.PROG_TYPE_SCHED_CLS, code, "userfw_tc")
         shared = getattr(hook.target.port, "shared", None)
         sockets = shared.map.fd if shared is not None and shared.map is not None else 0
-        code = forward.build(forward.XDP, self.flows.fd, index, mac, sockets=sockets, otherwise=XDP_DROP)
+        code = forward.build(XDP, self.flows.fd, index, mac, sockets=sockets, otherwise=XDP_DROP, filters=hook.filters)
         return syscall.load(syscall.PROG_TYPE_XDP, code, "userfw_xdp")
 
     def _address(self, hook: Hook) -> bytes:
@@ -125,10 +139,11 @@ class BpfDriver(Driver):
         finally:
             netlink.close()
 
-    def _hang(self, hook: Hook) -> None:
-        """Put the program on the interface, with the first flow that needs it, or anew if the interface's address changed."""
+    def _hang(self, hook: Hook, anew: bool = False) -> None:
+        """Put the program on the interface, with the first flow that needs it; `anew`, or if the interface's address changed, a new
+        one in the old one's place."""
         mac = self._address(hook)
-        if hook.hung and hook.mac == mac:
+        if hook.hung and hook.mac == mac and not anew:
             return
         target = hook.target
         if hook.choice.kind == "tc":
@@ -137,7 +152,7 @@ class BpfDriver(Driver):
                 assert self.capture is not None
                 target.port = port = self.capture(target.name)
             assert self.flows is not None
-            port.load(self.flows.fd)
+            port.load(self.flows.fd, hook.filters)
         else:
             program = self._load(hook)
             try:
@@ -148,9 +163,7 @@ class BpfDriver(Driver):
                     syscall.replace(hook.link, program)
                 else:
                     flags = XDP_FLAGS[hook.choice.mode]
-                    hook.link = run_in(
-                        target.netns, lambda: syscall.attach(program, target.ifindex, syscall.ATTACH_XDP, flags)
-                    )
+                    hook.link = run_in(target.netns, lambda: syscall.attach(program, target.ifindex, syscall.ATTACH_XDP, flags))
             finally:
                 os.close(program)
         hook.hung, hook.mac = True, mac
@@ -210,13 +223,82 @@ class BpfDriver(Driver):
         entries = ((id, self.flows.get(key)) for id, key in self.keys.items())
         return [Statistics(id, *forward.counters(entry)) for id, entry in entries if entry is not None]
 
+    # -- stateless filters
+
+    def set_filters(self, target: Target, filters: Sequence[Filter]) -> tuple[int, str] | None:
+        hook = self.hooks.get(target.name)
+        if hook is None or (not filters and hook.filters is None):
+            return (0, "the interface is gone") if filters else None
+        for item in filters:
+            reason = self._cannot(hook, item)
+            if reason:
+                return item.id, reason
+        before = hook.filters
+        try:
+            made = FilterList(filters, MARK) if filters else None
+        except OSError as error:
+            return 0, f"counters of {len(filters)} filters: {_words(error)}"
+        excess = made.too_long(XDP if hook.choice.kind == "xdp" else TC) if made is not None else None
+        if made is not None and excess is not None:
+            made.close()
+            return excess.id, "the program has no room for so many filters"
+        hook.filters = made
+        words = self._exchange(hook)
+        if words:
+            hook.filters = before
+            if made is not None:
+                made.close()
+            return 0, words
+        if before is not None:
+            self._retired += before.statistics()
+            before.close()
+        return None
+
+    def _exchange(self, hook: Hook) -> str:
+        """A program with the hook's filters in the place of the one that is there; in words, why the old one stays."""
+        try:
+            self._hang(hook, anew=True)
+        except syscall.VerifierError as error:
+            return f"{error.strerror}\n{error.log}"
+        except OSError as error:
+            if hook.filters is None and error.errno in (errno.ENODEV, errno.ENXIO, errno.ENOLINK):
+                return ""  # gone, and the program with it
+            return f"{hook.choice.where}: {_words(error)}"
+        return ""
+
+    def _cannot(self, hook: Hook, item: Filter) -> str:
+        """What of a filter the program cannot do on this interface."""
+        xdp = hook.choice.kind == "xdp"
+        if xdp and item.copies:
+            return "XDP cannot copy a frame; tc can ([offload] tc)"
+        if xdp and any(test.key in ("vlan_id", "eth_type") for test in item.tests) and _tags_beside(hook.target):
+            return "tags stand beside the frame, where XDP does not look; tc does ([offload] tc)"
+        for name, index in (*item.copies, *((item.out,) if item.verdict == "forward" else ())):
+            if index <= 0:
+                return f"{name} is no interface of the same network namespace"
+            if hook.choice.mode != "native" or item.verdict != "forward":
+                continue
+            if hook.facts.driver in LOCAL:
+                return f"native XDP on {hook.facts.driver} cannot complete checksums that senders leave to it; tc can"
+            if not takes_frames(index, hook.target.netns):
+                return f"frames cannot be redirected to {name} natively"
+        return ""
+
+    def filter_statistics(self) -> list[Statistics]:
+        """Also, once, the last totals of lists that were replaced."""
+        retired, self._retired = self._retired, []
+        lists = [hook.filters for hook in self.hooks.values() if hook.filters is not None]
+        return retired + [record for made in lists for record in made.statistics()]
+
     def close(self) -> None:
         for hook in self.hooks.values():
             port = hook.target.port
             shared = getattr(port, "shared", None)
-            if hook.link >= 0:
-                os.close(hook.link)
-            elif isinstance(port, CapturePort) and port.fd >= 0:
+            attached = hook.link >= 0
+            hook.release()
+            if attached:
+                continue
+            if isinstance(port, CapturePort) and port.fd >= 0:
                 port.load()
             elif hook.hung and shared is not None and shared.link >= 0:
                 shared.restore()
@@ -226,6 +308,12 @@ class BpfDriver(Driver):
         if self.flows is not None:
             self.flows.close()
             self.flows = None
+
+
+def _tags_beside(target: Target) -> bool:
+    """The interface takes tags out of the frame before XDP sees it, as a veth and most cards do."""
+    known = features(target.system_name, target.netns)
+    return any(known.get(name, False) for name in ("rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"))
 
 
 def _words(error: OSError) -> str:

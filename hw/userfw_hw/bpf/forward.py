@@ -23,6 +23,8 @@ from typing import Final
 from userfw.core.fastpath import tag_code
 from userfw.offload.contract import Actions, Match
 from userfw.ports.assembler import R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, Program
+from userfw_hw.bpf.edges import TC, Edge
+from userfw_hw.bpf.filters import FilterList
 
 KEY_SIZE: Final = 48
 VALUE_SIZE: Final = 128
@@ -62,21 +64,6 @@ class Family:
 
 IPV4: Final = Family("ipv4", 4, 34, 26, 4, 22, 23, 16, 0)
 IPV6: Final = Family("ipv6", 6, 54, 22, 16, 21, 20, 18, 40)
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """How a kind of program reaches the packet: offsets of data and data_end in its context, its verdicts "not mine" and "drop"."""
-
-    name: str
-    data: int
-    data_end: int
-    passed: int
-    dropped: int
-
-
-XDP: Final = Edge("xdp", 0, 4, 2, 1)
-TC: Final = Edge("tc", 76, 80, -1, 2)  # TC_ACT_UNSPEC: the next program or filter decides
 
 
 def key(match: Match) -> bytes:
@@ -141,16 +128,19 @@ def partial(data: bytes) -> int:
 
 
 def build(
-    edge: Edge, flows: int, ifindex: int, mac: bytes, capture: int = 0, mark: int = 0, sockets: int = 0, otherwise: int = 2
+    edge: Edge, flows: int, ifindex: int, mac: bytes, capture: int = 0, mark: int = 0, sockets: int = 0, otherwise: int = 2,
+    filters: FilterList | None = None,
 ) -> bytes:  # fmt: skip
     """The program for one interface: `flows` is the map's descriptor, `mac` the address that frames for the gateway carry.
 
     What is passed up goes on as usual; with `capture` (tc) to the interface of this number instead; with `sockets` (XDP), a map's
     descriptor, to the AF_XDP socket of its receive queue, and if there is none gets the verdict `otherwise`.
-    `mark`: what forwarded packets are marked with (tc only), so that an egress filter lets them by.
+    `mark`: what forwarded packets are marked with (tc only), so that an egress filter lets them by. `filters` decide before flows.
     """
     p = Program()
     p.mov(R6, R1)
+    if filters is not None:
+        filters.emit(p, edge)
     for off in range(0, KEY_SIZE, 8):
         p.store_immediate(8, R10, _KEY_AT + off, 0)
     if edge is TC:
