@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nat_harness import DST, FULLY, NETMAP, OFFSET, PERSISTENT, Gateway, Rule, nat_range
 
+from userfw.conntrack.conn import Tuple
 from userfw.core.drop import DropReason
 from userfw.core.packet import Address
 from userfw.nat.mangle import rewrite_of
+from userfw.nat.taken import TakenMemory
 
 LAN, SERVER, WAN = "10.0.1.5", "198.51.100.9", "203.0.113.1"
 LAN6, SERVER6, WAN6 = "fd00:1::5", "2001:db8:9::9", "2001:db8::1"
@@ -139,6 +141,88 @@ def test_port_range_is_exhausted_then_dropped() -> None:
     assert taken == {5000, 5001, 5002, 5003}
     assert g.forward(udp("10.0.1.99", SERVER, 4000, 53)) is None
     assert g.last.drop_reason == DropReason.CT_CLASH
+
+
+def crowd(g: Gateway, first: int, last: int) -> None:
+    """Connections of that many hosts to one port of a server, until all ports of the range are taken."""
+    g.snat(nat_range(WAN, ports=(first, last)))
+    for n in range(10 * (last - first)):
+        g.forward(tcp(f"10.{n >> 8}.{n & 255}.5", SERVER, 4000, 80, "S", seq=1))
+        if g.table.count > last - first:
+            return
+    raise AssertionError("ports are left")
+
+
+def knock(g: Gateway, n: int) -> bytes | None:
+    return g.forward(tcp(f"10.200.{n >> 8}.{n & 255}", SERVER, 4000, 80, "S", seq=1))
+
+
+def test_connections_that_found_no_port_leave_nothing_behind() -> None:
+    g = Gateway()
+    crowd(g, 5000, 5002)
+    for n in range(20):
+        assert knock(g, n) is None and g.last.drop_reason == DropReason.CT_CLASH
+    assert g.nat.sources.count == g.table.count == 3
+
+
+def test_a_search_in_vain_remembers_and_a_free_port_is_found_soon_again() -> None:
+    g = Gateway()
+    crowd(g, 5000, 5199)
+    n = 0
+    while bits_of(g) != 200 and n < 200:
+        assert knock(g, n) is None
+        n += 1
+    assert bits_of(g) == 200, "all ports are known to be taken"
+    assert g.forward(tcp(LAN, "198.51.100.77", 4000, 80, "S", seq=1)) is not None, "another destination is not concerned"
+    [freed] = [conn for conn in g.table.members(0, 0) if conn.reply.dport == 5123]
+    g.table.destroy(freed)
+    assert knock(g, 1000) is None, "not looked at for a quarter of a second"
+    g.clock.now += 250_000_000
+    found = [out for n in range(1001, 1031) if (out := knock(g, n)) is not None]
+    assert [ports(out)[0] for out in found] == [5123]
+
+
+def bits_of(g: Gateway) -> int:
+    """Ports remembered of the first destination that ran out of them."""
+    known = g.nat.taken.members[0]
+    return sum(known.seen(port) for port in range(65536)) if g.clock.now < known.until else 0
+
+
+def test_what_is_over_gives_its_port_away_whatever_is_remembered() -> None:
+    g = Gateway()
+    crowd(g, 5000, 5199)
+    while not bits_of(g):
+        assert knock(g, 0) is None
+    g.clock.now += 250_000_000
+    for conn in g.table.members(0, 0):
+        if conn.reply.dport != 5123:
+            conn.state = 2  # the handshake goes on
+    [over] = [conn for conn in g.table.members(0, 0) if conn.reply.dport == 5123]
+    over.state = 7  # TIME_WAIT
+    assert any(knock(g, n) is not None for n in range(100))
+
+
+@given(st.sets(st.integers(0, 65535)), st.integers(0, 65535))
+def test_remembered_ports_are_those_marked(marked: set[int], other: int) -> None:
+    memory, key, another = TakenMemory(), Tuple(), Tuple()
+    key.dst_lo, key.dport, another.dport = 1, 80, 80
+    assert memory.find(key, 0) is None
+    known = memory.begin(key, 100)
+    assert known is not None
+    for port in marked:
+        known.mark(port)
+    key.sport = other
+    assert memory.find(key, 100 + 249_999_999) is known and memory.find(key, 100 + 250_000_000) is None
+    assert memory.find(another, 100) is None
+    assert all(known.seen(port) for port in marked) and known.seen(other) == (other in marked)
+
+
+def test_a_few_destinations_are_remembered() -> None:
+    memory, keys = TakenMemory(), [Tuple() for _ in range(9)]
+    for n, key in enumerate(keys):
+        key.dst_lo = n
+    assert all(memory.begin(key, 5) is not None for key in keys[:8]) and memory.begin(keys[8], 5) is None
+    assert memory.begin(keys[8], 5 + 250_000_000) is not None, "the others' time is over"
 
 
 def test_looking_ahead_finds_the_same_ports() -> None:

@@ -29,7 +29,9 @@ cdef enum:
     SEGMENT_SHIFT = 14
 
 cdef class ConnObserver:
-    # Told of the end of every connection that carries state of another room (a NAT mapping by source, a flowtable entry).
+    # Told of every connection that carries state of another room: when it enters with a NAT mapping by source, and of its end with
+    # that or a flowtable entry.
+    cpdef int confirmed(self, Conn conn) except -1
     cpdef int destroyed(self, Conn conn) except -1
 
 @cython.final

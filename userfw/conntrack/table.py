@@ -58,6 +58,10 @@ if not cython.compiled:
 class ConnObserver:
     """Another room that keeps something per connection; register with `ConnTable.observe`."""
 
+    def confirmed(self, conn: Conn) -> cython.int:
+        """`conn` has entered the table and carries a source mapping (IPS_SRC_NAT)."""
+        return 0
+
     def destroyed(self, conn: Conn) -> cython.int:
         """`conn` has left the table and carries a NAT mapping (IPS_SRC_NAT) or a flow (`conn.flow`): forget it."""
         return 0
@@ -317,6 +321,9 @@ class ConnTable:
             self._grow()
         self.wheel.add(conn, conn.timeout)
         self.stats.insert += 1
+        if conn.status & IPS_SRC_NAT:
+            for observer in self.observers:
+                observer.confirmed(conn)
         if self.steering is not None and not (self.steering.ours(conn.orig) and self.steering.ours(conn.reply)):
             self.steering.strayed(conn)
         if self.listening:

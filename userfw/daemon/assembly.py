@@ -13,11 +13,10 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, cast
 
-from userfw.conntrack.conn import Conn
 from userfw.conntrack.settings import Settings as ConntrackSettings
 from userfw.conntrack.table import ConnTable
 from userfw.core.clock import Clock
-from userfw.core.const import ETH_P_8021AD, ETH_P_8021Q, IPS_DST_NAT, IPS_SRC_NAT, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC
+from userfw.core.const import ETH_P_8021AD, ETH_P_8021Q, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC
 from userfw.core.drop import DESCRIPTIONS, DropReason
 from userfw.core.packet import Address, Device, Port
 from userfw.daemon import portset, schema, snapshot
@@ -385,7 +384,7 @@ class Assembly:
             for file in files:
                 try:
                     for block in snapshot.decode_untrusted(file.read_bytes()):
-                        good, bad = snapshot.restore(block, self.conntrack, time.time_ns(), self._index_of, self._restored)
+                        good, bad = snapshot.restore(block, self.conntrack, time.time_ns(), self._index_of)
                         restored, left = restored + good, left + bad
                 except (OSError, snapshot.SnapshotError) as error:
                     log.error("connections not restored beyond %d: %s: %s", restored, file, error)
@@ -395,11 +394,6 @@ class Assembly:
     def _index_of(self, name: str) -> int:
         device = self.gateway.names.get(name)
         return device.index if device is not None else 0
-
-    def _restored(self, conn: Conn) -> None:
-        """A connection with a mapping is found by its source again (endpoint-independent mapping)."""
-        if conn.status & (IPS_SRC_NAT | IPS_DST_NAT) and self.platform.nat is not None:
-            self.platform.nat.sources.add(conn)
 
     def save(self, config: schema.Config) -> Iterator[Callable[[], None] | None]:
         """Save the ruleset and the connections into the state directory, if there is one, in steps that are short.

@@ -175,10 +175,8 @@ def decode_untrusted(data: bytes) -> Iterator[Snapshot]:
         off += 4 + size
 
 
-def restore(
-    snapshot: Snapshot, table: ConnTable, wall: int, index_of: Callable[[str], int], added: Callable[[Conn], Any]
-) -> Pair:
-    """Put the connections into the table: (restored, left out). `added` is called for each that has a NAT mapping."""
+def restore(snapshot: Snapshot, table: ConnTable, wall: int, index_of: Callable[[str], int]) -> Pair:
+    """Put the connections into the table: (restored, left out)."""
     down = max(0, wall - snapshot.saved)
     restored = 0
     for saved in snapshot.connections:
@@ -192,7 +190,6 @@ def restore(
         if conn is None or table.count >= table.settings.max or table.insert(conn) is not None:
             continue
         conn.events = 0
-        added(conn)
         restored += 1
     return restored, len(snapshot.connections) - restored
 

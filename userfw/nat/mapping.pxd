@@ -21,6 +21,7 @@ from userfw.core.const cimport (
 from userfw.core.drop cimport DROP_NAT_FAILED
 from userfw.core.packet cimport Address, Device, Packet
 from userfw.nat.source cimport SourceIndex
+from userfw.nat.taken cimport TakenMemory, TakenPorts
 
 cdef enum:
     MAX_ATTEMPTS = 128
@@ -41,6 +42,7 @@ cdef class AddressChoice:
 cdef class Nat:
     cdef readonly ConnTable table
     cdef readonly SourceIndex sources
+    cdef readonly TakenMemory taken
     cdef public AddressChoice addresses
     cdef object rng
     cdef readonly ConnAhead ahead
@@ -53,6 +55,7 @@ cdef class Nat:
     cdef int _with_address(self, Packet pkt, Conn conn, NatRange within, int manip) except -1
     cdef bint _used(self, Tuple wanted, Conn conn) except? -1
     cdef bint _used_harder(self, Conn conn, int attempts_left) except? -1
+    cdef bint _lasting(self, Conn conn) except? -1
     cdef bint _reuse(self, NatRange within, Conn conn) except? -1
     cdef int _choose(self, NatRange within, Conn conn, int manip) except -1
     cdef int _best_address(self, NatRange within, Conn conn, int manip) except -1

@@ -52,6 +52,7 @@ if not cython.compiled:
     from userfw.core.drop import DROP_NAT_FAILED
     from userfw.core.packet import Address, Device, Packet
     from userfw.nat.source import SourceIndex
+    from userfw.nat.taken import TakenMemory, TakenPorts
 
     MAX_ATTEMPTS, HARDER_BELOW, RANDOM_ALL = 128, 32, 20
     PORTS_AHEAD = 16
@@ -172,6 +173,7 @@ class Nat:
         self.ahead = ConnAhead(table)
         self.sources = SourceIndex(self.rng)
         table.observe(self.sources)
+        self.taken = TakenMemory()
         self.addresses = AddressChoice()
         self.current = Tuple()
         self.wanted = Tuple()
@@ -202,7 +204,6 @@ class Nat:
             invert(self.wanted, conn.reply)
             if manip == NAT_MANIP_SRC:
                 conn.status |= IPS_SRC_NAT
-                self.sources.add(conn)
             else:
                 conn.status |= IPS_DST_NAT
         conn.status |= done
@@ -319,6 +320,11 @@ class Nat:
             self.table.destroy(node.conn)
             return False
         return True
+
+    def _lasting(self, conn: Conn) -> cython.bint:
+        """Whether who has the tuple that `_used_harder` looked for keeps it, as far as `_used_harder` is concerned."""
+        node: TupleNode | None = self.table._walk(self.probe)
+        return node is not None and not (self.wanted.l4proto == IPPROTO_TCP and node.conn.state >= TCP_TIME_WAIT)
 
     def _reuse(self, within: NatRange, conn: Conn) -> cython.bint:
         """Another connection of this client's address and port has a mapping in the range: the same (Linux:
@@ -474,22 +480,33 @@ class Nat:
     ) -> cython.int:
         """Up to 128 attempts from a first offset, then half as many from another, until free or fewer than 16."""
         t: Tuple = self.wanted
+        known: TakenPorts | None = self.taken.find(t, self.table.clock.now) if source_key else None
+        port: cython.int
         attempts: cython.int = size if size < MAX_ATTEMPTS else MAX_ATTEMPTS
         i: cython.int
         if randomised:
             off = self.rng.getrandbits(16)
         while True:
             for i in range(attempts):
-                if i % PORTS_AHEAD == 1 and self.ahead.useful():
+                if known is None and i % PORTS_AHEAD == 1 and self.ahead.useful():
                     self.probe.zone = conn.reply.zone
                     self.ahead.look_for_ports(t, self.probe, source_key, least, size, off + i, min(PORTS_AHEAD, attempts - i))
+                port = (least + (off + i) % size) & 0xFFFF
                 if source_key:
-                    t.sport = (least + (off + i) % size) & 0xFFFF
+                    t.sport = port
                 else:
-                    t.dport = (least + (off + i) % size) & 0xFFFF
+                    t.dport = port
+                if known is not None and known.seen(port):
+                    continue
                 if not self._used_harder(conn, attempts - i):
                     return 0
-            if attempts >= size or attempts < 16:
+                if known is not None and self._lasting(conn):
+                    known.mark(port)
+            if attempts >= size:
+                return 0
+            if attempts < 16:
+                if source_key and known is None:
+                    self.taken.begin(t, self.table.clock.now)
                 return 0
             attempts //= 2
             off = self.rng.getrandbits(16)

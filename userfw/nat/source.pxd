@@ -17,6 +17,7 @@ cdef class SourceIndex(ConnObserver):
     cpdef int add(self, Conn conn) except -1
     cpdef Conn first(self, Tuple orig)
     cpdef Conn after(self, Conn conn, Tuple orig)
+    cpdef int confirmed(self, Conn conn) except -1
     cpdef int destroyed(self, Conn conn) except -1
     cdef unsigned int _hash(self, Tuple t) noexcept
     cdef Py_ssize_t _index(self, unsigned int hash) noexcept

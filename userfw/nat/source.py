@@ -1,8 +1,8 @@
 """Source mappings by what they map: the connections of one address and port of a client (Linux: nf_nat_bysource).
 
-Laws: a connection is in the index from its source mapping until it is destroyed, and only if the mapping changes something:
-one that
-does not can never be chosen for another. It grows bucket by bucket (linear hashing), as the connection table does.
+Laws: a connection is in the index while it is in the table, and only if its source mapping changes something: one that does not
+can never be chosen for another; one whose first packet is dropped leaves nothing behind. It grows bucket by bucket (linear
+hashing), as the connection table does.
 """
 
 from random import Random
@@ -45,7 +45,7 @@ class SourceIndex(ConnObserver):
         return i
 
     def add(self, conn: Conn) -> cython.int:
-        """Enter `conn`, whose source mapping has just been chosen (or restored); one without is left out."""
+        """Enter `conn`; one without a source mapping is left out."""
         if not conn.status & IPS_SRC_NAT:
             return 0
         index: cython.Py_ssize_t = self._index(self._hash(conn.orig))
@@ -94,6 +94,10 @@ class SourceIndex(ConnObserver):
         while at is not None and not _same(at.orig, orig):
             at = at.src_next
         return at
+
+    def confirmed(self, conn: Conn) -> cython.int:
+        """Enter `conn`."""
+        return self.add(conn)
 
     def destroyed(self, conn: Conn) -> cython.int:
         """Forget `conn`."""
