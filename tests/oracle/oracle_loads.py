@@ -208,7 +208,9 @@ def _rare_meta(m: Machine, key: str, register: str) -> None:
     elif key in ("bri_iifpvid", "bri_iifvproto"):
         raise Break  # a bridge without VLAN filtering
     else:
-        _device(m, key, register, world.iif if key.startswith("iif") else world.oif)
+        # iiftype is that of skb->dev, which leaves already (seen on Linux 6.18)
+        leaving = key == "iiftype" and m.skb.hook in ("egress", "postrouting")
+        _device(m, key, register, world.iif if key.startswith("iif") and not leaving else world.oif)
 
 
 def _device(m: Machine, key: str, register: str, dev: Dev | None) -> None:

@@ -102,6 +102,8 @@ class Context:
                 IPPROTO_AH,
                 IPPROTO_DSTOPTS,
             )
+            if pkt.l4proto == IPPROTO_AH and pkt.fragoff == 0 and pkt.l4 + 2 <= pkt.end:
+                self.l4 = True  # however long it says that it is: to rules it is the transport itself
         if pkt.nfproto == NFPROTO_IPV6 and pkt.fragoff == 0 and pkt.l4 - pkt.l3 > 40:
             self._stop_at_ah(pkt)
         if (self.family == NFPROTO_NETDEV or self.family == NFPROTO_BRIDGE) and pkt.vlan_tci >= 0:

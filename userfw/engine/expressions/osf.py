@@ -42,4 +42,4 @@ class Osf(Expr):
         return f"dreg {self.dreg}"
 
 
-register(Row("osf", Osf, hooks=hooks(PRE, IN, FWD, families=(1, 2))))
+register(Row("osf", Osf, hooks=hooks(PRE, IN, FWD)))
