@@ -69,10 +69,10 @@ class Connlimit(Expr):
             untracked = 1
         elif conn not in self.members:
             self.collect(now, _NODES)
+            if len(self.members) >= self.count:
+                self.collect(now, _MORE_NODES)
             self.members[conn] = now
             self.queue.append(conn)
-            if len(self.members) > self.count:
-                self.collect(now, _MORE_NODES)
         count: cython.Py_ssize_t = len(self.members) + untracked
         return NFT_CONTINUE if (count > self.count) == self.over else NFT_BREAK
 
