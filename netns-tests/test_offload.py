@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lab import netns
+from lab.offload import until
 from lab.wire import Wire
 from scapy.all import ARP, IP, UDP, Dot1Q, Ether, Raw
 
@@ -92,13 +92,6 @@ class Offload:
             self.process.wait(10)
         for ns in (self.client, self.router, self.server):
             netns.delete(ns)
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not happen"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 RUN = Path("/run/netns")
+PATIENCE = float(os.environ.get("USERFW_PATIENCE") or 1)
+"""How many times longer to wait for what must come, on a machine that is slow (a virtual machine without KVM)."""
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 

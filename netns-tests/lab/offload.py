@@ -47,7 +47,7 @@ _numbers = itertools.count()
 
 def until(condition: Callable[[], object], seconds: float = 20) -> None:
     """Wait for a state; AssertionError if it does not come."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * netns.PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "what was waited for did not happen"
         time.sleep(0.02)

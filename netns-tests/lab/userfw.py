@@ -86,7 +86,7 @@ class UserfwRouter:
         self.process = subprocess.Popen(
             netns.inside(self.ns, [sys.executable, "-m", "userfw", "run", "-c", str(self.dir / "userfw.toml")]),
             stdout=self.stderr, stderr=self.stderr, stdin=subprocess.DEVNULL, env=environment(), cwd=ROOT)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 20 * netns.PATIENCE
         while not re.search(r"^ready$", self.log(), re.MULTILINE):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"userfw did not become ready (exit {self.process.poll()}):\n{self.log()}")

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 VMRUN = Path(os.environ.get("USERFW_VMRUN") or ROOT.parent / "shared" / "vm" / "vmrun.py")
-QUIET = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "."}
+QUIET = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ".", "USERFW_PATIENCE": "5"}
 
 
 def missing() -> str | None:
