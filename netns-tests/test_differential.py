@@ -11,10 +11,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from fuzz.compare import Case, Target, difference, run, shrink
+from fuzz.explained import explain
 from fuzz.kernel import KernelTarget
 from fuzz.rules import FIELDS, RuleGenerator
 from fuzz.traffic import Generator
@@ -58,17 +60,20 @@ def test_kernel_and_userfw_agree(kernel: KernelTarget, engine: Target, request: 
     packets, seed, minutes = (request.config.getoption(name) for name in ("--packets", "--seed", "--minutes"))
     deadline = time.monotonic() + minutes * 60
     findings: list[str] = []
-    sent, covered = 0, Counter[tuple[str, str, str]]()
+    sent, covered, explained = 0, Counter[tuple[str, str, str]](), Counter[str]()
     while True:
         for number, case, rules in cases(seed, packets):
             if differs(kernel, engine, case):
+                if names := explain(case, partial(differs, kernel, engine)):
+                    explained.update(names)
+                    continue
                 findings.append(finding(kernel, engine, case, seed, number))
                 if len(findings) == 5:
                     break
             sent += STEPS
             covered = rules.covered
         print(f"seed {seed}: {sent} steps, {len(covered)} combinations of expression, operator and hook, "
-              f"{len(findings)} differences", flush=True)
+              f"{explained.total()} explained differences {dict(explained)}, {len(findings)} unexplained", flush=True)
         if findings or time.monotonic() >= deadline:
             break
         seed += 1
@@ -86,27 +91,33 @@ def finding(kernel: KernelTarget, engine: Target, case: Case, seed: int, number:
 
 def test_every_operation_at_every_hook(kernel: KernelTarget, engine: Target, request: pytest.FixtureRequest) -> None:
     """What one side takes the other takes, packets reach all of it, and it does the same."""
-    rulesets, seed = request.config.getoption("--cells"), request.config.getoption("--seed")
-    if not rulesets:
-        pytest.skip("visits every operation at every hook with --cells NUMBER")
+    rulesets, seed, steps = (request.config.getoption(name) for name in ("--cells", "--seed", "--steps"))
+    until = time.monotonic() + request.config.getoption("--minutes") * 60
     from fuzz.cells import Ledger
     from fuzz.mixed import Mixer
     from fuzz.probe import probe
     engine.load("")
     accepted = probe(kernel, engine)  # type: ignore[arg-type]
     assert not accepted.disagree, "\n".join(accepted.disagree)
-    rng, ledger, findings = random.Random(seed), Ledger(), list[str]()
-    mixer, traffic = Mixer(rng, accepted), Generator(rng)
-    for number in range(rulesets):
-        case = Case(mixer.ruleset(), tuple(traffic.steps(STEPS)))
-        if differs(kernel, engine, case):
-            findings.append(finding(kernel, engine, case, seed, number))
-        else:
+    rng, ledger, findings, explained = random.Random(seed), Ledger(), list[str](), Counter[str]()
+    mixer, traffic, number = Mixer(rng, accepted), Generator(rng), 0
+    while number < rulesets or time.monotonic() < until:
+        case = Case(mixer.ruleset(), tuple(traffic.steps(steps)))
+        number += 1
+        if not differs(kernel, engine, case):
             ledger.load(engine.base_chains())  # type: ignore[attr-defined]
             ledger.tick(engine.base_chains())  # type: ignore[attr-defined]
-        if len(findings) == 10:
-            break
-    print(f"{rulesets} rulesets, {rulesets * STEPS} steps, {len(findings)} differences\n{ledger.summary()}")
+        elif names := explain(case, partial(differs, kernel, engine)):
+            explained.update(names)
+        else:
+            findings.append(finding(kernel, engine, case, seed, number))
+            if len(findings) == request.config.getoption("--findings"):
+                break
+        if number % 50 == 0:
+            print(f"seed {seed}: {number} rulesets, {number * steps} steps, {explained.total()} explained, "
+                  f"{len(findings)} unexplained", flush=True)
+    print(f"seed {seed}: {number} rulesets, {number * steps} steps, {explained.total()} explained differences {dict(explained)}, "
+          f"{len(findings)} unexplained\n{ledger.summary()}", flush=True)
     assert not findings, "\n\n".join(findings)
     assert not ledger.uncovered()
 

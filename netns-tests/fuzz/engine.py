@@ -68,6 +68,8 @@ class EngineTarget:
             device.kind = "veth"
             self.ports[name] = MemoryPort(device)
             self.gateway.add_device(device)
+            for address in [one for one in device.addresses if one.family == 10]:
+                self.gateway.remove_address(device, address)  # nor has the laboratory's router any of the link
             for address, bits in ((side.ip4(1), 24), (side.ip6(1), 64)):
                 self.gateway.add_address(device, parse_address(f"{address}/{bits}"))
             for number in (*pools.HOSTS, 77, 78, 254):
@@ -78,8 +80,9 @@ class EngineTarget:
         self.gateway.add_route("0.0.0.0/0", via=wan.ip4(254), dev="wan")
         self.gateway.add_route("::/0", via=wan.ip6(254), dev="wan")
         self.rules = RulesetManager(self.gateway)
-        self.errors = self.rules.execute(text).errors
-        return not self.errors
+        result = self.rules.execute(text)
+        self.errors = result.errors
+        return not result.status  # a warning is no refusal
 
     def exchange(self, port: str, packets: Sequence[bytes]) -> list[Out]:
         """See Target."""

@@ -15,9 +15,9 @@ from userfw.engine.registry import EVERYWHERE, FAMILIES, HOOKS, ROWS
 
 SAMPLES: dict[type, Expr] = {
     ex.Nat: ex.Nat("snat", "ip", 1), ex.Masq: ex.Masq(), ex.Redir: ex.Redir(), ex.Tproxy: ex.Tproxy("ip", 1), ex.Fwd: ex.Fwd(1),
-    ex.Dup: ex.Dup(1), ex.Queue: ex.Queue(), ex.Notrack: ex.Notrack(), ex.FlowOffload: ex.FlowOffload("f"), ex.Reject: ex.Reject(0),
+    ex.Dup: ex.Dup(1), ex.Queue: ex.Queue(), ex.FlowOffload: ex.FlowOffload("f"), ex.Reject: ex.Reject(0),
     ex.Synproxy: ex.Synproxy(), ex.Socket: ex.Socket(1, "mark"), ex.Osf: ex.Osf(1), ex.Rt: ex.Rt(1, "tcpmss"), ex.Xfrm: ex.Xfrm(1, "spi", "in"),  # noqa: E501
-    ex.Tunnel: ex.Tunnel(1, "id"), ex.Fib: ex.Fib(1, "oif", ("saddr",)),
+    ex.Ct: ex.Ct(1, "mark"), ex.CtSet: ex.CtSet(1, "mark"), ex.Connlimit: ex.Connlimit(1), ex.Tunnel: ex.Tunnel(1, "id"), ex.Fib: ex.Fib(1, "oif", ("saddr",)),
 }  # fmt: skip
 
 
@@ -56,7 +56,9 @@ def test_refused_where_the_row_excludes_it(cls: type) -> None:
     [
         (ex.Nat("snat", "ip", 1), 2, 4, True), (ex.Nat("snat", "ip", 1), 2, 0, False), (ex.Nat("dnat", "ip", 1), 2, 0, True),
         (ex.Nat("dnat", "ip", 1), 2, 4, False), (ex.Meta(1, "sdif"), 2, 1, True), (ex.Meta(1, "sdif"), 2, 4, False),
-        (ex.Meta(1, "secpath"), 2, 4, False), (ex.Meta(1, "bri_iifname"), 2, 0, False), (ex.Meta(1, "bri_iifname"), 7, 0, True),
+        (ex.Meta(1, "secpath"), 2, 4, False), (ex.Meta(1, "secpath"), 5, 0, True), (ex.Meta(1, "secpath"), 5, 1, False),
+        (ex.Notrack(), 5, 0, True), (ex.Objref("ct helper", "h"), 5, 0, False), (ex.Objref("ct helper", "h"), 7, 0, True),
+        (ex.MetaSet(1, "pkttype"), 3, 0, False), (ex.Meta(1, "bri_iifname"), 2, 0, False), (ex.Meta(1, "bri_iifname"), 7, 0, True),
         (ex.MetaSet(1, "pkttype"), 2, 0, True), (ex.MetaSet(1, "pkttype"), 2, 1, False), (ex.Fib(1, "type", ("daddr",)), 2, 4, True),  # noqa: E501
         (ex.Fib(1, "oif", ("daddr",)), 2, 4, False), (ex.Fib(1, "type", ("daddr", "oif")), 2, 0, False), (ex.Rt(1, "tcpmss"), 2, 0, False),  # noqa: E501
         (ex.Rt(1, "classid"), 2, 0, True), (ex.Xfrm(1, "spi", "out"), 2, 0, False), (ex.Xfrm(1, "spi", "out"), 2, 4, True),

@@ -5,6 +5,7 @@ from userfw.conntrack.const cimport EXPECT_INACTIVE
 from userfw.conntrack.settings cimport Settings
 from userfw.conntrack.tuples cimport hash_words
 from userfw.conntrack.wheel cimport NEVER
+from userfw.core.const cimport IPS_CONFIRMED
 
 cdef enum:
     EXPECT_BUCKETS = 1024

@@ -15,6 +15,7 @@ if not cython.compiled:
     from userfw.conntrack.settings import Settings
     from userfw.conntrack.tuples import hash_words
     from userfw.conntrack.wheel import NEVER
+    from userfw.core.const import IPS_CONFIRMED
 
     EXPECT_BUCKETS = 1024
 
@@ -95,6 +96,7 @@ class ExpectTable:
                 and (t.sport ^ key.sport) & e.mask_sport == 0
                 and not e.flags & EXPECT_INACTIVE
                 and e.deadline > now
+                and cython.cast(Conn, e.master).status & IPS_CONFIRMED
             ):
                 return e
         return None
@@ -111,6 +113,9 @@ class ExpectTable:
         other: Expectation
         for other in list(members):
             if not _overlaps(expectation, other):
+                continue
+            if other.master is not master and not other.master.status & IPS_CONFIRMED:
+                self.remove(other)  # its first packet was dropped (Linux: nf_ct_destroy)
                 continue
             if not (shared or other.master is master) or not _equal(expectation, other):
                 return -1

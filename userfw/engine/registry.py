@@ -49,6 +49,8 @@ HOOKS: Mapping[int, frozenset[int]] = {
 }
 EVERYWHERE: Mapping[int, frozenset[int]] = HOOKS
 INET_ONLY: Mapping[int, frozenset[int]] = dict.fromkeys(INET, _INET_HOOKS)
+TRACKED: Mapping[int, frozenset[int]] = {family: HOOKS[family] for family in (*INET, NFPROTO_BRIDGE)}
+"""Families that have connections (Linux: nf_ct_netns_get, EPROTO elsewhere)."""
 ANY_TYPE = (CHAIN_FILTER, CHAIN_ROUTE, CHAIN_NAT)
 
 

@@ -29,6 +29,7 @@ if not cython.compiled:
         NF_ACCEPT,
         NF_DROP,
         NF_INET_LOCAL_IN,
+        NF_INET_LOCAL_OUT,
         NF_INET_PRE_ROUTING,
         NF_STOLEN,
         NFPROTO_BRIDGE,
@@ -369,8 +370,18 @@ class Answers(Interfaces):
         dst: Dst = self._towards(gateway, device)
         if dst.type not in (RTN_UNICAST, RTN_LOCAL):
             return
-        copy.route = self.looping(dst)
-        self.local_out(copy)
+        copy.route = dst = self.looping(dst)
+        if dst.ways is not None or dst.oif is None or self.pipeline is None:
+            self.local_out(copy)
+            return
+        copy.iif = None
+        copy.oif = dst.oif
+        verdict: cython.int = self.pipeline.run(copy.nfproto, NF_INET_LOCAL_OUT, copy)
+        if verdict != NF_ACCEPT:
+            self.verdict(copy, verdict)
+            return
+        copy.iif = copy.oif  # ip_output takes the copy's device, set by nf_dup_ipv4_route, for where it came in
+        self.after_output(copy)
 
     def _towards(self, nexthop: bytes, device: Device | None) -> Dst:
         """The decision for packets that go to `nexthop` whatever their destination is."""

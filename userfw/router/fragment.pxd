@@ -17,9 +17,9 @@ cdef class Fragmenter:
     cdef int _refuse(self, Packet pkt, int mtu) except -1
     cdef int _segments(self, Packet pkt, int mtu) except -1
     cdef int _output4(self, Packet pkt, int mtu) except -1
-    cdef _piece4(self, Packet pkt, int head, int off, int size, bint more, int field)
+    cdef int _piece4(self, Packet pkt, int head, int off, int size, bint more, int field) except -1
     cdef int _output6(self, Packet pkt, int mtu) except -1
-    cdef _piece6(self, Packet pkt, int head, Py_ssize_t slot, int off, int size, bint more, unsigned int ident)
+    cdef int _piece6(self, Packet pkt, int head, Py_ssize_t slot, int off, int size, bint more, unsigned int ident) except -1
 
 cpdef list fitting(Packet pkt, int room, int total)
 cpdef tuple unfragmentable(Packet pkt)

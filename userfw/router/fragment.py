@@ -102,13 +102,14 @@ class Fragmenter:
             if sizes is not None:
                 step = sizes[index]
                 index += 1
-            self._piece4(pkt, head, off, step, off + step < total, field)
+            if self._piece4(pkt, head, off, step, off + step < total, field) != DROP_NOT_SPECIFIED:
+                break  # what could not be sent takes the rest with it (Linux: ip_do_fragment)
             off += step
         return DROP_NOT_SPECIFIED
 
     def _piece4(
         self, pkt: Packet, head: cython.int, off: cython.int, size: cython.int, more: cython.bint, field: cython.int
-    ) -> None:
+    ) -> cython.int:
         piece: Packet = self.router.take()
         _begin(piece, pkt, head)
         if off:
@@ -124,8 +125,9 @@ class Fragmenter:
         piece.fragoff = position * 8
         piece.has_l4 = position == 0
         self.fragments += 1
-        self.router.emit(piece)
+        reason: cython.int = self.router.emit(piece)
         self.router.give(piece)
+        return reason
 
     # -- IPv6
 
@@ -157,7 +159,8 @@ class Fragmenter:
             if sizes is not None:
                 step = sizes[index]
                 index += 1
-            self._piece6(pkt, head, slot, off, step, off + step < total, ident)
+            if self._piece6(pkt, head, slot, off, step, off + step < total, ident) != DROP_NOT_SPECIFIED:
+                break
             off += step
         return DROP_NOT_SPECIFIED
 
@@ -170,7 +173,7 @@ class Fragmenter:
         size: cython.int,
         more: cython.bint,
         ident: cython.uint,
-    ) -> None:
+    ) -> cython.int:
         piece: Packet = self.router.take()
         _begin(piece, pkt, head)
         where: cython.Py_ssize_t = piece.l3 + head
@@ -187,8 +190,9 @@ class Fragmenter:
         piece.fragoff = off
         piece.has_l4 = off == 0
         self.fragments += 1
-        self.router.emit(piece)
+        reason: cython.int = self.router.emit(piece)
         self.router.give(piece)
+        return reason
 
 
 def fitting(pkt: Packet, room: cython.int, total: cython.int) -> list[int] | None:

@@ -199,7 +199,8 @@ class Icmp:
     def _own_source6(self, pkt: Packet, dst: Dst) -> tuple[int, int] | None:
         hi: cython.ulonglong = pkt.get64(pkt.l3 + 24)
         lo: cython.ulonglong = pkt.get64(pkt.l3 + 32)
-        if hi >> 56 != 0xFF:
+        outside: cython.bint = pkt.iif is not None and not self._from_loopback(pkt)
+        if hi >> 56 != 0xFF and not (outside and hi == 0 and lo == 1):  # ::1 is loopback's only (Linux: ipv6_chk_addr)
             kind: cython.int = self.router.routes.resolve(NFPROTO_IPV6, hi, lo, 0, 0, 0, pkt.iif).type
             if kind in (RTN_LOCAL, RTN_ANYCAST):
                 return (hi, lo)
@@ -270,6 +271,8 @@ class Icmp:
             if found is None:
                 return False
             own = found[1]
+        elif self.router.routes.resolve(NFPROTO_IPV4, 0, own, 0, 0, 0, None).type != RTN_LOCAL:
+            return False  # an input chain made it another's address, from which nothing leaves
         options = echoed(self.router, pkt, own)
         if options is None:
             return False

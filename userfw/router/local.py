@@ -129,7 +129,10 @@ class Local:
         if not pkt.get8(pkt.l4 + 13) & TCP_RST and dst is not None and dst.type == RTN_LOCAL:
             options: bytes | None = b""
             if pkt.nfproto == NFPROTO_IPV4:
-                options = echoed(self.router, pkt, pkt.get32(pkt.l3 + 16))
+                own: cython.uint = pkt.get32(pkt.l3 + 16)
+                if self.router.routes.resolve(NFPROTO_IPV4, 0, own, 0, 0, 0, None).type != RTN_LOCAL:
+                    return self.router.drop(pkt, DROP_NO_PROTOCOL)  # rewritten at input (Linux: ip_route_output_key_hash_rcu)
+                options = echoed(self.router, pkt, own)
             if options is None:
                 return self.router.drop(pkt, DROP_NO_PROTOCOL)
             tos: cython.int = pkt.get8(pkt.l3 + 1) if pkt.nfproto == NFPROTO_IPV4 else (pkt.get16(pkt.l3) >> 4) & 0xFF

@@ -19,6 +19,7 @@ if not cython.compiled:
         ARPHRD_LOOPBACK,
         CT_DIR_ORIGINAL,
         IPS_DST_NAT,
+        IPS_SRC_NAT,
         NF_ACCEPT,
         NF_INET_FORWARD,
         NF_INET_LOCAL_IN,
@@ -542,7 +543,7 @@ class Path(Egress):
         """Past the output hook: NAT of the destination there changes the way (Linux: nf_nat_ipv4_local_fn)."""
         conn: Conn | None = pkt.ct
         dst: Dst
-        if conn is not None and conn.status & IPS_DST_NAT and not self._still_for(pkt, pkt.route):
+        if conn is not None and conn.status & (IPS_DST_NAT | IPS_SRC_NAT) and not self._still_for(pkt, pkt.route):
             dst = self.route_output(pkt)
             if dst.oif is None or dst.type in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):
                 return self.drop(pkt, DROP_NO_ROUTE)

@@ -32,6 +32,8 @@ def add_object(draft: Draft, command: Command) -> None:
             table.objects[Ref(node.kind, node.name)] = new
             draft.emit("add", node.kind, table, node.name, node, old.handle)
         return
+    if node.kind in _CT_KINDS and table.family in ("arp", "netdev"):
+        raise refused(errno.EPROTO, name_place(command))  # Linux: nf_ct_netns_get
     table = draft.edit(table)
     entry = draft.new_object(table, node)
     if node.kind in _CT_KINDS:

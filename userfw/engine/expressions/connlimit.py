@@ -7,7 +7,7 @@ from collections import deque
 import cython
 
 from userfw.engine.expr import Expr
-from userfw.engine.registry import Row, register
+from userfw.engine.registry import TRACKED, Row, register
 
 if not cython.compiled:
     from userfw.conntrack.conn import Conn, Tuple
@@ -97,4 +97,4 @@ class Connlimit(Expr):
         return f"count {self.count} flags {int(self.over)}"
 
 
-register(Row("connlimit", Connlimit))
+register(Row("connlimit", Connlimit, hooks=TRACKED, reason="EPROTO"))

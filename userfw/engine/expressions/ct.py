@@ -6,7 +6,7 @@ from __future__ import annotations
 import cython
 
 from userfw.engine.expr import Expr, register_offset
-from userfw.engine.registry import Row, register
+from userfw.engine.registry import TRACKED, Row, register
 
 if not cython.compiled:
     from userfw.conntrack.conn import Conn, Tuple
@@ -292,5 +292,5 @@ class CtSet(Expr):
         return f"set {CT_NAMES[self.key]} with reg {self.sreg}{_direction_text(self.direction)}"
 
 
-register(Row("ct", Ct))
-register(Row("ct set", CtSet))
+register(Row("ct", Ct, hooks=TRACKED, reason="EPROTO"))
+register(Row("ct set", CtSet, hooks=TRACKED, reason="EPROTO"))

@@ -8,7 +8,7 @@ import cython
 
 from userfw.engine.const import SET_CONSTANT, SET_TIMEOUT
 from userfw.engine.expr import Expr, register_offset
-from userfw.engine.registry import Row, register
+from userfw.engine.registry import TRACKED, Row, register
 
 _OPERATIONS = {"add": 0, "update": 1, "delete": 2}
 _OPERATION_NAMES = {number: name for name, number in _OPERATIONS.items()}
@@ -67,9 +67,8 @@ class Dynset(Expr):
             return NFT_CONTINUE if self.invert else NFT_BREAK
         if self.op == DYNSET_UPDATE:
             table.renew(id, self.lifetime)
-        if table.store.expr_count and table.run_exprs(id, ctx, pkt) == NFT_BREAK:
-            return NFT_BREAK
-        return NFT_BREAK if self.invert else NFT_CONTINUE
+        verdict: cython.int = table.run_exprs(id, ctx, pkt) if table.store.expr_count else NFT_CONTINUE
+        return NFT_BREAK if self.invert else verdict
 
     def operands(self) -> str:
         text = f"{_OPERATION_NAMES[self.op]} reg_key {self.sreg_key} set {self.set_name}"
@@ -78,6 +77,11 @@ class Dynset(Expr):
         if self.timeout_ms:
             text += f" timeout {self.timeout_ms}ms"
         return text + "".join(f" expr {expr.render()}" for expr in self.given)
+
+    def refusal(self, family: int, hook: int, chain_type: int) -> str | None:
+        """What counts connections needs a family that has them (Linux: nft_connlimit_do_init)."""
+        counts = any(expr.kind == "connlimit" for expr in self.given)
+        return "connlimit: not supported in this family (EPROTO)" if counts and family not in TRACKED else None
 
     def bind(self, scope: Any) -> None:
         """Ranges cannot be added from packets; a timeout needs a set that has them (Linux: nft_dynset_init)."""

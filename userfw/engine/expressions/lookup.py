@@ -50,8 +50,10 @@ class Lookup(Expr):
             return NFT_BREAK
         if self.dst >= 0:
             table.store.copy_data(id, ctx.regs, self.dst)
-        if table.store.expr_count and table.run_exprs(id, ctx, pkt) == NFT_BREAK:
-            return NFT_BREAK
+        if table.store.expr_count:
+            result: cython.int = table.run_exprs(id, ctx, pkt)
+            if result != NFT_CONTINUE:
+                return result
         if self.verdict:
             rich = table.rich(id)
             verdict = rich.verdict

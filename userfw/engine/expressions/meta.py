@@ -281,7 +281,9 @@ class Meta(Expr):
     def refusal(self, family: int, hook: int, chain_type: int) -> str | None:
         """secpath, sdif and bridge keys have hooks of their own, nftrace is only set (Linux: nft_meta_get_validate)."""
         legal: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
-        if self.key == 25 and family != 5:
+        if self.key == 25 and family == 5:
+            legal = (0,)
+        elif self.key == 25:
             legal = (PRE, IN, FWD) if family in (1, 2, 10) else ()
         elif self.key == 12:
             legal = ()
@@ -330,7 +332,7 @@ class MetaSet(Expr):
         """pkttype is set at prerouting and ingress, broute at the bridge's prerouting only (Linux: nft_meta_set_validate)."""
         refused = False
         if self.key == 19:
-            refused = hook not in ((0,) if family == 5 else (PRE,))
+            refused = family == 3 or hook not in ((0,) if family == 5 else (PRE,))
         elif self.key == 35:
             refused = family != 7 or hook != PRE
         return f"meta {META_NAMES[self.key]} set: not supported at this hook (EOPNOTSUPP)" if refused else None

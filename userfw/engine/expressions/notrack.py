@@ -5,7 +5,7 @@ from __future__ import annotations
 import cython
 
 from userfw.engine.expr import Expr
-from userfw.engine.registry import HOOKS, Row, register
+from userfw.engine.registry import Row, register
 
 if not cython.compiled:
     from userfw.core.const import CT_UNTRACKED, NFT_CONTINUE
@@ -26,4 +26,4 @@ class Notrack(Expr):
 
 
 # Linux validates no hook for notrack; behind conntrack it changes nothing
-register(Row("notrack", Notrack, hooks={family: HOOKS[family] for family in (1, 2, 10, 7)}))
+register(Row("notrack", Notrack))

@@ -7,7 +7,7 @@ from typing import Any
 import cython
 
 from userfw.engine.expr import Expr, register_offset
-from userfw.engine.registry import FWD, IN, Row, register
+from userfw.engine.registry import FWD, IN, TRACKED, Row, register
 
 OBJECT_TYPES = {
     "counter": 1,
@@ -21,6 +21,7 @@ OBJECT_TYPES = {
     "ct expectation": 9,
     "synproxy": 10,
 }
+_OF_CONNECTIONS = (3, 5, 7, 9)
 
 if not cython.compiled:
     from userfw.core.const import NFT_BREAK
@@ -52,6 +53,8 @@ class Objref(Expr):
 
     def refusal(self, family: int, hook: int, chain_type: int) -> str | None:
         """A synproxy stands where its expression may (Linux: nft_objref_validate)."""
+        if self.type in _OF_CONNECTIONS and family not in TRACKED:
+            return "ct: not supported in this family (EPROTO)"
         refused = self.type == OBJECT_TYPES["synproxy"] and (family not in (1, 2, 10) or hook not in (IN, FWD))
         return "synproxy: not supported at this hook (EOPNOTSUPP)" if refused else None
 

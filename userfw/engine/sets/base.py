@@ -133,15 +133,21 @@ class Set:
         return self.store.rich_of(id)
 
     def run_exprs(self, id: cython.Py_ssize_t, ctx: Context, pkt: Packet) -> cython.int:
-        """The element's stateful expressions: NFT_BREAK if one breaks (Linux: nft_set_elem_update_expr)."""
+        """The element's stateful expressions: NFT_BREAK if one breaks, another verdict if one gave it (Linux:
+        nft_set_elem_update_expr)."""
         rich: Rich | None = self.store.rich_of(id)
         if rich is None:
             return NFT_CONTINUE
         i: cython.int
+        verdict: cython.int
+        result: cython.int = NFT_CONTINUE
         for i in range(rich.count):
-            if cython.cast(Expr, rich.exprs[i]).evaluate(ctx, pkt) == NFT_BREAK:
+            verdict = cython.cast(Expr, rich.exprs[i]).evaluate(ctx, pkt)
+            if verdict == NFT_BREAK:
                 return NFT_BREAK
-        return NFT_CONTINUE
+            if verdict != NFT_CONTINUE:
+                result = verdict
+        return result
 
     def obtain(
         self, regs: bytearray, src: cython.int, data_src: cython.int, lifetime: cython.ulonglong, exprs: Any

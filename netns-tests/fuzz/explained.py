@@ -1,0 +1,81 @@
+"""The classes of differences that docs/differences.md explains; each is recognised by taking its trigger out of the case.
+
+Laws
+- A case is explained only if it has a class's trigger and, without the trigger, kernel and userfw do the same. A rule or a packet
+  that merely stands beside is no reason.
+- Several classes at once: their triggers are taken out one after the other; the names of all are counted.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from lab import frames as f
+
+from .compare import Case
+from .rules import Ruleset
+from .traffic import Step
+
+
+@dataclass(frozen=True)
+class Class:
+    """`without`: the case less its trigger, or the case itself where there is none; `why`: the words of docs/differences.md."""
+
+    name: str
+    why: str
+    without: Callable[[Case], Case]
+
+
+def _rules(case: Case, pattern: str) -> bool:
+    return re.search(pattern, case.ruleset.text()) is not None
+
+
+def _summed(packet: bytes) -> bytes:
+    """A whole UDP/IPv4 packet without a checksum gets one; any other stays."""
+    size = (packet[0] & 15) * 4 if packet else 0
+    if len(packet) < 28 or packet[0] >> 4 != 4 or packet[9] != f.UDP or packet[6] & 0x3F or packet[7] or len(packet) < size + 8 \
+            or packet[size + 6:size + 8] != b"\0\0":
+        return packet
+    body = packet[size:]
+    value = f.checksum(body, f.pseudo(packet[12:16], packet[16:20], f.UDP, len(body))) or 0xFFFF
+    return packet[:size + 6] + value.to_bytes(2, "big") + body[2 + 6:]
+
+
+def _without_zero_sums(case: Case) -> Case:
+    if not _rules(case, r"udp [sd]port set"):
+        return case
+    return replace(case, steps=tuple(_with_packets(step, tuple(map(_summed, step.packets))) for step in case.steps))
+
+
+def _with_packets(step: Step, packets: tuple[bytes, ...]) -> Step:
+    return step if packets == step.packets else replace(step, packets=packets)
+
+
+def _dropping(pattern: str) -> Callable[[Case], Case]:
+    """Without the rules that match `pattern`."""
+    def without(case: Case) -> Case:
+        tables = tuple(replace(table, chains=tuple(replace(chain, rules=tuple(
+            rule for rule in chain.rules if not re.search(pattern, rule))) for chain in table.chains))
+            for table in case.ruleset.tables)
+        return case if tables == case.ruleset.tables else replace(case, ruleset=Ruleset(tables))
+    return without
+
+
+CLASSES = (
+    Class("udp port of a datagram without a checksum",
+          "nft 1.1 writes `udp dport set` so that a zero checksum stays, nft 1.0.6 (the laboratory's) so that it is updated",
+          _without_zero_sums),
+)
+
+
+def explain(case: Case, differs: Callable[[Case], object]) -> list[str]:
+    """The names of the classes that together are all of the difference; empty: it is not explained."""
+    names = []
+    for one in CLASSES:
+        less = one.without(case)
+        if less != case:
+            names.append(one.name)
+            case = less
+            if not differs(case):
+                return names
+    return []
