@@ -17,7 +17,8 @@ SAMPLES: dict[type, Expr] = {
     ex.Nat: ex.Nat("snat", "ip", 1), ex.Masq: ex.Masq(), ex.Redir: ex.Redir(), ex.Tproxy: ex.Tproxy("ip", 1), ex.Fwd: ex.Fwd(1),
     ex.Dup: ex.Dup(1), ex.Queue: ex.Queue(), ex.FlowOffload: ex.FlowOffload("f"), ex.Reject: ex.Reject(0),
     ex.Synproxy: ex.Synproxy(), ex.Socket: ex.Socket(1, "mark"), ex.Osf: ex.Osf(1), ex.Rt: ex.Rt(1, "tcpmss"), ex.Xfrm: ex.Xfrm(1, "spi", "in"),  # noqa: E501
-    ex.Ct: ex.Ct(1, "mark"), ex.CtSet: ex.CtSet(1, "mark"), ex.Connlimit: ex.Connlimit(1), ex.Tunnel: ex.Tunnel(1, "id"), ex.Fib: ex.Fib(1, "oif", ("saddr",)),
+    ex.Ct: ex.Ct(1, "mark"), ex.CtSet: ex.CtSet(1, "mark"), ex.Connlimit: ex.Connlimit(1),
+    ex.Tunnel: ex.Tunnel(1, "id"), ex.Fib: ex.Fib(1, "oif", ("saddr",)),
 }  # fmt: skip
 
 
