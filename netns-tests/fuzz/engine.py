@@ -68,8 +68,8 @@ class EngineTarget:
             device.kind = "veth"
             self.ports[name] = MemoryPort(device)
             self.gateway.add_device(device)
-            for address in [one for one in device.addresses if one.family == 10]:
-                self.gateway.remove_address(device, address)  # nor has the laboratory's router any of the link
+            for own in [one for one in device.addresses if one.family == 10]:
+                self.gateway.remove_address(device, own)  # nor has the laboratory's router any of the link
             for address, bits in ((side.ip4(1), 24), (side.ip6(1), 64)):
                 self.gateway.add_address(device, parse_address(f"{address}/{bits}"))
             for number in (*pools.HOSTS, 77, 78, 254):
