@@ -102,6 +102,7 @@ def test_what_is_dropped_never_reaches_the_daemon(lab: Offload) -> None:
         assert f"counter packets 500 bytes {500 * size} drop" in userfw(lab, "nft", "list", "ruleset")[1]
         assert lab.ask("offload")["filters"][0]["driver"] == "bpf" and lab.ask("offload")["filters_dropped"] == 500
         assert userfw(lab, "nft", "delete", "table", "netdev", "hardware")[0] == 0
+        assert lab.kind == "xdp" or "xdp" not in netns.run(["ip", "link"], ns=lab.router).stdout
         ends.send(9, 5)
         until(lambda: ends.ports().count(9) == 5)
     finally:

@@ -18,9 +18,10 @@ def test_flowtables_beside_the_kernels() -> None:
 
 
 def test_the_ebpf_driver_where_tcx_is_missing() -> None:
-    """Linux 6.1: the program at tc is a filter of clsact."""
+    """Linux 6.1: the program at tc is a filter of clsact; its verifier takes stateless filters too."""
     vm.needed()
-    done = vm.pytest_in_guest("netns-tests/test_offload.py", "-k", "kernel_forwards or tags", modules=EBPF)
+    files = [f"netns-tests/test_{name}.py" for name in ("offload", "bpf_chains", "bpf_filters")]
+    done = vm.pytest_in_guest(*files, "-k", "kernel_forwards or tags or before_flows", modules=EBPF)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|skipped)", done.stdout)}
-    assert counts == {"passed": 2}, done.stdout[-2000:]
+    assert counts == {"passed": 5}, done.stdout[-2000:]

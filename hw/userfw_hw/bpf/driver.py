@@ -252,6 +252,9 @@ class BpfDriver(Driver):
         if before is not None:
             self._retired += before.statistics()
             before.close()
+        if made is None and not self.ids and hook.link >= 0:
+            os.close(hook.link)  # neither filters nor flows: nothing is left to do at XDP
+            hook.link, hook.hung = -1, False
         return None
 
     def _exchange(self, hook: Hook) -> str:
