@@ -19,11 +19,13 @@ TURN, CREDIT, MOST_CHARGED = 250_000, 2_000_000, 1_000_000
 
 
 class Table:
-    """Ports that always have frames, each of its own cost in ns, served in rounds as the poller does."""
+    """Ports that always have frames, each of its own cost in ns, served in rounds as the poller does; `opening`: those whose
+    frames all open connections."""
 
-    def __init__(self, *costs: int) -> None:
+    def __init__(self, *costs: int, opening: tuple[int, ...] = ()) -> None:
         self.shares = Shares()
         self.members = {Share(): cost for cost in costs}
+        self.opening = opening
         self.spent: Counter[int] = Counter()
 
     def round(self, idle: tuple[int, ...] = ()) -> list[int]:
@@ -37,7 +39,7 @@ class Table:
             if self.shares.turn(share):
                 frames = self.shares.budget(share, 64)
                 took = frames * self.members[share]
-                self.shares.charge(share, took, frames)
+                self.shares.charge(share, took, frames, frames * self.opening.count(i))
                 self.spent[i] += took
                 served.append(i)
         return served
@@ -60,6 +62,13 @@ def test_a_flood_leaves_an_established_flow_half_the_time() -> None:
     assert 0.45 < table.spent[1] / sum(table.spent.values()) < 0.55
 
 
+def test_frames_that_open_connections_are_charged_twice() -> None:
+    table = Table(12_000, 2_000, opening=(0,))
+    for _ in range(2000):
+        table.round()
+    assert 0.62 < table.spent[1] / sum(table.spent.values()) < 0.72
+
+
 def test_alone_it_is_always_served_and_the_share_of_idle_ports_is_used() -> None:
     table = Table(10_000, 10_000)
     assert all(table.round(idle=(1,)) == [0] for _ in range(1000))
@@ -72,20 +81,20 @@ def test_turns_are_cut_by_time() -> None:
     shares, share = Shares(), Share()
     assert shares.budget(share, 64) == 64 and shares.budget(share, 1) == 1, "nothing is known yet"
     for _ in range(60):
-        shares.charge(share, 10 * 12_500, 10)
+        shares.charge(share, 10 * 12_500, 10, 0)
     assert 19 <= shares.budget(share, 64) <= 21
     assert shares.budget(share, 4) == 4
     for _ in range(60):
-        shares.charge(share, 900_000, 1)
+        shares.charge(share, 900_000, 1, 0)
     assert shares.budget(share, 64) == 8, "few frames that take long are a turn all the same"
     assert shares.budget(share, 2) == 2
 
 
 def test_what_another_program_took_is_not_charged() -> None:
     shares, share = Shares(), Share()
-    shares.charge(share, 10**10, 1)
+    shares.charge(share, 10**10, 1, 0)
     assert share.served == MOST_CHARGED
-    shares.charge(share, 10**10, 0)
+    shares.charge(share, 10**10, 0, 0)
     assert share.served == 2 * MOST_CHARGED and share.frame_ns == MOST_CHARGED // 8
 
 

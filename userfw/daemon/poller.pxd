@@ -1,3 +1,4 @@
+from userfw.conntrack.table cimport Stats
 from userfw.core.clock cimport Clock
 from userfw.daemon.shares cimport Share, Shares
 from userfw.ports._io cimport Readiness, monotonic_ns, yield_processor
@@ -14,6 +15,7 @@ cdef class Poller:
     cdef readonly Readiness readiness
     cdef readonly list ports, slots, accounts
     cdef readonly Shares shares
+    cdef readonly Stats stats
     cdef public int batch
     cdef public unsigned long long busy_ns
     cdef readonly Coalescer coalescer

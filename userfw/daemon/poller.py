@@ -14,6 +14,7 @@ is no looking again for a while: on a crowded machine one who sleeps is woken so
 import cython
 
 if not cython.compiled:
+    from userfw.conntrack.table import Stats
     from userfw.core.clock import Clock
     from userfw.core.packet import Packet
     from userfw.daemon.shares import Share, Shares
@@ -26,6 +27,7 @@ if not cython.compiled:
 
 from typing import Any
 
+from userfw.conntrack.table import Stats as _Stats
 from userfw.core.packet import Packet as _Packet
 
 MAX_BATCH = 64
@@ -36,16 +38,19 @@ class Poller:
 
     `gateway` has `receive_batch(packets, n)` and `end_batch()`. `batch`: frames of one port before the next port's turn, at most.
     `busy_ns`: look again for at most so long after the last frame before going to sleep (0: sleep at once); `spin_ns`: for
-    how long it is worth it just now. `spins`: looks that found nothing.
+    how long it is worth it just now. `stats`: counts the connections that packets open. `spins`: looks that found nothing.
     """
 
-    def __init__(self, clock: Clock, gateway: Any, batch: int = MAX_BATCH, busy_ns: int = 0) -> None:
+    def __init__(
+        self, clock: Clock, gateway: Any, batch: int = MAX_BATCH, busy_ns: int = 0, stats: Stats | None = None
+    ) -> None:
         self.clock = clock
         self.gateway = gateway
         self.readiness = Readiness()
         self.ports: list[IoPort | None] = []
         self.accounts: list[Share] = []
         self.shares = Shares()
+        self.stats = stats if stats is not None else _Stats()
         self.slots: list[Packet] = [_Packet() for _ in range(MAX_BATCH)]
         self.batch = batch
         self.busy_ns = busy_ns
@@ -79,6 +84,7 @@ class Poller:
     def poll(self, port: IoPort, share: Share) -> cython.int:
         """One turn's batch from one port, walked to its end; how many frames."""
         self.clock.now = monotonic_ns()
+        before: cython.ulonglong = self.stats.insert + self.stats.insert_failed
         n: cython.int = port.receive(self.slots, self.shares.budget(share, self.batch))
         if n:
             self.packets += n
@@ -88,7 +94,8 @@ class Poller:
                 left = self.coalescer.run(self.slots, n, port.gro == GRO_ALL)
             self.gateway.receive_batch(self.slots, left)
             self.gateway.end_batch()
-        self.shares.charge(share, monotonic_ns() - self.clock.now, n)
+        opened: cython.int = self.stats.insert + self.stats.insert_failed - before
+        self.shares.charge(share, monotonic_ns() - self.clock.now, n, opened)
         return n
 
     def _join(self, ready: cython.int) -> cython.int:

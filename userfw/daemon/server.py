@@ -85,7 +85,8 @@ class Server:
         self.part = part
         self.member = Membership(part, self.assembly) if part is not None else None
         entrance = self.member.entrance if self.member is not None else self.gateway
-        self.poller = Poller(self.clock, entrance, config.daemon.batch, config.daemon.busy_poll_us * 1000)
+        daemon = config.daemon
+        self.poller = Poller(self.clock, entrance, daemon.batch, daemon.busy_poll_us * 1000, self.assembly.conntrack.stats)
         self.ports: dict[str, OpenPort] = {}
         self.default_sysctls: dict[str, int] = {}
         self.loaded_ruleset: tuple[str, str] | None = None

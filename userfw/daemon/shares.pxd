@@ -15,4 +15,4 @@ cdef class Shares:
     cpdef int join(self, Share share) noexcept
     cpdef bint turn(self, Share share) noexcept
     cpdef int budget(self, Share share, int most) noexcept
-    cpdef int charge(self, Share share, unsigned long long ns, int frames) noexcept
+    cpdef int charge(self, Share share, unsigned long long ns, int frames, int opened) noexcept

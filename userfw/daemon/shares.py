@@ -6,6 +6,8 @@ and there is always more of it: with a batch for each in turn, it took nearly al
   than a turn waits. Alone, a port is served always: no time is left unused, nothing is dropped that there is time for.
 - A turn is TURN_NS of work, by what the port's frames took lately; at least FEWEST frames, whatever they take.
 - Idle ports save no more than CREDIT_NS: enough for the bursts of a flow that waits for its acknowledgements.
+- A frame that opens a connection is charged twice: what it brings about, answers first of all, comes in at other ports at their
+  expense.
 - Nothing is charged beyond CHARGE_MAX_NS: then it was not the frames, another program had the processor.
 """
 
@@ -60,10 +62,11 @@ class Shares:
             frames = FEWEST
         return min(frames, most)
 
-    def charge(self, share: Share, ns: cython.ulonglong, frames: cython.int) -> cython.int:
-        """It was served `frames` in `ns`; 0."""
+    def charge(self, share: Share, ns: cython.ulonglong, frames: cython.int, opened: cython.int) -> cython.int:
+        """It was served `frames` in `ns`, `opened` of which were the first of their connections; 0."""
         ns = min(ns, cython.cast(cython.ulonglong, CHARGE_MAX_NS))
         share.served += ns
         if frames > 0:
+            share.served += ns // frames * min(opened, frames)
             share.frame_ns += ns // frames // 8 - share.frame_ns // 8
         return 0

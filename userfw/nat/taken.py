@@ -29,7 +29,7 @@ class TakenPorts:
     def seen(self, port: cython.int) -> cython.bint:
         """Whether the port was taken when a search looked."""
         bits: bytearray = self.bits
-        return bits[(port >> 3) & (PORT_BYTES - 1)] >> (port & 7) & 1
+        return bits[(port >> 3) & (PORT_BYTES - 1)] >> (port & 7) & 1 != 0
 
     def mark(self, port: cython.int) -> cython.int:
         """It is taken; 0."""
