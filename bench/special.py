@@ -128,6 +128,7 @@ def flood(seconds: float) -> Found:
                     yield who, "status asked in the flood", statistics.median(asking.times[1:] or [0.0]) * 1000
                     yield who, "status asked, slowest", max(asking.times) * 1000
                 netns.run(["nft", "flush", "ruleset"], ns=lab.ns("wan"))
+                lab.router.forget()
                 with flooding(lab):
                     yield who, "kept under flood and resets", load.tcp(lab, 1, seconds, pid)[0] / max(calm, 1e-9)
         finally:
