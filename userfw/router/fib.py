@@ -280,6 +280,14 @@ class Fib:
         dst.src_lo = route.src_lo
         dst.mtu = route.mtu
         dst.prefixlen = route.prefixlen
+        only: NextHop
+        if len(route.nexthops) == 1:  # nearly always, and a flood of sources asks for each
+            only = route.nexthops[0]
+            if only.alive() or route.type == RTN_LOCAL:
+                _take_hop(dst, only)
+            elif route.type in (RTN_UNICAST, RTN_MULTICAST):
+                dst.type = RTN_UNREACHABLE
+            return dst
         hops = [hop for hop in route.nexthops if hop.alive() or route.type == RTN_LOCAL]
         if not hops:
             if route.type in (RTN_UNICAST, RTN_MULTICAST):
