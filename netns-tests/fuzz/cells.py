@@ -25,6 +25,9 @@ PLACES = tuple((FAMILY_NAMES[f], HOOK_NAMES[f][h]) for f, hooks in HOOKS.items()
 _STATEFUL = ("counter", "quota", "limit", "connlimit", "last")
 _VERDICTS = ("accept", "drop", "continue", "return", "jump", "goto")
 
+UNREACHED: dict[str, str] = {}
+"""Operations that no packet of `make test` reaches, and why. It can only shrink: the test fails when one of these is reached."""
+
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "bitwise": ("mask",),
     "bitwise shift": tuple(bitwise._SHIFTS),
@@ -228,6 +231,10 @@ class Ledger:
     def uncovered(self) -> list[tuple[str, str, str]]:
         """What both take and no packet reached."""
         return sorted(self.loaded - set(self.reached))
+
+    def operations(self) -> set[str]:
+        """The operations that packets reached somewhere."""
+        return {cell[0] for cell in self.reached}
 
     def summary(self) -> str:
         """The figures, and by operation where packets met it."""

@@ -51,21 +51,30 @@ def _with_packets(step: Step, packets: tuple[bytes, ...]) -> Step:
     return step if packets == step.packets else replace(step, packets=packets)
 
 
-def _dropping(pattern: str) -> Callable[[Case], Case]:
-    """Without the rules that match `pattern`."""
-    def without(case: Case) -> Case:
-        tables = tuple(replace(table, chains=tuple(replace(chain, rules=tuple(
-            rule for rule in chain.rules if not re.search(pattern, rule))) for chain in table.chains))
-            for table in case.ruleset.tables)
-        return case if tables == case.ruleset.tables else replace(case, ruleset=Ruleset(tables))
-    return without
+def _without_link_rules_at_output(case: Case) -> Case:
+    if not _rules(case, r"\bdup to"):
+        return case
+    tables = tuple(replace(table, chains=tuple(
+        chain if "hook output" not in chain.head else
+        replace(chain, rules=tuple(rule for rule in chain.rules if not re.search(r"iiftype|ether |@ll", rule)))
+        for chain in table.chains)) for table in case.ruleset.tables)
+    return case if tables == case.ruleset.tables else replace(case, ruleset=Ruleset(tables))
 
 
 CLASSES = (
+    Class("iiftype of a copy at output",
+          "a copy made by `dup` has the type of its device at output already; userfw knows none there",
+          _without_link_rules_at_output),
     Class("udp port of a datagram without a checksum",
           "nft 1.1 writes `udp dport set` so that a zero checksum stays, nft 1.0.6 (the laboratory's) so that it is updated",
           _without_zero_sums),
 )
+
+
+def taken_in_spite(errno_name: str, place: tuple[str, str, str], text: str) -> str:
+    """Why userfw takes a rule that the kernel refuses, in the words of docs/differences.md; empty if nothing explains it."""
+    refused = errno_name in ("EOPNOTSUPP", "ENOTSUP")  # one number, two names
+    return "osf in ip6" if refused and place[0] == "ip6" and text.startswith("osf ") else ""
 
 
 def explain(case: Case, differs: Callable[[Case], object]) -> list[str]:

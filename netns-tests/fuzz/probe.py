@@ -7,12 +7,14 @@ Laws
 
 import errno as numbers
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from lab.nftlib import Answer
 
 from .cells import PLACES
+from .explained import taken_in_spite
 from .fragments import DECLARATIONS, FRAGMENTS, Fragment, declared, filled
 
 Place = tuple[str, str, str]
@@ -82,13 +84,15 @@ class Engine(Protocol):
 @dataclass
 class Accepted:
     """Results of the probe: `taken`: fragments that both take, by place; `refused`: (place, text) to errno name; `unknown`: what
-    nft refused itself; `absent`: what the kernel has no module for; `disagree`: what one side takes and the other does not."""
+    nft refused itself; `absent`: what the kernel has no module for; `disagree`: what one side takes and the other does not;
+    `explained`: the same, where docs/differences.md says why, counted."""
 
     taken: dict[Place, list[Fragment]] = field(default_factory=dict)
     refused: dict[tuple[Place, str], str] = field(default_factory=dict)
     unknown: set[tuple[Place, str]] = field(default_factory=set)
     absent: set[str] = field(default_factory=set)
     disagree: list[str] = field(default_factory=list)
+    explained: Counter[str] = field(default_factory=Counter)
 
 
 def probe(kernel: Kernel, engine: Engine) -> Accepted:
@@ -131,6 +135,10 @@ def _probe_place(kernel: Kernel, engine: Engine, place: Place, result: Accepted)
         elif at not in ours:
             result.taken.setdefault(place, []).append(fragment)
         if theirs.ok != (at not in ours) and not _module(theirs.errno, place, fragment):
+            name = numbers.errorcode.get(theirs.errno or 0, "")
+            if why := "" if at in ours else taken_in_spite(name, place, fragment.text):
+                result.explained[why] += 1
+                continue
             result.disagree.append(f"{place}: {commands[-1]}\n  kernel: {theirs.errors.splitlines()[:1] or 'takes it'}\n"
                                    f"  userfw: {ours.get(at, 'takes it')}")
 

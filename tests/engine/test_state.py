@@ -8,6 +8,7 @@ import pytest
 from engine_double import SECOND, Double, context, evaluate, ip4, ip6, packet, tcp, udp
 
 from userfw.conntrack.table import ConnTable
+from userfw.core.const import NF_DROP
 from userfw.core.drop import DropReason
 from userfw.core.packet import Device
 from userfw.engine.bind import TableScope
@@ -293,6 +294,22 @@ def test_dynset() -> None:
     with pytest.raises(ValueError, match="EOPNOTSUPP"):
         scope.sets["plain"] = make_set("plain", 4, services.clock)
         Dynset("add", 1, "plain", timeout=1000).bind(scope)
+
+
+def test_what_an_element_s_expression_decides_stands() -> None:
+    """`ct count` drops what has no tuple, in an element as in a rule (Linux: nft_set_elem_update_expr leaves the verdict)."""
+    services = Double()
+    scope = TableScope()
+    scope.sets["d"] = make_set("d", 4, services.clock, size=9)
+    add = Dynset("add", 1, "d", exprs=(Connlimit(5),))
+    add.bind(scope)
+    short = packet(ip4(b"\x80\0\0\0\0\0\0", 58))  # ICMPv6 in IPv4, cut short: Linux reads its identifier all the same
+    assert evaluate(add, short, services, regs=b"aaaa")[0] == NF_DROP
+    assert evaluate(Connlimit(5), short, services)[0] == NF_DROP
+    later = packet(TCP)
+    later.fragoff = 8
+    assert evaluate(Connlimit(5), later, services)[0] == NF_DROP
+    assert evaluate(add, packet(TCP), services, regs=b"bbbb")[0] == GO
 
 
 def test_dynset_map() -> None:

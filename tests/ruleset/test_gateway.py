@@ -338,3 +338,26 @@ def test_a_tunnel_object_cannot_be_used() -> None:
                 "chain c { type filter hook ingress device lan priority 0\n}\n}")  # fmt: skip
     result = lab.rules.execute('add rule netdev t c tunnel name "y"')
     assert result.status == 1 and "userfw has no tunnel devices" in result.errors
+
+
+def test_a_destination_that_input_rewrote_is_not_answered_from() -> None:
+    """No packet leaves from an address that is not the gateway's (Linux: ip_route_output_key_hash_rcu)."""
+    lab = Rules("table ip t {\n chain i { type filter hook input priority 0\n ip daddr set 198.51.100.10\n}\n}")
+    lab.send(IP(src="192.0.2.10", dst="192.0.2.1") / TCP(sport=1, dport=2, flags="S"))
+    assert lab.out("lan") == lab.out("wan") == []
+
+
+def test_an_error_about_a_source_that_input_translated_goes_back() -> None:
+    """It is translated at output and routed anew (Linux: nf_nat_ipv4_local_fn)."""
+    lab = Rules("table ip t {\n chain i { type nat hook input priority 100\n snat to 198.51.100.10\n}\n}")
+    lab.send(IP(src="192.0.2.10", dst="192.0.2.1") / UDP(sport=1000, dport=2000) / b"x")
+    assert lab.out("wan") == []
+    (answer,) = lab.out("lan")
+    assert answer[IP].dst == "192.0.2.10" and answer[IP].payload.type == 3
+
+
+def test_connections_only_where_there_are_any() -> None:
+    lab = Rules("table netdev t {\n chain c { type filter hook ingress device lan priority 0\n notrack\n}\n}")
+    helper = 'add ct helper netdev t h { type "ftp" protocol tcp; }'
+    for text in ("add rule netdev t c ct state new", "add rule netdev t c ct count 3", helper):
+        assert "Protocol error" in lab.rules.execute(text).errors

@@ -59,7 +59,7 @@ def read_tuple(
             return False
         into.sport = pkt.get16(l4)
         into.dport = pkt.get16(l4 + 2)
-    elif (l4proto == IPPROTO_ICMP and family == NFPROTO_IPV4) or (l4proto == IPPROTO_ICMPV6 and family == NFPROTO_IPV6):
+    elif l4proto in (IPPROTO_ICMP, IPPROTO_ICMPV6):  # of either family, as nf_ct_get_tuple reads them
         if l4 + 8 > end:
             return False
         into.dport = pkt.get16(l4)  # type and code

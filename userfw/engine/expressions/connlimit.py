@@ -63,7 +63,7 @@ class Connlimit(Expr):
         now: cython.ulonglong = ctx.clock.now
         untracked: cython.int = 0
         if conn is None or conn.status & IPS_TEMPLATE:
-            if not ctx.l4 or not read_tuple(pkt, pkt.nfproto, pkt.l3, pkt.l4, pkt.l4proto, Tuple()):
+            if not ctx.l4 or pkt.fragoff or not read_tuple(pkt, pkt.nfproto, pkt.l3, pkt.l4, pkt.l4proto, Tuple()):
                 pkt.drop_reason = DROP_RULE
                 return NF_DROP
             untracked = 1
