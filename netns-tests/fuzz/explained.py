@@ -51,20 +51,20 @@ def _with_packets(step: Step, packets: tuple[bytes, ...]) -> Step:
     return step if packets == step.packets else replace(step, packets=packets)
 
 
-def _without_link_rules_at_output(case: Case) -> Case:
+def _without_link_rules_of_copies(case: Case) -> Case:
     if not _rules(case, r"\bdup to"):
         return case
     tables = tuple(replace(table, chains=tuple(
-        chain if "hook output" not in chain.head else
+        chain if not re.search("hook (output|postrouting)", chain.head) else
         replace(chain, rules=tuple(rule for rule in chain.rules if not re.search(r"iiftype|ether |@ll", rule)))
         for chain in table.chains)) for table in case.ruleset.tables)
     return case if tables == case.ruleset.tables else replace(case, ruleset=Ruleset(tables))
 
 
 CLASSES = (
-    Class("iiftype of a copy at output",
-          "a copy made by `dup` has the type of its device at output already; userfw knows none there",
-          _without_link_rules_at_output),
+    Class("link header of a copy",
+          "what `ether`, `@ll` and `meta iiftype` find in a copy made by `dup` at output and postrouting",
+          _without_link_rules_of_copies),
     Class("udp port of a datagram without a checksum",
           "nft 1.1 writes `udp dport set` so that a zero checksum stays, nft 1.0.6 (the laboratory's) so that it is updated",
           _without_zero_sums),

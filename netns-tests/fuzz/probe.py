@@ -110,7 +110,7 @@ def _probe_place(kernel: Kernel, engine: Engine, place: Place, result: Accepted)
     setup = [f"add table {table}", f"add chain {table} leaf", f"add chain {table} base {{ {head(place)} }}"]
     answer = kernel.judge("\n".join(["flush ruleset", *setup]))
     assert answer.ok, answer.errors
-    there = {line: kernel.judge(_declaration(line, table)) for line in DECLARATIONS.values()}
+    there = {line: kernel.judge(declaration(line, table)) for line in DECLARATIONS.values()}
     for fragment in FRAGMENTS if place[2] == "filter" else [one for one in FRAGMENTS if one.kind == "nat" or one.last]:
         text = rule(fragment, place, random.Random(fragment.text))
         if text is None:
@@ -120,7 +120,7 @@ def _probe_place(kernel: Kernel, engine: Engine, place: Place, result: Accepted)
             continue
         needed = declared(text)
         adding = f"add rule {table} base {text}"
-        commands = [*setup, *(_declaration(line, table) for line in needed), adding]
+        commands = [*setup, *(declaration(line, table) for line in needed), adding]
         theirs = next((there[line] for line in needed if not there[line].ok), None) or kernel.judge(adding)
         if not theirs.ok and not theirs.errno:
             result.unknown.add((place, fragment.text))
@@ -143,7 +143,7 @@ def _probe_place(kernel: Kernel, engine: Engine, place: Place, result: Accepted)
                                    f"  userfw: {ours.get(at, 'takes it')}")
 
 
-def _declaration(line: str, table: str) -> str:
+def declaration(line: str, table: str) -> str:
     """A declaration of a table's block as a command."""
     size = 2 if line.startswith("ct ") else 1
     words = line.split(" ", size)

@@ -149,7 +149,10 @@ class Answers(Interfaces):
             result.type = self._type4(lo, device)
         else:
             result.type = self._type6(hi, lo, route, device)
-        if route is not None and route.type == RTN_UNICAST and route.nexthops:
+        by_device: cython.bint = route is not None and (
+            route.type == RTN_UNICAST or (family == NFPROTO_IPV4 and route.type == RTN_BROADCAST)
+        )
+        if route is not None and by_device and route.nexthops:
             result.oif = device if device is not None and _uses(route, device) else None
             if device is None:
                 hop: NextHop = route.nexthops[0]
