@@ -10,7 +10,7 @@ from lab import frames as f
 from lab import netns
 from lab.families import IP4
 from lab.kernel import KernelRouter
-from lab.topology import Lab, Out
+from lab.topology import SIDES, Lab, Out
 from lab.userfw import UserfwRouter
 
 BR = "02:00:00:00:00:b0"
@@ -85,10 +85,13 @@ def lab(bridged: Lab, request: pytest.FixtureRequest, seen: dict[str, list[list[
         assert [(o.port, o.frame.hex()) for o in mine] == [(o.port, o.frame.hex()) for o in kernels]
 
 
+OWN_MACS = {f.mac(address) for address in (BR, *(side.router_mac for side in SIDES.values()))}
+
+
 def barrier(frame: bytes) -> bool:
     """ARP about the router's own addresses: the laboratory's barriers and their answers, as many as it takes; and what the kernel's
-    bridge itself says by IPv6 when it likes."""
-    if frame[6:14] == f.mac(BR) + b"\x86\xdd":
+    bridge and its ports themselves say by IPv6 when they like."""
+    if frame[12:14] == b"\x86\xdd" and frame[6:12] in OWN_MACS:
         return True
     return frame[12:14] == b"\x08\x06" and any(address in (frame[28:32], frame[38:42]) for address in OWN)
 
