@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 30.0
 PROMPT = "nft>"
-UP, TAB, CTRL_C, CTRL_D = "\x1b[A", "\t", "\x03", "\x04"
+UP, TAB, CTRL_C, CTRL_D, CTRL_U = "\x1b[A", "\t", "\x03", "\x04", "\x15"
 EDITORS = ("prompt_toolkit", "readline")
 
 
@@ -144,9 +144,7 @@ def test_words_and_names_are_completed(start: Start, editor: str) -> None:
     terminal.expect(PROMPT)
     terminal.send("desc" + TAB)
     terminal.expect("describe")
-    terminal.send(CTRL_C)
-    terminal.expect(PROMPT)
-    terminal.send("list table inet ele" + TAB)
+    terminal.send(CTRL_U + "list table inet ele" + TAB)
     terminal.expect("elephants")
     terminal.send("\r")
     terminal.expect("table inet elephants {")
