@@ -43,6 +43,15 @@ class Terminal:
     def send(self, text: str) -> None:
         os.write(self.master, text.encode())
 
+    def settle(self) -> None:
+        """Wait until the program waits for a key: CPython's readline sees an interrupt that comes while it echoes at the next key
+        only (readline_until_enter_or_signal looks for signals where select(2) was interrupted)."""
+        asleep, end = 0, time.monotonic() + DEADLINE
+        while asleep < 5 and time.monotonic() < end:
+            state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            asleep = asleep + 1 if state == "S" else 0
+            time.sleep(0.01)
+
     def expect(self, text: str) -> str:
         """What was printed up to and including `text`, without the terminal's control sequences."""
         end = time.monotonic() + DEADLINE
@@ -155,6 +164,7 @@ def test_interrupt_gives_up_the_line_only(start: Start, editor: str) -> None:
     terminal = start(editor)
     terminal.send("add table ip nonsense")
     terminal.expect("nonsense")
+    terminal.settle()
     terminal.send(CTRL_C)
     terminal.expect(PROMPT)
     terminal.send("list tables\r")
