@@ -9,24 +9,13 @@ from pathlib import Path
 
 from userfw.client.names import SystemNames
 from userfw.nft.datatype import Names
-from userfw.router.gateway import Gateway
+from userfw.ruleset.gateway_platform import GatewayNames
 
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-class DaemonNames(SystemNames):
-    """What names in rules mean on this gateway."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
-
-    def ifindex(self, name: str) -> int | None:
-        device = self.gateway.names.get(name)
-        return int(device.index) if device is not None else None
-
-    def ifname(self, index: int) -> str | None:
-        device = self.gateway.devices.get(index)
-        return str(device.name) if device is not None else None
+class DaemonNames(GatewayNames, SystemNames):
+    """What names in rules mean on this gateway: its devices, and users, groups and services of this machine."""
 
     def cgroup(self, path: str) -> int | None:
         try:
