@@ -5,17 +5,15 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import card_lab
+from card_lab import SECOND, CardLab, raw
 from scapy.all import IP, TCP, UDP, Dot1AD, Dot1Q, Ether, IPv6, Raw
-from userfw_hw.mock import PROFILES, MockNic
 
-from userfw.core.clock import Clock
-from userfw.core.packet import Device, Packet
+from userfw.core.packet import Device
 from userfw.daemon.assembly import Assembly
-from userfw.ports.base import IoPort
 from userfw.router.const import NUD_REACHABLE, OVERRIDE_YES
 from userfw.router.interfaces import parse_address
 
-SECOND = 1_000_000_000
 RULES = """
 table inet filter {
     flowtable ft { hook ingress priority filter; devices = { lan, wan, alt }; %s counter; }
@@ -29,52 +27,24 @@ table inet filter {
     }
 }
 """
-MACS = {"lan": "02:00:00:00:01:01", "wan": "02:00:00:00:02:01", "alt": "02:00:00:00:03:01"}
+MACS = card_lab.MACS | {"alt": "02:00:00:00:03:01"}
 HOSTS = {"lan": "02:00:00:00:01:02", "wan": "02:00:00:00:02:09", "alt": "02:00:00:00:03:09"}
 NETS4 = {"lan": "192.168.1", "wan": "203.0.113", "alt": "192.0.2"}
 NETS6 = {"lan": "fd00:1:", "wan": "fd00:2:", "alt": "fd00:3:"}
 HOST_NUMBER = {"lan": 2, "wan": 9, "alt": 9}
 
 
-def raw(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
-
-
-class Wire(IoPort):
-    """A cable: frames put in `arriving` come in, frames sent go to `left`."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, "wire")
-        self.arriving: list[bytes] = []
-        self.left: list[bytes] = []
-
-    def receive(self, slots: list[Packet], budget: int) -> int:
-        n = min(len(self.arriving), budget)
-        for i in range(n):
-            slots[i].load_frame(self.arriving.pop(0))
-            slots[i].iif = self.device
-        return n
-
-    def transmit(self, pkt: Packet) -> int:
-        self.left.append(pkt.frame())
-        return 0
-
-
-class GatewayLab:
+class GatewayLab(CardLab):
     """lan, wan and alt on one card; 198.51.100.9 and fd00:ff::9 are behind the host of wan. `offload` False: flowtable only."""
 
     def __init__(self, profile: str = "full", offload: bool = True, threshold: int = 2, rules: str = RULES) -> None:
-        self.clock = Clock(1000 * SECOND)
+        super().__init__(profile, MACS)
         self.faults: list[BaseException] = []
         self.assembly = Assembly(self.clock, Random(1), lambda error, where: self.faults.append(error))
         self.gateway = self.assembly.gateway
         self.manager = self.assembly.offload
-        self.nic = MockNic(self.clock, PROFILES[profile]())
         self.manager.drivers = [self.nic]
         self.manager.threshold = threshold
-        self.devices = {name: Device(name, index, raw(mac)) for index, (name, mac) in enumerate(MACS.items(), 2)}
-        self.wires = {name: Wire(name) for name in MACS}
-        self.ports = {name: self.nic.attach(self.devices[name], self.wires[name]) for name in MACS}
         for name, device in self.devices.items():
             self.gateway.add_device(device)
             self.address(device, f"{NETS4[name]}.1/24", f"{NETS6[name]}:1/64")
@@ -83,7 +53,6 @@ class GatewayLab:
         self.route = [self.gateway.add_route("198.51.100.0/24", via="203.0.113.9"),
                       self.gateway.add_route("fd00:ff::/64", via="fd00:2::9")]
         self.nft(rules % ("flags offload;" if offload else ""))
-        self.slots = [Packet() for _ in range(64)]
         self.take()
 
     def address(self, device: Device, *texts: str) -> None:
@@ -115,9 +84,7 @@ class GatewayLab:
     def send(self, frame: bytes, name: str = "lan") -> dict[str, list[bytes]]:
         """One frame from the cable of `name`; what left anywhere."""
         self.take()
-        self.wires[name].arriving.append(frame)
-        n = self.ports[name].receive(self.slots, 64)
-        self.gateway.receive_batch(self.slots, n)
+        self.gateway.receive_batch(self.slots, self.receive(frame, name))
         self.gateway.end_batch()
         assert not self.faults
         return self.take()
@@ -157,9 +124,6 @@ class GatewayLab:
             back = self.send(self.frame(back=True, tags=back_tags, **kind), at)
         self.tick()
         return {"there": there, "back": back}
-
-    def host_frames(self) -> int:
-        return sum(port.host_frames for port in self.ports.values())
 
     def table(self) -> Any:
         return self.assembly.platform.hooks.flowtables[0].engine

@@ -5,16 +5,14 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from card_lab import CardLab
 from hypothesis import strategies as st
 from scapy.all import ARP, ICMP, IP, TCP, UDP, Dot1Q, Ether, IPv6, Raw
-from userfw_hw.mock import MockNic
 
-from userfw.core.clock import Clock
-from userfw.core.const import ARPHRD_ETHER, NF_ACCEPT
-from userfw.core.packet import Device, Packet
+from userfw.core.const import NF_ACCEPT
+from userfw.core.packet import Packet
 from userfw.offload.contract import Driver, Target
 from userfw.offload.hardware import HardwareChains
-from userfw.ports.base import IoPort
 from userfw.router.gateway import Gateway
 from userfw.ruleset.manager import RulesetManager
 from userfw.ruleset.options import Options
@@ -57,41 +55,13 @@ def frames(draw: st.DrawFn) -> bytes:
     return bytes(frame)
 
 
-class Wire(IoPort):
-    """A cable: frames sent go to `left`."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, "wire")
-        self.arriving: list[bytes] = []
-        self.left: list[bytes] = []
-
-    def receive(self, slots: list[Packet], budget: int) -> int:
-        n = min(len(self.arriving), budget)
-        for i in range(n):
-            slots[i].load_frame(self.arriving.pop(0))
-            slots[i].iif = self.device
-        return n
-
-    def transmit(self, pkt: Packet) -> int:
-        self.left.append(bytes(memoryview(pkt.data)[pkt.start : pkt.end]))
-        return 0
-
-    def flush(self) -> int:
-        return 0
-
-
-class Lab:
+class Lab(CardLab):
     """A gateway with `lan` and `wan`, both ports of a card; `hardware` false: rules run in software."""
 
     def __init__(self, hardware: bool = True, drivers: list[Driver] | None = None) -> None:
-        self.clock = Clock()
+        super().__init__()
         self.gateway = Gateway(self.clock, random.Random(1), None, None)
-        self.nic = MockNic(self.clock)
-        self.devices, self.wires, self.ports = {}, {}, {}
-        for index, name in enumerate(("lan", "wan"), 2):
-            device = Device(name, index, bytes((2, 0, 0, 0, 0, index)), 1500, ARPHRD_ETHER)
-            self.devices[name], self.wires[name] = device, Wire(name)
-            self.ports[name] = self.nic.attach(device, self.wires[name])
+        for device in self.devices.values():
             self.gateway.add_device(device, device.port)
         self.rules = RulesetManager(self.gateway, None)
         platform: Any = self.rules.backend.platform  # type: ignore[attr-defined]
@@ -106,8 +76,7 @@ class Lab:
 
     def send(self, frame: bytes) -> int:
         """Frames that the host got to see of it."""
-        self.wires["lan"].arriving.append(frame)
-        return self.ports["lan"].receive([Packet() for _ in range(4)], 4)
+        return self.receive(frame, "lan")
 
     def software(self, frame: bytes) -> int:
         """The verdict of the device's chains in the engine."""

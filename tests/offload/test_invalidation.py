@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from offload_lab import HOSTS, MACS, SECOND, GatewayLab, raw
+from card_lab import SECOND, raw
+from offload_lab import HOSTS, MACS, GatewayLab
 from scapy.all import TCP, Ether
 
 from userfw.core.const import IPS_HW_OFFLOAD, NFPROTO_IPV4

@@ -6,13 +6,13 @@ from ipaddress import ip_address
 from random import Random
 
 import pytest
+from card_lab import MACS, SECOND, CardLab, raw
 from scapy.all import IP, TCP, UDP, Dot1Q, Ether, IPv6, Raw
-from userfw_hw.mock import PROFILES, MockNic
+from userfw_hw.mock import PROFILES
 
 from userfw.conntrack.conn import Conn, Tuple
 from userfw.conntrack.const import CT_REPLIED, TCP_ESTABLISHED
 from userfw.conntrack.table import ConnTable
-from userfw.core.clock import Clock
 from userfw.core.const import (
     IPPROTO_TCP,
     IPS_HW_OFFLOAD,
@@ -27,41 +27,14 @@ from userfw.core.packet import Device, Packet
 from userfw.flowtable.table import FlowObserver, FlowTable
 from userfw.offload.contract import Failure, Target
 from userfw.offload.manager import OffloadManager
-from userfw.ports.base import IoPort
 from userfw.router.const import NUD_FAILED, NUD_REACHABLE
 from userfw.wire.parse import parse_untrusted
 
-SECOND = 1_000_000_000
-MACS = {"lan": "02:00:00:00:01:01", "wan": "02:00:00:00:02:01"}
 CLIENT_MAC, SERVER_MAC = "02:00:00:00:01:02", "02:00:00:00:02:02"
 ENDS = {
     NFPROTO_IPV4: ("192.168.1.2", "203.0.113.9", "203.0.113.1"),
     NFPROTO_IPV6: ("fd00:1::2", "fd00:9::9", "fd00:9::1"),
 }
-
-
-def raw(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
-
-
-class Wire(IoPort):
-    """A cable: frames put in `arriving` come in, frames sent go to `left`."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, "wire")
-        self.arriving: list[bytes] = []
-        self.left: list[bytes] = []
-
-    def receive(self, slots: list[Packet], budget: int) -> int:
-        n = min(len(self.arriving), budget)
-        for i in range(n):
-            slots[i].load_frame(self.arriving.pop(0))
-            slots[i].iif = self.device
-        return n
-
-    def transmit(self, pkt: Packet) -> int:
-        self.left.append(pkt.frame())
-        return 0
 
 
 class Neighbour:
@@ -97,15 +70,11 @@ class Host(Sender):
         return self.back
 
 
-class Lab:
+class Lab(CardLab):
     """lan and wan on one card, a flowtable with `flags offload` between them, connections masqueraded."""
 
     def __init__(self, profile: str = "full", threshold: int = 4, rate: int = 1000, counter: bool = True) -> None:
-        self.clock = Clock(1000 * SECOND)
-        self.nic = MockNic(self.clock, PROFILES[profile]())
-        self.devices = {name: Device(name, index, raw(mac)) for index, (name, mac) in enumerate(MACS.items(), 1)}
-        self.wires = {name: Wire(name) for name in MACS}
-        self.ports = {name: self.nic.attach(self.devices[name], self.wires[name]) for name in MACS}
+        super().__init__(profile)
         self.conns = ConnTable(self.clock, rng=Random(7))
         self.conns.observers.append(FlowObserver())
         self.generation = [1]
@@ -119,7 +88,6 @@ class Lab:
         )
         self.manager.attach(self.table)
         self.slow: list[bytes] = []  # what the pipeline would have seen
-        self.slots = [Packet() for _ in range(64)]
 
     def connect(self, sport: int = 40000, family: int = NFPROTO_IPV4, proto: int = IPPROTO_TCP) -> Conn:
         client, server, outside = (int(ip_address(text)) for text in ENDS[family])
@@ -169,8 +137,7 @@ class Lab:
 
     def send(self, frame: bytes, name: str = "lan") -> bytes | None:
         """One frame from the cable of `name`; what left at the other side, if anything."""
-        self.wires[name].arriving.append(frame)
-        for i in range(self.ports[name].receive(self.slots, 64)):
+        for i in range(self.receive(frame, name)):
             assert parse_untrusted(self.slots[i]) == 0
             if not self.table.forward(self.slots[i]):
                 self.slow.append(self.slots[i].frame())
@@ -188,9 +155,6 @@ class Lab:
             assert self.send(self.frame(**kind)) is not None
         self.tick()
         return conn
-
-    def host_frames(self) -> int:
-        return sum(port.host_frames for port in self.ports.values())
 
 
 @pytest.mark.parametrize("family", ENDS)

@@ -15,6 +15,7 @@ from userfw.ports.assembler import R0, R1, R2, R3, R6, R7, R8, Program
 
 _REDIRECT, _PULL = 23, 39
 _LONGEST = 14 + 4 + 40
+_NETWORK = ((b"\x08\x00", "ipv4"), (b"\x86\xdd", "ipv6"))
 
 
 def doubtful(capture: int) -> bytes:
@@ -32,17 +33,11 @@ def doubtful(capture: int) -> bytes:
     p.call(_PULL)
     p.load(4, R7, R6, 76)
     p.load(4, R8, R6, 80)
-    _reach(p, 34)
-    p.load(2, R3, R7, 12)
-    for kind, name in ((b"\x08\x00", "ipv4"), (b"\x86\xdd", "ipv6"), (b"\x81\x00", "tag"), (b"\x88\xa8", "tag")):
-        p.branch("jeq", R3, int.from_bytes(kind, sys.byteorder), name)
+    _by_kind(p, *_NETWORK, (b"\x81\x00", "tag"), (b"\x88\xa8", "tag"))
     _up(p, capture)
     p.label("tag")  # the outer tag is beside the frame, so this is the inner one
     p.alu("add", R7, 4)
-    _reach(p, 34)
-    p.load(2, R3, R7, 12)
-    for kind, name in ((b"\x08\x00", "ipv4"), (b"\x86\xdd", "ipv6")):
-        p.branch("jeq", R3, int.from_bytes(kind, sys.byteorder), name)
+    _by_kind(p, *_NETWORK)
     p.jump("up")
     p.label("ipv4")
     p.load(1, R3, R7, 14)
@@ -68,6 +63,14 @@ def large(capture: int) -> bytes:
     _up(p, capture)
     _on(p)
     return p.assemble()
+
+
+def _by_kind(p: Program, *places: tuple[bytes, str]) -> None:
+    """Go on by the EtherType 12 bytes behind R7."""
+    _reach(p, 34)
+    p.load(2, R3, R7, 12)
+    for kind, name in places:
+        p.branch("jeq", R3, int.from_bytes(kind, sys.byteorder), name)
 
 
 def _reach(p: Program, size: int) -> None:
