@@ -34,6 +34,7 @@ from userfw.ruleset.manager import RulesetManager
 BATCH = 64
 MACS = {"lan": "020000000101", "wan": "020000000201"}
 HOST_MAC = "020000000102"
+SYN, ACK = 2, 16
 SERVER4, OUTSIDE4 = "203.0.113.9", "203.0.113.1"
 
 TEN_RULES = """
@@ -156,6 +157,14 @@ class Bench:
         self.once(back, "wan")
         return there
 
+    def establish_tcp(self, flows: list[tuple[int, int]]) -> list[bytes]:
+        """Three-way handshakes behind masquerade; a data segment of each flow, of 60 bytes on the wire."""
+        server = int(ip_address(SERVER4))
+        self.once([tcp("lan", source, server, port, 5001, SYN, 100, 0) for source, port in flows])
+        self.once([tcp("wan", server, int(ip_address(OUTSIDE4)), 5001, port, SYN | ACK, 900, 101) for _, port in flows], "wan")
+        self.once([tcp("lan", source, server, port, 5001, ACK, 101, 901) for source, port in flows])
+        return [tcp("lan", source, server, port, 5001, ACK, 101, 901, b"x" * 6) for source, port in flows]
+
     def sent(self) -> int:
         return int(self.devices["wan"].tx_packets)
 
@@ -169,13 +178,29 @@ def reply(destination: int | str, port: int) -> bytes:
     return ipv4("wan", int(ip_address(SERVER4)), int(ip_address(destination)), 5001, port, 18)
 
 
+def tcp(device: str, source: int, destination: int, sport: int, dport: int, flags: int, seq: int, ack: int, data: bytes = b"") -> bytes:
+    """One TCP segment over IPv4, checksums right."""
+    segment = bytearray(struct.pack(">HHIIBBHHH", sport, dport, seq, ack, 5 << 4, flags, 0xFFFF, 0, 0) + data)
+    pseudo = struct.pack(">IIHH", source, destination, 6, len(segment))
+    segment[16:18] = checksum(pseudo + segment).to_bytes(2, "big")
+    return frame(device, source, destination, 6, bytes(segment))
+
+
 def ipv4(device: str, source: int, destination: int, sport: int, dport: int, size: int) -> bytes:
-    head = bytearray(struct.pack(">BBHHHBBHII", 0x45, 0, 28 + size, 0, 0, 64, 17, 0, source, destination))
-    total = sum(struct.unpack(">10H", head))
+    return frame(device, source, destination, 17, struct.pack(">HHHH", sport, dport, 8 + size, 0) + b"x" * size)
+
+
+def frame(device: str, source: int, destination: int, protocol: int, payload: bytes) -> bytes:
+    head = bytearray(struct.pack(">BBHHHBBHII", 0x45, 0, 20 + len(payload), 0, 0, 64, protocol, 0, source, destination))
+    head[10:12] = checksum(head).to_bytes(2, "big")
+    return bytes.fromhex(MACS[device] + HOST_MAC + "0800") + bytes(head) + payload
+
+
+def checksum(data: bytes | bytearray) -> int:
+    """RFC 1071, of an even number of bytes."""
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
-    head[10:12] = (~((total & 0xFFFF) + (total >> 16)) & 0xFFFF).to_bytes(2, "big")
-    link = bytes.fromhex(MACS[device] + HOST_MAC + "0800")
-    return link + bytes(head) + struct.pack(">HHHH", sport, dport, 8 + size, 0) + b"x" * size
+    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
 
 
 def ipv6(size: int = 18) -> bytes:

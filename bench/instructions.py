@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+RUNGS = ("plain", "pipeline", "tcp", "flowtable", "new")
 BOUNDS = Path(__file__).with_name("instructions.json")
 SLACK = 1.10  # compilers differ a little
 PACKETS = 6400
@@ -31,6 +32,9 @@ def workload(rung: str) -> None:
         bench.once([datagram(*flow) for flow in flows(PACKETS)])
         return
     some = flows(BATCH)
+    if rung == "tcp":
+        bench.run(bench.port(bench.establish_tcp(some)), PACKETS // BATCH)
+        return
     frames = [datagram(*flow) for flow in some] if rung == "plain" else bench.establish(some, nat=True)
     bench.run(bench.port(frames), PACKETS // BATCH)
 
@@ -60,7 +64,7 @@ def main() -> int:
     if options.workload:
         workload(options.workload)
         return 0
-    figures = {rung: round(per_packet(rung)) for rung in ("plain", "pipeline", "flowtable", "new")}
+    figures = {rung: round(per_packet(rung)) for rung in RUNGS}
     if options.record:
         BOUNDS.write_text(json.dumps(figures, indent=2) + "\n")
     bounds = json.loads(BOUNDS.read_text())

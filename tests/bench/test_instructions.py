@@ -14,7 +14,7 @@ from userfw.core import packet
 @pytest.mark.skipif(packet.__file__.endswith(".py"), reason="userfw runs interpreted")
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the bounds were recorded with Python 3.11")
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("rung", ["plain", "pipeline", "flowtable", "new"])
+@pytest.mark.parametrize("rung", instructions.RUNGS)
 def test_instructions_per_packet(rung: str) -> None:
     bounds = json.loads(instructions.BOUNDS.read_text())
     assert instructions.per_packet(rung) <= bounds[rung] * instructions.SLACK

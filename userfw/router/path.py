@@ -13,11 +13,10 @@ from collections.abc import Callable
 import cython
 
 if not cython.compiled:
-    from userfw.conntrack.conn import Conn, TupleNode
+    from userfw.conntrack.conn import Conn
     from userfw.core.clock import Clock
     from userfw.core.const import (
         ARPHRD_LOOPBACK,
-        CT_DIR_ORIGINAL,
         IPS_DST_NAT,
         IPS_SRC_NAT,
         NF_ACCEPT,
@@ -32,11 +31,9 @@ if not cython.compiled:
         NFPROTO_IPV6,
         PACKET_HOST,
         PACKET_OTHERHOST,
-        U32_MASK,
     )
     from userfw.core.drop import (
         DROP_DEVICE_DOWN,
-        DROP_FORWARDING_OFF,
         DROP_FRAG_NEEDED,
         DROP_INTERNAL_ERROR,
         DROP_MARTIAN,
@@ -44,12 +41,11 @@ if not cython.compiled:
         DROP_NOT_SPECIFIED,
         DROP_OTHERHOST,
         DROP_PROHIBITED,
-        DROP_SOURCE_FILTER,
         DROP_TTL_EXPIRED,
         DROP_TX_FAILED,
         DROP_UNKNOWN_ETHERTYPE,
     )
-    from userfw.core.fastpath import CachedRoute, FastPath
+    from userfw.core.fastpath import FastPath
     from userfw.core.hook import HookList
     from userfw.core.packet import Device, Packet
     from userfw.router.base import set_start
@@ -81,10 +77,10 @@ if not cython.compiled:
         RTN_UNSPEC,
         USER_LOCAL,
     )
-    from userfw.router.egress import Egress
     from userfw.router.inspect import exceeds, flow_hash, ipv6_hop_options
     from userfw.router.options import forward_options, ipv4_options
     from userfw.router.reassembly import Reassembly, whole_fragment
+    from userfw.router.routing import Routing
     from userfw.router.settings import Settings
     from userfw.router.types import Dst
     from userfw.wire.gso import check_untrusted
@@ -93,7 +89,7 @@ if not cython.compiled:
 BACKLOG_LIMIT = 1000
 
 
-class Path(Egress):
+class Path(Routing):
     """A Router that walks packets from device to device; `gateway.Gateway` adds what is configured."""
 
     def __init__(
@@ -274,10 +270,10 @@ class Path(Egress):
         dst: Dst | None = None
         if pkt.looped and pkt.route is not None:
             dst = pkt.route
-            if not dst.valid() or not self._still_for(pkt, dst):
+            if not dst.valid() or not self.still_for(pkt, dst):
                 dst = None
         if dst is None:
-            dst = self._route_ipv4(pkt) if pkt.nfproto == NFPROTO_IPV4 else self._route_ipv6(pkt)
+            dst = self.route_ipv4(pkt) if pkt.nfproto == NFPROTO_IPV4 else self.route_ipv6(pkt)
         if dst is None:
             return self.drop(pkt, pkt.drop_reason)
         pkt.route = dst
@@ -290,98 +286,6 @@ class Path(Egress):
         if dst.type in (RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST):
             return self._local_in(pkt)
         return self._no_way(pkt, dst)
-
-    def _still_for(self, pkt: Packet, dst: Dst) -> cython.bint:
-        """A looped packet keeps its route unless prerouting gave it another destination."""
-        if pkt.nfproto == NFPROTO_IPV4:
-            return dst.key_lo == pkt.get32(pkt.l3 + 16)
-        return dst.key_hi == pkt.get64(pkt.l3 + 24) and dst.key_lo == pkt.get64(pkt.l3 + 32)
-
-    def _route_ipv4(self, pkt: Packet) -> Dst | None:
-        """Linux: ip_route_input_slow. None with `drop_reason` set for what must not be routed at all."""
-        src: cython.uint = pkt.get32(pkt.l3 + 12)
-        to: cython.uint = pkt.get32(pkt.l3 + 16)
-        device: Device = cython.cast(Device, pkt.iif)
-        loop: cython.bint = device.type == ARPHRD_LOOPBACK
-        dst: Dst
-        pkt.drop_reason = DROP_MARTIAN
-        if src >> 28 == 14 or src == U32_MASK:
-            return None
-        if to != U32_MASK and not (src == 0 and to == 0):
-            if src >> 24 == 0 or to >> 24 == 0:
-                return None
-            if (src >> 24 == 127 or to >> 24 == 127) and not loop:
-                return None
-        if to >> 28 == 14:
-            return self._multicast(pkt, 0, to)
-        dst = self.routes.resolve(NFPROTO_IPV4, 0, to, 0, src, pkt.mark, device)
-        if to == U32_MASK or (src == 0 and to == 0):
-            dst = self._broadcast(to)
-        if dst.type == RTN_UNICAST and not self.settings.forward4:
-            pkt.drop_reason = DROP_FORWARDING_OFF
-            return None
-        if src != 0 and not loop and not self._source_ok(pkt, src, device):
-            return None
-        if dst.ways is not None:
-            dst = self.routes.way(dst, flow_hash(pkt))
-        pkt.drop_reason = DROP_NOT_SPECIFIED
-        return dst
-
-    def _source_ok(self, pkt: Packet, src: cython.uint, device: Device) -> cython.bint:
-        """Not one of our own addresses; with rp_filter, also reachable (2) by the very device (1)."""
-        # the mark does not count here (Linux: src_valid_mark 0)
-        back: Dst = self.routes.resolve(NFPROTO_IPV4, 0, src, 0, 0, 0, device)
-        if back.type == RTN_LOCAL:
-            return False
-        if self.settings.rp_filter == 0:
-            return True
-        pkt.drop_reason = DROP_SOURCE_FILTER
-        if back.type != RTN_UNICAST:
-            return False
-        if self.settings.rp_filter == 2 or back.oif is device:
-            return True
-        way: Dst
-        if back.ways is not None:
-            for way in back.ways:
-                if way.oif is device:
-                    return True
-        return False
-
-    def _broadcast(self, to: cython.uint) -> Dst:
-        dst: Dst = Dst(self.routes.generation)
-        dst.family = NFPROTO_IPV4
-        dst.type = RTN_BROADCAST
-        dst.key_lo = to
-        return dst
-
-    def _multicast(self, pkt: Packet, hi: cython.ulonglong, lo: cython.ulonglong) -> Dst | None:
-        """Groups that this router listens to are delivered; multicast is not forwarded."""
-        dst: Dst = Dst(self.routes.generation)
-        if not self.listens(cython.cast(Device, pkt.iif), pkt.nfproto, hi, lo):
-            pkt.drop_reason = DROP_NO_ROUTE
-            return None
-        dst.family = pkt.nfproto
-        dst.type = RTN_MULTICAST
-        dst.key_hi = hi
-        dst.key_lo = lo
-        pkt.drop_reason = DROP_NOT_SPECIFIED
-        return dst
-
-    def _route_ipv6(self, pkt: Packet) -> Dst | None:
-        """Linux: ip6_route_input; the source is looked at only when forwarding."""
-        l3: cython.Py_ssize_t = pkt.l3
-        hi: cython.ulonglong = pkt.get64(l3 + 24)
-        lo: cython.ulonglong = pkt.get64(l3 + 32)
-        dst: Dst
-        if hi >> 56 == 0xFF:
-            return self._multicast(pkt, hi, lo)
-        dst = self.routes.resolve(NFPROTO_IPV6, hi, lo, pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, pkt.iif)
-        if dst.type == RTN_UNICAST and not self.settings.forward6:
-            pkt.drop_reason = DROP_FORWARDING_OFF
-            return None
-        if dst.ways is not None:
-            return self.routes.way(dst, flow_hash(pkt))
-        return dst
 
     def _no_way(self, pkt: Packet, dst: Dst) -> cython.int:
         """No route, or one that refuses (Linux: ip_error, ip6_pkt_discard, ip6_pkt_prohibit)."""
@@ -471,18 +375,6 @@ class Path(Egress):
             return self.fragments.output(pkt, dst.mtu)
         return self.emit(pkt)
 
-    def route_back(self, pkt: Packet) -> CachedRoute | None:
-        """See core.fastpath.Sender: only a unicast route out of the very device that `pkt` came in by."""
-        conn: Conn | None = pkt.ct
-        there: Dst = pkt.route
-        if conn is None or pkt.iif is None:
-            return None
-        node: TupleNode = conn.orig if pkt.ctdir == CT_DIR_ORIGINAL else conn.reply
-        back: Dst = self.routes.resolve(pkt.nfproto, node.src_hi, node.src_lo, 0, 0, pkt.mark, there.oif)
-        if back.ways is not None or back.type != RTN_UNICAST or back.oif is not pkt.iif:
-            return None
-        return back
-
     # -- local
 
     def _local_in(self, pkt: Packet) -> cython.int:
@@ -543,25 +435,13 @@ class Path(Egress):
         """Past the output hook: NAT of the destination there changes the way (Linux: nf_nat_ipv4_local_fn)."""
         conn: Conn | None = pkt.ct
         dst: Dst
-        if conn is not None and conn.status & (IPS_DST_NAT | IPS_SRC_NAT) and not self._still_for(pkt, pkt.route):
+        if conn is not None and conn.status & (IPS_DST_NAT | IPS_SRC_NAT) and not self.still_for(pkt, pkt.route):
             dst = self.route_output(pkt)
             if dst.oif is None or dst.type in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):
                 return self.drop(pkt, DROP_NO_ROUTE)
             pkt.route = dst
             pkt.oif = dst.oif
         return self.after_forward(pkt)
-
-    def route_output(self, pkt: Packet) -> Dst:
-        """The decision for a packet of the gateway's own by its present addresses and mark; of a local address: by `lo`."""
-        l3: cython.Py_ssize_t = pkt.l3
-        dst: Dst
-        if pkt.nfproto == NFPROTO_IPV4:
-            dst = self.routes.resolve(NFPROTO_IPV4, 0, pkt.get32(l3 + 16), 0, pkt.get32(l3 + 12), pkt.mark, None)
-        else:
-            dst = self.routes.resolve(
-                NFPROTO_IPV6, pkt.get64(l3 + 24), pkt.get64(l3 + 32), pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, None
-            )
-        return self.looping(dst)
 
     # -- what waits
 
@@ -606,14 +486,6 @@ class Path(Egress):
         return port.bridge.post(pkt)
 
     # -- what the gateway adds
-
-    def listens(self, device: Device, family: cython.int, hi: cython.ulonglong, lo: cython.ulonglong) -> cython.bint:
-        """The gateway is a member of this multicast group on the device."""
-        raise NotImplementedError
-
-    def looping(self, dst: Dst) -> Dst:
-        """The Dst to use for output: one of type RTN_LOCAL goes by `lo`."""
-        raise NotImplementedError
 
     def route_error(self, pkt: Packet, code: cython.int) -> cython.int:
         """Answer an IPv4 packet that no route, or an unwilling one, was found for."""

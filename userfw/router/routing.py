@@ -1,0 +1,162 @@
+"""Which way a packet goes: the routing decision on input and on output, and what may not be routed at all.
+
+Laws: a decision sends, drops and counts nothing; where there is none, `pkt.drop_reason` says why. Checks stand in the order of
+Linux's ip_route_input_slow. IPv4 judges the source at once, IPv6 when forwarding (`path.Path`), as Linux does.
+"""
+
+from __future__ import annotations
+
+import cython
+
+if not cython.compiled:
+    from userfw.conntrack.conn import Conn, TupleNode
+    from userfw.core.const import (
+        ARPHRD_LOOPBACK,
+        CT_DIR_ORIGINAL,
+        NFPROTO_IPV4,
+        NFPROTO_IPV6,
+        U32_MASK,
+    )
+    from userfw.core.drop import (
+        DROP_FORWARDING_OFF,
+        DROP_MARTIAN,
+        DROP_NO_ROUTE,
+        DROP_NOT_SPECIFIED,
+        DROP_SOURCE_FILTER,
+    )
+    from userfw.core.fastpath import CachedRoute
+    from userfw.core.packet import Device, Packet
+    from userfw.router.const import RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST
+    from userfw.router.egress import Egress
+    from userfw.router.inspect import flow_hash
+    from userfw.router.types import Dst
+
+
+class Routing(Egress):
+    """An Egress that knows the way; `path.Path` walks packets along it."""
+
+    def route_ipv4(self, pkt: Packet) -> Dst | None:
+        """Linux: ip_route_input_slow. None with `drop_reason` set for what must not be routed at all."""
+        src: cython.uint = pkt.get32(pkt.l3 + 12)
+        to: cython.uint = pkt.get32(pkt.l3 + 16)
+        device: Device = cython.cast(Device, pkt.iif)
+        loop: cython.bint = device.type == ARPHRD_LOOPBACK
+        dst: Dst
+        pkt.drop_reason = DROP_MARTIAN
+        if src >> 28 == 14 or src == U32_MASK:
+            return None
+        if to != U32_MASK and not (src == 0 and to == 0):
+            if src >> 24 == 0 or to >> 24 == 0:
+                return None
+            if (src >> 24 == 127 or to >> 24 == 127) and not loop:
+                return None
+        if to >> 28 == 14:
+            return self._multicast(pkt, 0, to)
+        dst = self.routes.resolve(NFPROTO_IPV4, 0, to, 0, src, pkt.mark, device)
+        if to == U32_MASK or (src == 0 and to == 0):
+            dst = self._broadcast(to)
+        if dst.type == RTN_UNICAST and not self.settings.forward4:
+            pkt.drop_reason = DROP_FORWARDING_OFF
+            return None
+        if src != 0 and not loop and not self._source_ok(pkt, src, device):
+            return None
+        if dst.ways is not None:
+            dst = self.routes.way(dst, flow_hash(pkt))
+        pkt.drop_reason = DROP_NOT_SPECIFIED
+        return dst
+
+    def _source_ok(self, pkt: Packet, src: cython.uint, device: Device) -> cython.bint:
+        """Not one of our own addresses; with rp_filter, also reachable (2) by the very device (1)."""
+        # the mark does not count here (Linux: src_valid_mark 0)
+        back: Dst = self.routes.resolve(NFPROTO_IPV4, 0, src, 0, 0, 0, device)
+        if back.type == RTN_LOCAL:
+            return False
+        if self.settings.rp_filter == 0:
+            return True
+        pkt.drop_reason = DROP_SOURCE_FILTER
+        if back.type != RTN_UNICAST:
+            return False
+        if self.settings.rp_filter == 2 or back.oif is device:
+            return True
+        way: Dst
+        if back.ways is not None:
+            for way in back.ways:
+                if way.oif is device:
+                    return True
+        return False
+
+    def _broadcast(self, to: cython.uint) -> Dst:
+        dst: Dst = Dst(self.routes.generation)
+        dst.family = NFPROTO_IPV4
+        dst.type = RTN_BROADCAST
+        dst.key_lo = to
+        return dst
+
+    def _multicast(self, pkt: Packet, hi: cython.ulonglong, lo: cython.ulonglong) -> Dst | None:
+        """Groups that this router listens to are delivered; multicast is not forwarded."""
+        dst: Dst = Dst(self.routes.generation)
+        if not self.listens(cython.cast(Device, pkt.iif), pkt.nfproto, hi, lo):
+            pkt.drop_reason = DROP_NO_ROUTE
+            return None
+        dst.family = pkt.nfproto
+        dst.type = RTN_MULTICAST
+        dst.key_hi = hi
+        dst.key_lo = lo
+        pkt.drop_reason = DROP_NOT_SPECIFIED
+        return dst
+
+    def route_ipv6(self, pkt: Packet) -> Dst | None:
+        """Linux: ip6_route_input; the source is looked at only when forwarding."""
+        l3: cython.Py_ssize_t = pkt.l3
+        hi: cython.ulonglong = pkt.get64(l3 + 24)
+        lo: cython.ulonglong = pkt.get64(l3 + 32)
+        dst: Dst
+        if hi >> 56 == 0xFF:
+            return self._multicast(pkt, hi, lo)
+        dst = self.routes.resolve(NFPROTO_IPV6, hi, lo, pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, pkt.iif)
+        if dst.type == RTN_UNICAST and not self.settings.forward6:
+            pkt.drop_reason = DROP_FORWARDING_OFF
+            return None
+        if dst.ways is not None:
+            return self.routes.way(dst, flow_hash(pkt))
+        return dst
+
+    def route_output(self, pkt: Packet) -> Dst:
+        """The decision for a packet of the gateway's own by its present addresses and mark; of a local address: by `lo`."""
+        l3: cython.Py_ssize_t = pkt.l3
+        dst: Dst
+        if pkt.nfproto == NFPROTO_IPV4:
+            dst = self.routes.resolve(NFPROTO_IPV4, 0, pkt.get32(l3 + 16), 0, pkt.get32(l3 + 12), pkt.mark, None)
+        else:
+            dst = self.routes.resolve(
+                NFPROTO_IPV6, pkt.get64(l3 + 24), pkt.get64(l3 + 32), pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, None
+            )
+        return self.looping(dst)
+
+    def route_back(self, pkt: Packet) -> CachedRoute | None:
+        """See core.fastpath.Sender: only a unicast route out of the very device that `pkt` came in by."""
+        conn: Conn | None = pkt.ct
+        there: Dst = pkt.route
+        if conn is None or pkt.iif is None:
+            return None
+        node: TupleNode = conn.orig if pkt.ctdir == CT_DIR_ORIGINAL else conn.reply
+        back: Dst = self.routes.resolve(pkt.nfproto, node.src_hi, node.src_lo, 0, 0, pkt.mark, there.oif)
+        if back.ways is not None or back.type != RTN_UNICAST or back.oif is not pkt.iif:
+            return None
+        return back
+
+    def still_for(self, pkt: Packet, dst: Dst) -> cython.bint:
+        """A looped packet keeps its route unless prerouting gave it another destination."""
+        if pkt.nfproto == NFPROTO_IPV4:
+            return dst.key_lo == pkt.get32(pkt.l3 + 16)
+        return dst.key_hi == pkt.get64(pkt.l3 + 24) and dst.key_lo == pkt.get64(pkt.l3 + 32)
+
+    # -- what the gateway adds
+
+    def listens(self, device: Device, family: cython.int, hi: cython.ulonglong, lo: cython.ulonglong) -> cython.bint:
+        """The gateway is a member of this multicast group on the device."""
+        raise NotImplementedError
+
+    def looping(self, dst: Dst) -> Dst:
+        """The Dst to use for output: one of type RTN_LOCAL goes by `lo`."""
+        raise NotImplementedError
