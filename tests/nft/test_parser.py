@@ -73,7 +73,7 @@ def test_all_problems_of_a_file_are_reported_with_carets() -> None:
     assert [line for line in lines if line.startswith("x:")] == [
         "x:3:50-52: Error: invalid policy 'foo', expecting accept or drop",
         "x:4:20-20: Error: syntax error, unexpected ']', expecting '}'",
-        "x:5:12-13: Error: unknown identifier 'x'",
+        "x:5:13-13: Error: unknown identifier 'x'",
         "x:6:8-15: Error: unknown meta key 'nonsense'",
         "x:9:6-10: Error: syntax error, unexpected bogus",
     ]
@@ -113,12 +113,13 @@ def test_include(tmp_path: Path) -> None:
     assert chain.rules[1].loc.source.name.endswith("b.nft")
     (tmp_path / "b.nft").write_text("foo $bar\n")
     report = errors(text, include_path=[str(tmp_path)])
-    assert report[0].startswith("In file included from x:3:3-17:")
-    assert "b.nft:1:5-8: Error: unknown identifier 'bar'" in report[1]
+    assert report[0].startswith("In file included from x:3:3-18:")
+    assert "b.nft:1:6-8: Error: unknown identifier 'bar'" in report[1]
     assert "File not found" in errors('include "nowhere.nft"\n')[0]
     assert "Not a regular file" in errors('include "/dev/null"\n')[0]
     (tmp_path / "loop.nft").write_text(f'include "{tmp_path}/loop.nft"\n')
-    assert "nested too deeply" in "".join(errors(f'include "{tmp_path}/loop.nft"\n'))
+    nested = "\n".join(errors(f'include "{tmp_path}/loop.nft"\n'))
+    assert "nested too deeply" in nested and "\n                 from x:1:1-" in nested
 
 
 @pytest.mark.parametrize(

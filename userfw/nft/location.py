@@ -115,10 +115,10 @@ class NftError(Exception):
             prefix = "" if loc.source.name == "internal" else f"{loc.source.name}: "
             return f"{prefix}{self.severity}: {self.message}"
         head = []
-        outer = loc.source.included_from
+        outer, words = loc.source.included_from, "In file included from"
         while outer is not None:
-            head.append(f"In file included from {outer}:")
-            outer = outer.source.included_from
+            head.append(f"{words} {outer}:")
+            outer, words = outer.source.included_from, "                 from"
         head.append(f"{loc}: {self.severity}: {self.message}")
         line = loc.line
         text = loc.source.line_text(line)

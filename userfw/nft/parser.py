@@ -186,9 +186,12 @@ class Parser(BlockParser):
         self.accept_word("rule")
         self._name_spec(command, "chain")
         if self.word in ("handle", "position", "index") and self.peek()[0] == "num":
+            start = self.tok[2]
             word = self.advance()[1]
             command.handle_loc = self.here()
             setattr(command, word, self.parse_number())
+            if word != "handle":
+                command.handle_loc = self.span(start)
         command.node = self.parse_rule()
 
     def _insert(self, op: str) -> Command:

@@ -319,13 +319,13 @@ class ParserBase:
 
     def variable(self) -> Expr:
         """The value of ``$name``; the current token is the ``$``."""
-        start = self.advance()[2]
+        self.advance()
         if self.tok[0] not in ("word",):
             raise self.unexpected("string")
-        name = self.advance()[1]
-        value = self.scope.find(name)
+        token = self.advance()
+        value = self.scope.find(token[1])
         if value is None:
-            raise self.fail(f"unknown identifier '{name}'", self.span(start))
+            raise self.fail(f"unknown identifier '{token[1]}'", self.at(token))
         return value
 
     def variable_text(self) -> str:

@@ -45,14 +45,13 @@ class ObjectParser(StmtParser):
         start = self.advance()[2]
         if word == "include":
             token = self.expect("quoted")
-            loc = self.span(start)
             self.end_statement()
-            self.include(token[1], loc)
+            self.include(token[1], self.span(start))
             return True
         if self.tok[0] != "word":
             raise self.unexpected("string")
-        name = self.advance()[1]
-        loc = self.span(start)
+        token = self.advance()
+        name, loc = token[1], self.at(token)
         if word == "undefine":
             if self.scope.values.pop(name, None) is None:
                 raise self.fail(f"undefined symbol '{name}'", loc)

@@ -42,17 +42,17 @@ def _neighbour(chain: Chain, command: Command) -> int | None:
     return None
 
 
-def _new(draft: Draft, command: Command, node: RuleBlock, at: int, op: str) -> None:
+def _new(draft: Draft, command: Command, node: RuleBlock, at: int, op: str, handle: int | None = None) -> None:
     table = draft.edit(find_table(draft, command))
     chain = find_chain(draft, table, command)
-    rule = draft.new_rule(table, chain, node, at, command.loc)
+    rule = draft.new_rule(table, chain, node, at, command.loc, handle)
     rules = table.chains[chain.name].rules
     behind = rules[at - 1].handle if 0 < at < len(rules) - 1 else None
     draft.emit(op, "rule", table, chain.name, rule, rule.handle, position=behind)
 
 
 def replace_rule(draft: Draft, command: Command) -> None:
-    """Put a new rule, with a new handle, in the place of another."""
+    """Put a new rule in the place of another; it keeps the handle (Linux 6.18)."""
     node = command.node
     assert isinstance(node, RuleBlock)
     table = draft.edit(find_table(draft, command))
@@ -60,8 +60,9 @@ def replace_rule(draft: Draft, command: Command) -> None:
     at = chain.find(command.handle or 0)
     if at < 0:
         raise refused(errno.ENOENT, place(command, command.handle_loc))
+    handle = chain.rules[at].handle
     draft.delete_rule(table, chain, at)
-    _new(draft, command, node, at, "add")
+    _new(draft, command, node, at, "add", handle)
 
 
 def delete_rule(draft: Draft, command: Command) -> None:

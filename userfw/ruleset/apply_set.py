@@ -9,7 +9,7 @@ from typing import Any
 from userfw.nft.location import NftError, NftErrors
 from userfw.nft.syntax import Command, ConstantExpr, ElementsBlock, Expr, RangeExpr, SetBlock, SetElemExpr
 from userfw.ruleset.draft import Draft
-from userfw.ruleset.elements import CATCH_ALL, Element, Overlay, Span, key_of, keys_of, span_of
+from userfw.ruleset.elements import CATCH_ALL, Element, Overlay, Span, key_of, key_place, keys_of, span_of
 from userfw.ruleset.lookup import find_set, find_table, name_place
 from userfw.ruleset.model import Ref, Set, Table
 from userfw.ruleset.problems import missing, refused
@@ -104,11 +104,16 @@ def add_elements(draft: Draft, command: Command) -> None:
         else:
             _check_overlaps(draft.overlay(table, entry), spans)
         pairs = [*spans, *catch_all]
-    if command.op == "add" and draft.add_plain(table, entry, pairs):
+    full = entry.has("constant") and entry.node.size is None and len(draft.elements(entry)) > 0
+    if command.op == "add" and not full and draft.add_plain(table, entry, pairs):
         return
+    timed = entry.has("timeout") or entry.node.timeout is not None
     errors: list[NftError] = []
     for key, node in pairs:
         try:
+            _check_times(entry, node, timed)
+            if full and draft.find_element(table, entry, key, node) is None:
+                raise refused(errno.ENFILE, key_place(node))  # nft sets the size of a constant set to what it is declared with
             _add(draft, table, entry, key, node, command.op == "create")
         except NftError as problem:
             errors.append(problem)
@@ -118,13 +123,26 @@ def add_elements(draft: Draft, command: Command) -> None:
         raise NftErrors(errors)
 
 
+def _check_times(entry: Set, node: SetElemExpr, timed: bool) -> None:
+    """Timeouts need a set that has them; what is left is not more than the whole (Linux: nft_add_set_elem)."""
+    if node.timeout is None and node.expires is None:
+        return
+    if not timed:
+        raise refused(errno.EINVAL, key_place(node))
+    timeout = node.timeout if node.timeout is not None else entry.node.timeout
+    if node.expires is not None and not timeout:
+        raise refused(errno.EOPNOTSUPP, key_place(node))
+    if node.expires is not None and timeout is not None and node.expires > timeout:
+        raise refused(errno.ERANGE, key_place(node))
+
+
 def _add(draft: Draft, table: Table, entry: Set, key: Any, node: SetElemExpr, create: bool) -> None:
     old = draft.find_element(table, entry, key, node)
     if old is None:
         draft.add_element(table, entry, key, node)
         return
     if create or (entry.node.is_map and old.node.data is not None and old.node.data != node.data):
-        raise refused(errno.EEXIST, node.loc)
+        raise refused(errno.EEXIST, key_place(node))
     if node.timeout is not None or node.expires is not None:
         if (node.timeout, node.expires) != (old.node.timeout, old.node.expires):
             draft.retime_element(table, entry, key, replace(node, comment=node.comment or old.node.comment))
@@ -143,10 +161,10 @@ def _check_overlaps(overlay: Overlay, spans: list[tuple[Span, SetElemExpr]]) -> 
             return
     for span, node in spans:
         if before is not None and span != before[0] and span[0] <= before[0][1]:
-            errors.append(NftError("conflicting intervals specified", node.loc, also=[before[1].loc]))
+            errors.append(NftError("conflicting intervals specified", key_place(node), also=[key_place(before[1])]))
         old = overlay.overlapping(span)
         if old is not None and old.key != span:
-            errors.append(NftError("interval overlaps with an existing one", node.loc))
+            errors.append(NftError("interval overlaps with an existing one", key_place(node)))
         if before is None or span[1] > before[0][1]:
             before = span, node
         if len(errors) >= 10:
@@ -227,7 +245,7 @@ def delete_elements(draft: Draft, command: Command) -> None:
             continue
         elif command.op != "destroy":
             plain = interval and key != CATCH_ALL
-            errors.append(NftError("element does not exist", node.loc) if plain else refused(errno.ENOENT, node.loc))
+            errors.append(NftError("element does not exist", key_place(node)) if plain else refused(errno.ENOENT, key_place(node)))
     if errors:
         raise NftErrors(errors)
 

@@ -15,7 +15,7 @@ from typing import Any
 from userfw.nft.location import Location, NftError
 from userfw.nft.syntax import ChainBlock, FlowtableBlock, MeterStmt, ObjectBlock, RuleBlock, SetBlock, SetElemExpr
 from userfw.ruleset.backend import Backend
-from userfw.ruleset.elements import Element, Elements, Overlay
+from userfw.ruleset.elements import Element, Elements, Overlay, key_place
 from userfw.ruleset.events import Event
 from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Ruleset, Set, Table
 from userfw.ruleset.problems import refused
@@ -186,18 +186,20 @@ class Draft:
 
     # --- rules
 
-    def new_rule(self, table: Table, chain: Chain, node: RuleBlock, index: int, loc: Location) -> Rule:
-        """Put a rule into a chain at `index`."""
+    def new_rule(
+        self, table: Table, chain: Chain, node: RuleBlock, index: int, loc: Location, handle: int | None = None
+    ) -> Rule:
+        """Put a rule into a chain at `index`, under a new handle if none is given."""
         chain = self.edit_chain(table, chain)
         found = survey(node)
         self._meters(table, found.meters)
         for name in found.updates:
-            self._make_dynamic(table, name, loc)
+            self._make_dynamic(table, name, node.loc)
         bound = [self._bind(table, verdict) for verdict in found.bound]
         table.hgenerator += found.anonymous
         refs = found.uses
         check_refs(self, table, refs, loc)
-        rule = Rule(table.new_handle(), node, refs)
+        rule = Rule(table.new_handle() if handle is None else handle, node, refs)
         rule.bound = tuple(bound)
         self.backend.rule(self, table, chain, rule)
         table.use(rule.refs)
@@ -306,7 +308,7 @@ class Draft:
         overlay = self.overlay(table, entry)
         size = entry.node.size
         if size is not None and size <= self._count(entry, overlay):
-            raise refused(errno.ENFILE, node.loc)
+            raise refused(errno.ENFILE, key_place(node))
         refs = element_refs(entry.node, node)
         check_refs(self, table, refs, node.loc)
         element = Element(key, node, self.backend.element(self, table, entry, node))

@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Any
 
+from userfw.nft.location import Location
 from userfw.nft.syntax import (
     CatchAllExpr,
     ConcatExpr,
@@ -102,6 +103,11 @@ def key_of(expr: Expr, interval: bool = False) -> Key:
     if interval:
         return span_of(expr)
     return _field(expr)
+
+
+def key_place(node: SetElemExpr) -> Location:
+    """Where the key of an element was written: nft points there when an element is refused."""
+    return node.key.loc if node.key.loc.known else node.loc
 
 
 class Element:

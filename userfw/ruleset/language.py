@@ -8,6 +8,7 @@ Laws:
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from userfw.engine.sets.elements import Verdict
 from userfw.engine.sets.factory import make_set
 from userfw.nft.check import check_commands
 from userfw.nft.datatype_tables import VERDICT, ConcatType
-from userfw.nft.location import NftError
+from userfw.nft.location import Location, NftError
 from userfw.nft.lower_set import lower_element
 from userfw.nft.syntax import Command, ConstantExpr, Expr, SetBlock, SetElemExpr, VerdictExpr
 from userfw.ruleset import compile as hooks
@@ -50,6 +51,15 @@ BULK = 64
 SLICE = 512
 """Elements that are put into a set at a time: about a millisecond."""
 _FLAGS = {"constant": SET_CONSTANT, "interval": SET_INTERVAL, "timeout": SET_TIMEOUT, "dynamic": SET_EVAL}
+
+
+def _told(reason: str, loc: Location) -> NftError:
+    """The engine's refusal of an expression in nft's words; a reason may end in the name of an errno, `(EOPNOTSUPP)`."""
+    text, bracket, name = reason.removesuffix(")").rpartition(" (")
+    number = getattr(errno, name, None)
+    if not bracket or number is None:
+        text, number = reason, errno.EINVAL
+    return NftError(f"Could not process rule: {os.strerror(number)} ({text})", loc)
 
 
 class LanguageBackend:
@@ -99,7 +109,7 @@ class LanguageBackend:
         except LookupError as problem:
             raise NftError(f"Could not process rule: No such file or directory ({problem})", rule.loc) from None
         except ValueError as problem:
-            raise NftError(f"Could not process rule: Invalid argument ({problem})", rule.loc) from None
+            raise _told(str(problem), rule.loc) from None
         rule.program = program
         for expr in exprs:
             reason = self.platform.inert.get(expr.kind)

@@ -10,6 +10,7 @@ from userfw.engine.const import SET_CONSTANT, SET_TIMEOUT
 from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import TRACKED, Row, register
 
+EXPR_MAX = 2  # Linux: NFT_SET_EXPR_MAX
 _OPERATIONS = {"add": 0, "update": 1, "delete": 2}
 _OPERATION_NAMES = {number: name for name, number in _OPERATIONS.items()}
 
@@ -87,17 +88,32 @@ class Dynset(Expr):
         """Ranges cannot be added from packets; a timeout needs a set that has them (Linux: nft_dynset_init)."""
         table = scope.set(self.set_name)
         if self.data_src >= 0 and table.data_type != 1:
-            raise ValueError(f"{self.set_name} is no map of data (EINVAL)")
+            raise ValueError(f"{self.set_name} is no map of data (EOPNOTSUPP)")
         if table.flags & SET_CONSTANT:
-            raise ValueError(f"{self.set_name} is constant (EBUSY)")
+            raise ValueError(f"{self.set_name} is constant (EOPNOTSUPP)")
         if self.timeout_ms and not table.flags & SET_TIMEOUT:
             raise ValueError(f"{self.set_name} has no timeouts (EOPNOTSUPP)")
+        self._check_exprs(table)
         register_offset(self.sreg_key, table.klen)
         if self.data_src >= 0:
             register_offset(self.sreg_data, table.dlen)
         if not self.exprs:
             self.exprs = table.exprs
         self.set = table
+
+    def _check_exprs(self, table: Set) -> None:
+        """What elements are given must be what the set declares, if it declares anything."""
+        if len(self.given) > EXPR_MAX:
+            raise ValueError(f"more than {EXPR_MAX} statements in an element (E2BIG)")
+        if any(expr.kind == "connlimit" for expr in self.given) and table.flags & SET_TIMEOUT:
+            raise ValueError(f"{self.set_name} has timeouts, its elements cannot count connections (EOPNOTSUPP)")
+        if not self.given or not table.exprs:
+            return
+        ours, declared = [expr.kind for expr in self.given], [expr.kind for expr in table.exprs]
+        if len(ours) > 1 and len(ours) > len(declared):
+            raise ValueError(f"{self.set_name} declares {', '.join(declared)} only (EINVAL)")
+        if ours != declared:
+            raise ValueError(f"{self.set_name} declares {', '.join(declared)} (EOPNOTSUPP)")
 
 
 register(Row("dynset", Dynset))

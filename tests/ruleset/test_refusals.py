@@ -1,0 +1,92 @@
+"""What Linux 6.18 refuses about elements and about rules that change sets, observed with nft 1.0.6 beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ruleset.bench import Bench
+from userfw.ruleset.manager import RulesetManager
+
+PROCESS = "Could not process rule: "
+SETS = """
+table ip t {
+  set counted { type ipv4_addr; size 100; flags dynamic
+    counter
+  }
+  set plain { type ipv4_addr; size 100; flags dynamic
+  }
+  set timed { type ipv4_addr; size 100; flags dynamic,timeout
+  }
+  set fixed { type ipv4_addr; flags constant
+    elements = { 1.1.1.1 }
+  }
+  set ranges { type ipv4_addr; flags interval
+  }
+  chain c { type filter hook input priority 0
+  }
+}
+"""
+
+
+def loaded() -> RulesetManager:
+    manager = RulesetManager()
+    assert manager.execute(SETS).errors == ""
+    return manager
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("add @counted { ip saddr counter ct count over 5 }", "Invalid argument"),
+        ("add @counted { ip saddr ct count over 5 }", "Operation not supported"),
+        ("add @timed { ip saddr ct count over 5 }", "Operation not supported"),
+        ("add @plain { ip saddr counter ct count over 3 limit rate 1/second }", "Argument list too long"),
+        ("add @plain { ip saddr timeout 5s }", "Operation not supported"),
+        ("add @fixed { ip saddr }", "Operation not supported"),
+        ("add @ranges { ip saddr }", "Operation not supported"),
+    ],
+)
+def test_rules_that_change_sets(statement: str, words: str) -> None:
+    manager = loaded()
+    result = manager.execute(f"add rule ip t c {statement}")
+    assert result.status == 1 and result.errors.startswith(f"Error: {PROCESS}{words}"), result.errors
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "add @counted { ip saddr }", "add @counted { ip saddr counter }", "add @plain { ip saddr ct count over 5 }",
+        "add @plain { ip saddr counter ct count over 5 }", "update @timed { ip saddr timeout 5s counter }",
+    ],
+)  # fmt: skip
+def test_rules_that_may(statement: str) -> None:
+    assert loaded().execute(f"add rule ip t c {statement}").errors == ""
+
+
+@pytest.mark.parametrize(
+    ("element", "words"),
+    [
+        ("plain { 9.9.9.9 timeout 5s }", "Invalid argument"),
+        ("plain { 9.9.9.9 expires 5s }", "Invalid argument"),
+        ("timed { 9.9.9.9 expires 5s }", "Operation not supported"),
+        ("timed { 9.9.9.9 timeout 5s expires 10s }", "Numerical result out of range"),
+        ("fixed { 2.2.2.2 }", "Too many open files in system"),
+    ],
+)
+def test_elements(element: str, words: str) -> None:
+    assert Bench(SETS).errors(f"add element ip t {element}") == [PROCESS + words]
+
+
+def test_a_key_is_pointed_at() -> None:
+    manager = loaded()
+    result = manager.execute('create element ip t fixed { 1.1.1.1 comment "there" }')
+    assert result.errors.splitlines()[-1] == " " * 28 + "^" * 7
+    assert manager.execute("add rule ip t c index 7 accept").errors.splitlines()[-1] == " " * 16 + "^" * 7
+
+
+def test_a_rule_that_is_replaced_keeps_its_handle() -> None:
+    bench = Bench("add table ip t\nadd chain ip t c\nadd rule ip t c accept\nadd rule ip t c drop")
+    bench.run("replace rule ip t c handle 2 return\nreplace rule ip t c handle 2 continue\nadd rule ip t c accept")
+    assert [rule.handle for rule in bench.rules.tables["ip", "t"].chains["c"].rules] == [2, 3, 4]
+    bench.run("delete rule ip t c handle 2")
+    assert bench.errors("replace rule ip t c handle 2 return") == [PROCESS + "No such file or directory"]
