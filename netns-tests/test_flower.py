@@ -18,7 +18,9 @@ from userfw_hw.flower import guard
 
 from userfw.ports import bpf
 
-MODULES = "cls_flower cls_bpf act_pedit act_csum act_mirred act_vlan act_skbedit 8021q veth tun nf_tables"
+MODULES = (
+    "cls_flower cls_bpf act_pedit act_csum act_ct nf_conntrack_netlink act_mirred act_vlan act_skbedit 8021q veth tun nf_tables"
+)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespace tests run as root")
 
 
@@ -45,9 +47,9 @@ def test_an_interface_without_a_card_refuses_skip_sw(report: dict[str, Any]) -> 
 
 
 def test_flower_rewrites_as_the_daemon_does(report: dict[str, Any]) -> None:
-    """IPv4 and IPv6, UDP and TCP, with NAT and without, tagged: the same frames come out, byte for byte; the daemon saw
-    only those with TTL 1, one each way."""
-    assert len(report["flows"]) == 6
+    """IPv4 and IPv6, UDP and TCP, without NAT and with (of sources, of both ends), tagged: the same frames come out, byte for byte;
+    the daemon saw only those with TTL 1, one each way."""
+    assert len(report["flows"]) == 9 and {device["nat"] for device in report["devices"]} == {"act_ct"}
     for name, flow in report["flows"].items():
         assert not flow["early"], name
         assert len(flow["daemon"]) >= 14 and flow["flower"] == flow["daemon"], name
@@ -66,16 +68,25 @@ def test_stateless_filters_run_in_the_interface(report: dict[str, Any]) -> None:
 
 
 def test_bulk_tcp_goes_by_flower(report: dict[str, Any]) -> None:
-    for name in ("iperf nat", "iperf large"):
+    """Large sends with NAT as well: the server finds no wrong checksum in their segments."""
+    for name in ("iperf nat", "iperf large", "iperf large nat"):
         moved = report[name]
         assert moved["bytes"] > 1 << 20 and moved["hardware"] > 4 * moved["daemon"], (name, moved["hardware"], moved["daemon"])
-        assert not moved["offload"]["failures"]
+        assert not moved["offload"]["failures"] and not moved["wrong"]
 
 
-def test_large_sends_with_nat_stay_with_the_daemon(report: dict[str, Any]) -> None:
-    """pedit would leave their checksums wrong; they still arrive."""
-    moved = report["iperf large nat"]
-    assert moved["bytes"] > 1 << 20 and moved["daemon"] > 50
+def test_the_kernel_knows_each_connection_that_it_translates(report: dict[str, Any]) -> None:
+    """One entry for both directions, in a zone of its own, established and with both ends' translations."""
+    zone = report["zone"]
+    assert len(zone) == 6 and all("[ASSURED]" in line or "[OFFLOAD]" in line for line in zone)
+    (both,) = [line for line in zone if "sport=4009" in line]
+    assert "dst=198.51.100.80 sport=4009 dport=5000 src=203.0.113.9 dst=203.0.113.1 sport=5000 dport=4009" in both
+
+
+def test_what_the_kernel_no_longer_translates_comes_up_as_it_was(report: dict[str, Any]) -> None:
+    """Somebody emptied the kernel's connection tracking: nothing leaves untranslated, the daemon forwards it."""
+    before, lost = report["flows"]["udp4 both nat"], report["lost"]
+    assert lost["frames"] == before["daemon"] and lost["seen"] > len(lost["frames"])
 
 
 def test_filters_reach_conntrack(report: dict[str, Any]) -> None:
@@ -90,6 +101,7 @@ def test_the_next_start_sweeps_and_the_end_leaves_nothing(report: dict[str, Any]
         assert "ready" in report["again"]
         assert "flower" not in report["swept"][device] and "guard" not in report["swept"][device]
         assert report["swept"][device].count("capture") == 1
+    assert len(report["killed zone"]) == 1 and not report["swept zone"]
     assert report["ended"] == {"lan": "", "wan": ""}
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from userfw_hw.flower.connections import ZONE
 from userfw_hw.flower.driver import FlowerDriver
 
 from userfw.client.control import ControlClient
@@ -43,7 +44,12 @@ table inet filter {
     chain post {
         type nat hook postrouting priority srcnat;
         ip saddr 192.168.1.0/24 oifname "wan" masquerade
+        ip saddr 192.168.10.3 oifname "wan" masquerade
         ip6 saddr fd00:1::/64 oifname "wan" masquerade
+    }
+    chain pre {
+        type nat hook prerouting priority dstnat;
+        ip daddr 198.51.100.80 dnat ip to 203.0.113.9
     }
 }
 """
@@ -99,7 +105,7 @@ FILTERS = """table netdev hardware {
 
 @dataclass(frozen=True)
 class Flow:
-    """One connection: its name, ends, protocol, the source as the server sees it, and its tag at the client."""
+    """One connection: name, ends, protocol, the source as the server sees it, the tag at the client, and whom the client asks."""
 
     name: str
     client: str
@@ -108,6 +114,13 @@ class Flow:
     seen: str
     port: int
     vlan: int | None = None
+    asked: str = ""
+
+    def ends(self, forth: bool) -> tuple[str, str, int, int]:
+        """Addresses and ports of a packet as its sender makes it."""
+        if forth:
+            return self.client, self.asked or self.server, self.port, 5000
+        return self.server, self.seen, 5000, self.port
 
 
 FLOWS = (
@@ -117,7 +130,11 @@ FLOWS = (
     Flow("udp6", "fd00:5::2", "2001:db8::9", "udp", "fd00:5::2", 4004),
     Flow("tcp4 nat", "192.168.1.2", "203.0.113.9", "tcp", "203.0.113.1", 4005),
     Flow("udp4 tagged", "192.168.10.2", "203.0.113.9", "udp", "192.168.10.2", 4006, 10),
+    Flow("tcp6 nat", "fd00:1::2", "2001:db8::9", "tcp", "2001:db8::1", 4007),
+    Flow("tcp4 tagged nat", "192.168.10.3", "203.0.113.9", "tcp", "203.0.113.1", 4008, 10),
+    Flow("udp4 both nat", "192.168.1.2", "203.0.113.9", "udp", "203.0.113.1", 4009, None, "198.51.100.80"),
 )
+LAST = Flow("tcp4 nat, last", "192.168.1.2", "203.0.113.9", "tcp", "203.0.113.1", 4020)
 
 
 class Lab:
@@ -136,7 +153,7 @@ class Lab:
         for ns in (self.client, self.server):
             netns.ip(ns, "link set lo up", "link set eth0 up")
             netns.run(["nft", "-f", "-"], ns=ns, text=QUIET)
-        netns.ip(self.client, "link set eth0.10 up", "addr add 192.168.10.2/24 dev eth0.10")
+        netns.ip(self.client, "link set eth0.10 up", "addr add 192.168.10.2/24 dev eth0.10", "addr add 192.168.10.3/24 dev eth0.10")
         netns.ip(self.router, "link set lo up", "link set lan up", "link set wan up")
         for ns, addresses in (
             (self.client, ("192.168.1.2/24", "192.168.5.2/24", "fd00:1::2/64 nodad", "fd00:5::2/64 nodad")),
@@ -197,7 +214,7 @@ class Lab:
 
     def packet(self, flow: Flow, forth: bool, payload: bytes, **fields: Any) -> bytes:
         """A frame of a flow as its sender puts it on the wire."""
-        ends = (flow.client, flow.server, flow.port, 5000) if forth else (flow.server, flow.seen, 5000, flow.port)
+        ends = flow.ends(forth)
         if flow.protocol == "udp":
             packet = frames.udp_packet(*ends, payload, **fields)
         else:
@@ -214,7 +231,7 @@ class Lab:
         """The first packets, one at a time, so that both sides are known and the flowtable has the flow."""
         if flow.protocol == "tcp":
             for forth, flags, seq, ack in ((True, 2, 1000, 0), (False, 0x12, 9000, 1001), (True, 0x10, 1001, 9001)):
-                ends = (flow.client, flow.server, flow.port, 5000) if forth else (flow.server, flow.seen, 5000, flow.port)
+                ends = flow.ends(forth)
                 packet = frames.tcp_packet(*ends, flags=flags, seq=seq, ack=ack)
                 self.pass_one(flow, forth, self.frame(flow, forth, packet))
             return
@@ -232,6 +249,13 @@ class Lab:
         for wire in self.wires.values():
             list(wire.receive())
 
+    def install(self, flow: Flow) -> None:
+        """Enough packets of an open flow that it goes to filters."""
+        before = self.hardware()
+        for _ in range(THRESHOLD):
+            self.pass_one(flow, True, self.packet(flow, True, b"more"))
+        until(lambda: self.hardware() > before)
+
     def exchange(self, flow: Flow) -> list[str]:
         """The same frames each time, both ways, those included that a device must hand up; what came out, as hex."""
         out = []
@@ -240,7 +264,7 @@ class Lab:
             sent.append(self.packet(flow, forth, b"far", ttl=2))
             sent.append(self.packet(flow, forth, b"near", ttl=1))
             if flow.protocol == "udp" and ":" not in flow.client:
-                ends = (flow.client, flow.server, flow.port, 5000) if forth else (flow.server, flow.seen, 5000, flow.port)
+                ends = flow.ends(forth)
                 body = frames.udp(*ends, b"no checksum", check=0)
                 sent.append(self.frame(flow, forth, frames.ip(ends[0], ends[1], 17, body)))
             sent.append(self.packet(flow, forth, b"last"))
@@ -281,11 +305,12 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def iperf(lab: Lab, source: str) -> dict[str, Any]:
-    """A second of TCP from one address of the client; who handled the packets."""
+    """A second of TCP from one address of the client; who handled the packets, and how many were wrong at the server."""
     server = subprocess.Popen(netns.inside(lab.server, ["iperf3", "-s", "-1"]), stdout=subprocess.DEVNULL)
     try:
         until(lambda: ":5201" in netns.run(["ss", "-tln"], ns=lab.server).stdout)
         before, seen = lab.ask("offload")["packets"]["hardware"], lab.ask("status")["packets"]
+        wrong = checksum_errors(lab)
         result = netns.run(["iperf3", "-c", "203.0.113.9", "-B", source, "-t", "1", "-J"], ns=lab.client, timeout=120)
         moved = json.loads(result.stdout)["end"]["sum_received"]["bytes"]
         time.sleep(1.5)  # counters come by the second
@@ -293,11 +318,20 @@ def iperf(lab: Lab, source: str) -> dict[str, Any]:
             "bytes": moved,
             "hardware": lab.ask("offload")["packets"]["hardware"] - before,
             "daemon": lab.ask("status")["packets"] - seen,
+            "wrong": checksum_errors(lab) - wrong,
             "offload": lab.ask("offload", flows=True),
         }
     finally:
         server.terminate()
         server.wait()
+
+
+def checksum_errors(lab: Lab) -> int:
+    """TCP segments that the server found wrong (TcpInCsumErrors)."""
+    names, values = [
+        line.split() for line in netns.run(["cat", "/proc/net/snmp"], ns=lab.server).stdout.splitlines() if line.startswith("Tcp:")
+    ]
+    return int(values[names.index("InCsumErrors")])
 
 
 def without_a_card(lab: Lab) -> str:
@@ -341,6 +375,18 @@ def stateless(lab: Lab) -> dict[str, Any]:
     return report | {"after": lab.left()["lan"]}
 
 
+def zone(lab: Lab) -> list[str]:
+    """The kernel's connections that act_ct translates by."""
+    return netns.run(["conntrack", "-L", "-w", str(ZONE)], ns=lab.router, check=False).stdout.splitlines()
+
+
+def lost(lab: Lab, flow: Flow) -> dict[str, Any]:
+    """Somebody empties the kernel's table: the daemon gets a flow's packets, as they came."""
+    netns.run(["conntrack", "-D", "-w", str(ZONE)], ns=lab.router, check=False)
+    seen = lab.ask("status")["packets"]
+    return {"frames": lab.exchange(flow), "seen": lab.ask("status")["packets"] - seen}
+
+
 def run(lab: Lab) -> dict[str, Any]:
     """The whole report."""
     report: dict[str, Any] = {"kernel": os.uname().release}
@@ -352,9 +398,7 @@ def run(lab: Lab) -> dict[str, Any]:
         lab.open(flow)
         daemon = lab.exchange(flow)
         before = lab.hardware()
-        for _ in range(THRESHOLD):
-            lab.pass_one(flow, True, lab.packet(flow, True, b"more"))
-        until(lambda at=at: lab.hardware() > at)  # type: ignore[misc]
+        lab.install(flow)
         seen = lab.ask("status")["packets"]
         flower = lab.exchange(flow)
         report["flows"][flow.name] = {
@@ -363,6 +407,8 @@ def run(lab: Lab) -> dict[str, Any]:
             "flower": flower,
             "seen": lab.ask("status")["packets"] - seen,
         }
+    report["zone"] = zone(lab)
+    report["lost"] = lost(lab, FLOWS[-1])
     report["filters"] = lab.left()
     report["stateless"] = stateless(lab)
     for ns in (lab.client, lab.server):
@@ -374,12 +420,15 @@ def run(lab: Lab) -> dict[str, Any]:
     report["iperf large nat"] = iperf(lab, "192.168.1.2")
     report["conntrack"] = lab.ask("conntrack.list")["entries"]
     lab.ask("nft", text=FILTERS % "", options={})
+    lab.open(LAST)
+    lab.exchange(LAST)
+    lab.install(LAST)
     assert lab.process is not None
     lab.process.send_signal(signal.SIGKILL)
     lab.process.wait()
-    report["killed"] = lab.left()
+    report["killed"], report["killed zone"] = lab.left(), zone(lab)
     report["again"] = lab.start()
-    report["swept"] = lab.left()
+    report["swept"], report["swept zone"] = lab.left(), zone(lab)
     lab.process.terminate()
     lab.process.wait(30)
     report["ended"] = lab.left()

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from userfw_hw.flower import filters
+from userfw_hw.flower.connections import ZONE
+from userfw_hw.flower.filters import CHAIN
 
 from userfw.offload.contract import Actions, Match, Rule
 
@@ -58,6 +60,7 @@ COOKIE = (filters.COOKIE + (7).to_bytes(8, "big")).hex()
 HERE = f"dst_mac {MAC.hex(':')}"
 SETS = f"action pedit ex {ETH}"
 GO = "action mirred egress redirect dev lo"
+NATTED = rule(V4, 6, source=NAT4, port=50000)
 
 CASES = [
     case(
@@ -95,16 +98,25 @@ CASES = [
         f"ip_proto udp {END6} {UDP} action vlan pop pipe action vlan pop pipe {SETS} munge ip6 hoplimit dec pipe {GO}",
     ),
     Case(
-        "ct", f"pref {PREF} protocol ip handle 7 flower skip_hw ip_proto tcp ct_state -trk action ct zone 5 pipe action ok",
-        filters.Filter(
-            1, PREF, 0x0800, 7,
-            (("KEY_IP_PROTO", 6), ("KEY_CT_STATE", 0), ("KEY_CT_STATE_MASK", 8)),
-            (
-                ("ct", (("TCA_CT_ZONE", 5), ("TCA_CT_ACTION", 0), ("TCA_CT_PARMS", {"action": filters.ACT_PIPE}))),
-                filters.verdict(filters.ACT_OK),
-            ),
-            filters.SKIP_HW,
-        ),
+        "ct nat", f"pref {PREF} protocol ip handle 7 flower skip_hw {HERE} ip_proto tcp {END4} {TCP} "
+        f"action ct zone {ZONE} nat pipe action goto chain {CHAIN}",
+        replace(filters.enter(NATTED, PREF, filters.SKIP_HW, MAC), cookie=b""),
+    ),
+    Case(
+        "ct nat, in its chain", f"pref {PREF} chain {CHAIN} protocol ip handle 7 flower skip_hw ct_state +trk+est-rpl "
+        f"ct_zone {ZONE} ct_mark 99 action ct clear pipe {SETS} munge ip ttl dec pipe action csum ip4h pipe "
+        f"action skbedit mark 7 pipe {GO}",
+        replace(filters.leave(NATTED, PREF, filters.SKIP_HW, 99, False, 7), cookie=b""),
+    ),
+    Case(
+        "ct nat, the tagged reply in its chain", f"pref {PREF} chain {CHAIN} protocol 802.1Q handle 7 flower skip_hw vlan_id 10 "
+        f"vlan_ethtype ipv6 ct_state +trk+est+rpl ct_zone {ZONE} ct_mark 99 action ct clear pipe action vlan pop pipe {SETS} "
+        f"munge ip6 hoplimit dec pipe {GO}",
+        replace(filters.leave(rule(V6, 17, ((0x8100, 10),), source=NAT6), PREF, filters.SKIP_HW, 99, True), cookie=b""),
+    ),
+    Case(
+        "ct, lost", f"pref {PREF} chain {CHAIN} protocol all handle 1 flower skip_hw {GO}",
+        replace(filters.lost(1, PREF, 1), cookie=b""),
     ),
     Case(
         "drop",

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from userfw_hw.flower import filters, guard, plugin
 from userfw_hw.flower.driver import FlowerDriver, counters_untrusted
-from userfw_hw.flower.template import Encoder
+from userfw_hw.flower.template import Encoder, Part
 
 from userfw.offload.contract import Actions, Capabilities, Failure, Match, Refusal, Rule, Target
-from userfw.ports.clsact import PLAIN, TRANSLATED, FilterInfo, Refused, parse_filter_untrusted
+from userfw.ports.clsact import PLAIN, TRANSLATED, FilterInfo, parse_filter_untrusted
 from userfw.ports.netlink import attribute
+from userfw.ports.netlink_batch import Refused
 
 MAC = bytes.fromhex("020000000101")
 
@@ -57,12 +58,16 @@ def shapes() -> Iterator[Rule]:
 
 def test_a_template_is_the_request() -> None:
     for at, rule in enumerate(shapes()):
-        if at % 7:  # each costs the slow encoder a few milliseconds; every seventh meets all values of all fields
+        if at % 19:  # each costs the slow encoder a few milliseconds; every nineteenth meets all values of all fields
             continue
         for mac in (b"", MAC):
             encoder = Encoder(filters.SKIP_HW, 0x75736677, bool(at % 2))
             slow = filters.encode(filters.of_rule(rule, PLAIN, filters.SKIP_HW, mac, 0x75736677, bool(at % 2)))
             assert encoder.encode(rule, PLAIN, mac) == slow
+            first = filters.encode(filters.enter(rule, PLAIN, filters.SKIP_HW, mac))
+            assert encoder.encode(rule, PLAIN, mac, Part.ENTER) == first
+            second = filters.encode(filters.leave(rule, PLAIN, filters.SKIP_HW, 99, bool(at % 2), 0x75736677))
+            assert encoder.encode(rule, PLAIN, mac, Part.LEAVE, 99, bool(at % 2)) == second
 
 
 def test_pyroute2_decodes_what_was_sent() -> None:

@@ -68,6 +68,12 @@ def test_a_check_refuses_as_well() -> None:
     assert "cannot be offloaded" in lab.rules.execute(CHAIN % "ip ttl 1 drop", Options(check=True)).errors
 
 
+def test_connections_are_no_matter_of_these_chains() -> None:
+    """They run before conntrack, so no rule of a netdev chain may ask for it."""
+    said = Lab().run(CHAIN % "ct state established accept")
+    assert "ct state established accept\n^" in said
+
+
 def packet(source: str) -> bytes:
     layers = IP(src=source, dst="1.1.1.1") / UDP(sport=9, dport=53) / Raw(b"x" * 9)
     return bytes(Ether(dst="02:00:00:00:00:02", src="02:00:00:00:00:09") / layers)
@@ -208,7 +214,7 @@ def test_flowers_layout() -> None:
 
 
 def test_flower_replaces_a_list_without_a_gap_and_undoes_a_refused_one() -> None:
-    from userfw.ports.clsact import Refused
+    from userfw.ports.netlink_batch import Refused
 
     card, target = Card({"hw-tc-offload": True}), Target("a", 3, None, "a")
     card.probe(target)

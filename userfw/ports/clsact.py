@@ -16,10 +16,8 @@ and `sweep` takes away what an earlier process left. A qdisc that we made goes w
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,13 +26,10 @@ from userfw.ports.netlink import (
     NLM_F_DUMP,
     NLM_F_EXCL,
     NLM_F_REPLACE,
-    NLMSG_DONE,
-    NLMSG_ERROR,
-    Netlink,
     attribute,
     attributes_untrusted,
-    messages_untrusted,
 )
+from userfw.ports.netlink_batch import Batches, Refused
 
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
 RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
@@ -49,11 +44,6 @@ STATELESS_ROOM: Final = CAPTURE - STATELESS
 
 NAME: Final = b"userfw"
 MADE: Final = b"+"  # follows NAME where we made the qdisc as well
-BATCH: Final = 32
-
-
-class Refused(OSError):
-    """The kernel refused a request; `strerror` is its own sentence (extended acknowledgement) where it gave one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,35 +75,8 @@ class FilterInfo:
         return self.label.startswith(NAME)
 
 
-class TrafficControl(Netlink):
-    """A netlink socket for traffic control: batches, and the kernel's words for what it refuses."""
-
-    def __init__(self, netns: str | None = None) -> None:
-        super().__init__(netns)
-        self.sock.setsockopt(270, 11, 1)  # SOL_NETLINK, NETLINK_EXT_ACK
-        self.sock.setsockopt(270, 10, 1)  # NETLINK_CAP_ACK
-
-    def batch(self, messages: Sequence[bytes]) -> list[Refused | None]:
-        """Send complete requests (with NLM_F_ACK) and wait for all answers; for each, what the kernel refused it with."""
-        results: list[Refused | None] = []
-        for at in range(0, len(messages), BATCH):
-            part = messages[at : at + BATCH]
-            first, data = self.sequence + 1, bytearray()
-            for message in part:
-                self.sequence += 1
-                data += message[:8] + struct.pack("=I", self.sequence) + message[12:]
-            self.sock.send(data)
-            answers: dict[int, Refused | None] = {}
-            while len(answers) < len(part):
-                _acknowledgements(self.sock.recv(1 << 18), answers)
-            results += [answers.get(first + i) for i in range(len(part))]
-        return results
-
-    def do(self, kind: int, flags: int, body: bytes) -> None:
-        """One request. Refused if the kernel does not do it."""
-        (refused,) = self.batch([struct.pack("=IHHII", 16 + len(body), kind, flags | 5, 0, 0) + body])
-        if refused is not None:
-            raise refused
+class TrafficControl(Batches):
+    """A netlink socket for traffic control."""
 
     # -- the qdisc
 
@@ -195,25 +158,6 @@ def _delete(index: int, item: FilterInfo) -> bytes:
     info = item.pref << 16 | socket.htons(item.protocol)
     body = _head(index, item.handle, item.parent, info) + attribute(TCA_KIND, item.kind.encode() + b"\0")
     return body + (attribute(TCA_CHAIN, struct.pack("=I", item.chain)) if item.chain else b"")
-
-
-def _acknowledgements(data: bytes, answers: dict[int, Refused | None]) -> None:
-    """Sort answers by their sequence number."""
-    off = 0
-    for kind, flags, body in messages_untrusted(data):
-        sequence = struct.unpack_from("=I", data, off + 8)[0]
-        off += (16 + len(body) + 3) & ~3
-        if kind == NLMSG_DONE or kind != NLMSG_ERROR or len(body) < 4:
-            continue
-        number = -struct.unpack_from("=i", body)[0]
-        if not number:
-            answers[sequence] = None
-            continue
-        words = b""
-        if flags & 0x200:  # NLM_F_ACK_TLVS
-            header = 20 if flags & 0x100 else 4 + struct.unpack_from("=I", body, 4)[0]  # NLM_F_CAPPED
-            words = attributes_untrusted(body[(header + 3) & ~3 :]).get(1, b"").rstrip(b"\0")
-        answers[sequence] = Refused(number, words.decode(errors="replace") or os.strerror(number))
 
 
 def parse_filter_untrusted(body: bytes) -> FilterInfo | None:

@@ -4,6 +4,9 @@
 - In software (`skip_hw`): ports that the configuration names in `[offload] flower` and that are captured by clsact
   (`capture = "clsact"`), because the kernel runs tcx programs and packet sockets before clsact. Guards keep the contract there.
 
+In software NAT is act_ct's, by connections that the driver puts into a zone of the kernel's (`connections`): it keeps the checksums
+of large sends right, as pedit does not. Where the kernel lacks it, and for two tags, pedit translates and large sends pass up.
+
 Where the filters stand: userfw.ports.clsact. They outlive the process: `probe` takes away what an earlier one left, and each
 filter carries a cookie with the rule's number. TTL 1 and IPv4 options are the card's own affair in hardware, as for the kernel's
 flowtables.
@@ -20,7 +23,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from userfw.offload.contract import Capabilities, Done, Driver, Failure, Filter, Refusal, Rule, Statistics, Target
+from userfw.offload.contract import (
+    Actions,
+    Capabilities,
+    Done,
+    Driver,
+    Failure,
+    Filter,
+    Match,
+    Refusal,
+    Rule,
+    Statistics,
+    Target,
+)
 from userfw.ports import bpf as syscall
 from userfw.ports.clsact import (
     CAPTURE,
@@ -32,14 +47,15 @@ from userfw.ports.clsact import (
     PLAIN,
     STATELESS,
     TRANSLATED,
-    Refused,
     TrafficControl,
 )
 from userfw.ports.isolate import MARK
 from userfw.ports.netlink import attributes_untrusted
+from userfw.ports.netlink_batch import Refused
 from userfw_hw.bpf.capture import CapturePort
 from userfw_hw.flower import filters, guard, stateless
-from userfw_hw.flower.template import Encoder
+from userfw_hw.flower.connections import Connections
+from userfw_hw.flower.template import Encoder, Part
 
 ROOM: Final = {0x0800: 0, 0x86DD: 1, 0x8100: 2, 0x88A8: 3}  # a preference holds filters of one protocol
 FAILURES: Final = {
@@ -52,6 +68,15 @@ FAILURES: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What of a rule is in the kernel: filters of one preference, in these chains, the last of which counts; what erases them."""
+
+    pref: int
+    chains: tuple[int, ...]
+    erase: tuple[bytes, ...]
+
+
 @dataclass(slots=True)
 class Place:
     """One interface: how its filters are installed and which of them are in."""
@@ -60,9 +85,10 @@ class Place:
     hardware: bool
     encoder: Encoder
     mtu: int
+    untracked: str  # why act_ct does not translate here; empty if it does
     made: bool = False
     ready: bool = False
-    rules: dict[int, tuple[int, int, bytes]] = field(default_factory=dict)  # id: preference, protocol, erasing request
+    rules: dict[int, Held] = field(default_factory=dict)
     used: dict[int, tuple[int, int]] = field(default_factory=dict)  # id: packets, time of the last new one
     refusals: Counter[str] = field(default_factory=Counter)
     filters: list[tuple[int, filters.Filter]] = field(default_factory=list)  # stateless, in order
@@ -93,6 +119,7 @@ class FlowerDriver(Driver):
         self.homes: dict[int, Place] = {}
         self.lost: set[str] = set()
         self._tc: TrafficControl | None = None
+        self._connections: Connections | None = None
         self._netns: str | None = None
 
     # -- the contract
@@ -120,32 +147,56 @@ class FlowerDriver(Driver):
             self._forget(target.name)  # another interface by that name, or the port was opened anew
             old = None
         if old is None:
-            self.places[target.name] = Place(target, hardware, encoder, mtu)
+            untracked = "hardware" if hardware else self._untracked(tc, target)
+            self.places[target.name] = Place(target, hardware, encoder, mtu, untracked)
         else:
             old.mtu = mtu
         return Capabilities(vlans=True, where="tc flower, hardware" if hardware else "tc flower, software")
 
     def install(self, rules: Sequence[Rule], done: Done) -> None:
-        accepted, messages = [], []
+        made: list[tuple[Rule, Place, Held, int]] = []
+        messages: list[bytes] = []
         for rule in rules:
             failure = self._refuse(rule)
+            if failure is None:
+                place = self.places[rule.match.device]
+                try:
+                    held, requests = self._requests(place, rule)
+                except OSError as error:
+                    failure = _failure(place, error)
             if failure is not None:
                 done(rule.id, failure)
                 continue
-            place = self.places[rule.match.device]
-            protocol = filters.protocol_of(rule.match)
-            pref = (TRANSLATED if rule.translates else PLAIN) + ROOM[protocol]
-            accepted.append((rule, place, pref, protocol))
-            messages.append(place.encoder.encode(rule, pref, _mac(place.target)))
-        for (rule, place, pref, protocol), refused in zip(accepted, self._send(messages), strict=True):
-            if refused is not None:
-                place.refusals[refused.strerror or ""] += 1
-                done(rule.id, FAILURES.get(refused.errno or 0, Failure.FAULT))
-                continue
-            item = filters.Filter(rule.match.ifindex, pref, protocol, rule.id, (), ())
-            place.rules[rule.id] = (pref, protocol, filters.erase(item))
+            made.append((rule, place, held, len(requests)))
+            messages += requests
+        answers = iter(self._send(messages))
+        for rule, place, held, size in made:
+            refused = [next(answers) for _ in range(size)]
+            place.rules[rule.id] = held
             self.homes[rule.id] = place
-            done(rule.id, None)
+            first = next((answer for answer in refused if answer is not None), None)
+            if first is not None:
+                self._drop([rule.id])
+            done(rule.id, None if first is None else _failure(place, first))
+
+    def _requests(self, place: Place, rule: Rule) -> tuple[Held, list[bytes]]:
+        """What puts a rule into the kernel; its connection, if it takes one, is there already. OSError."""
+        match, mac, encode = rule.match, _mac(place.target), place.encoder.encode
+        protocol = filters.protocol_of(match)
+
+        def item(pref: int, chain: int) -> bytes:
+            return filters.erase(filters.Filter(match.ifindex, pref, protocol, rule.id, (), (), chain=chain or None))
+
+        if rule.translates and not place.untracked and len(match.vlans) <= 1 and self._connections is not None:
+            pref = PLAIN + ROOM[protocol]
+            number, reply = self._connections.obtain(rule)
+            requests = [
+                encode(rule, pref, mac, Part.LEAVE, number, reply),
+                encode(rule, pref, mac, Part.ENTER),
+            ]  # nobody comes to a half that is not whole
+            return Held(pref, (0, filters.CHAIN), (item(pref, 0), item(pref, filters.CHAIN))), requests
+        pref = (TRANSLATED if rule.translates else PLAIN) + ROOM[protocol]
+        return Held(pref, (0,), (item(pref, 0),)), [encode(rule, pref, mac)]
 
     def remove(self, ids: Iterable[int]) -> list[Statistics] | None:
         ids = list(ids)
@@ -154,13 +205,15 @@ class FlowerDriver(Driver):
         return final
 
     def _drop(self, ids: list[int]) -> None:
-        messages = []
+        messages: list[bytes] = []
         for id in ids:
             place = self.homes.pop(id, None)
             if place is not None:
-                messages.append(place.rules.pop(id)[2])
+                messages += place.rules.pop(id).erase
                 place.used.pop(id, None)
         self._send(messages)
+        if self._connections is not None:
+            self._connections.release(ids)
 
     def _totals(self, ids: list[int]) -> list[Statistics]:
         """What these rules counted so far."""
@@ -252,7 +305,8 @@ class FlowerDriver(Driver):
             "because": "hw-tc-offload is on" if place.hardware else "the configuration says so",
             "mode": "hardware" if place.hardware else "software",
             "filters": len(place.rules),
-            "preferences": sorted({pref for pref, _, _ in place.rules.values()}),
+            "preferences": sorted({held.pref for held in place.rules.values()}),
+            "nat": f"pedit ({place.untracked})" if place.untracked else "act_ct",
             "stateless": len(place.filters),
             "refusals": dict(place.refusals),
         }
@@ -265,6 +319,9 @@ class FlowerDriver(Driver):
         if self._tc is not None:
             self._tc.close()
             self._tc = None
+        if self._connections is not None:
+            self._connections.close()
+            self._connections = None
 
     # -- where flower may work
 
@@ -287,6 +344,30 @@ class FlowerDriver(Driver):
         """What an earlier process left; a capture that is there now is not touched."""
         if target.name not in self.places:
             tc.remove_prefs(target.ifindex, GUARD, CAPTURE - 1)
+
+    def _untracked(self, tc: TrafficControl, target: Target) -> str:
+        """Why act_ct cannot translate at this interface; empty if it can. Nothing stays behind."""
+        ends = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])
+        match = Match(target.name, target.ifindex, 17, *ends, 1, 1)
+        rule = Rule(0xFFFFFFFF, match, Actions(target.name, target.ifindex, ends[0], ends[1], 2, 1, b"", b""))
+        halves = (filters.leave(rule, PLAIN, filters.SKIP_HW, 1, False), filters.enter(rule, PLAIN, filters.SKIP_HW))
+        try:
+            if self._connections is None:
+                connections = Connections(target.netns)
+                try:
+                    connections.sweep()
+                except OSError:
+                    connections.close()
+                    raise
+                self._connections = connections
+            refused = self._connections.trial(rule)
+        except OSError as error:
+            return f"conntrack: {error.strerror}"
+        if refused is not None:
+            return f"conntrack: {refused.strerror}"
+        answers = tc.batch([filters.encode(item) for item in halves])
+        tc.batch([filters.erase(item) for item, answer in zip(halves, answers, strict=True) if answer is None])
+        return next((f"act_ct: {answer.strerror}" for answer in answers if answer is not None), "")
 
     def _trial(self, tc: TrafficControl, target: Target, flags: int) -> str:
         """Install a filter that matches nothing real and take it out again; in words, why that did not work."""
@@ -337,6 +418,10 @@ class FlowerDriver(Driver):
                     tc.put_program(place.target.ifindex, pref, program, name)
                 finally:
                     os.close(program)
+            if not place.untracked:
+                (refused,) = tc.batch([filters.encode(filters.lost(place.target.ifindex, LARGE_GUARD, port.tap_index))])
+                if refused is not None:
+                    raise refused
         place.ready = True
 
     def _undress(self, place: Place) -> None:
@@ -353,13 +438,17 @@ class FlowerDriver(Driver):
         """Packets and bytes of each rule that the kernel still has; None if the interface is gone."""
         tc, found = self._socket(place.target.netns), {}
         try:
-            for pref in {pref for pref, _, _ in place.rules.values()}:
+            for pref in {held.pref for held in place.rules.values()}:
                 for item in tc.filters(place.target.ifindex, INGRESS, pref):
                     if item.kind == "flower":
-                        found[item.handle] = counters_untrusted(item.options)
+                        found[item.chain, item.handle] = item.options
         except OSError:
             return None
-        return found
+        return {
+            id: counters_untrusted(found[held.chains[-1], id])
+            for id, held in place.rules.items()
+            if all((chain, id) in found for chain in held.chains)
+        }
 
     def _socket(self, netns: str | None) -> TrafficControl:
         if self._tc is None:
@@ -383,6 +472,12 @@ def counters_untrusted(options: bytes) -> tuple[int, int]:
     if len(basic) < 12:
         return 0, 0
     return int.from_bytes(wide[:8] if len(wide) >= 8 else basic[8:12], sys.byteorder), int.from_bytes(basic[:8], sys.byteorder)
+
+
+def _failure(place: Place, error: OSError) -> Failure:
+    """What the kernel's refusal means, kept with its words."""
+    place.refusals[error.strerror or ""] += 1
+    return FAILURES.get(error.errno or 0, Failure.FAULT)
 
 
 def _mac(target: Target) -> bytes:

@@ -6,11 +6,12 @@ A `Filter` is one line of `tc filter show`. `of_rule` makes that of a flow, `enc
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from userfw.offload.contract import Actions, Match, Rule
 from userfw_hw.flower import plugin
+from userfw_hw.flower.connections import ZONE
 
 ETH_P_IP, ETH_P_IPV6, ETH_P_8021Q, ETH_P_8021AD = 0x0800, 0x86DD, 0x8100, 0x88A8
 ETH_P_ALL: Final = 3
@@ -19,7 +20,10 @@ TC_H_INGRESS: Final = 0xFFFFFFF2
 RTM_NEWTFILTER, RTM_DELTFILTER = 44, 45
 NLM_REQUEST_ACK, NLM_CREATE_EXCL = 0x5, 0x600
 SKIP_HW, SKIP_SW = 1, 2
-ACT_OK, ACT_SHOT, ACT_PIPE, ACT_STOLEN = 0, 2, 3, 4
+ACT_OK, ACT_SHOT, ACT_PIPE, ACT_STOLEN, ACT_GOTO_CHAIN = 0, 2, 3, 4, 0x20000000
+CT_CLEAR, CT_NAT = 4, 8
+CT_ESTABLISHED, CT_TRACKED, CT_REPLY = 2, 8, 32
+CHAIN: Final = 0x7566  # where flows go on that act_ct translates
 COOKIE: Final = b"userfw"  # the first bytes of the cookie on the first action of each filter: how a later start knows ours
 
 Attribute = tuple[str, Any]
@@ -91,17 +95,52 @@ def of_rule(rule: Rule, pref: int, flags: int, mac: bytes = b"", mark: int = 0, 
     return Filter(match.ifindex, pref, protocol_of(match), rule.id, tuple(_keys(match, mac)), actions, flags, cookie)
 
 
+def enter(rule: Rule, pref: int, flags: int, mac: bytes = b"") -> Filter:
+    """The first half of a flow that act_ct translates: matched as ever, then translated by its connection, if that is there."""
+    cookie = COOKIE + struct.pack(">Q", rule.id)
+    track = ("ct", (("TCA_CT_ZONE", ZONE), ("TCA_CT_ACTION", CT_NAT), ("TCA_CT_PARMS", {"action": ACT_PIPE})))
+    keys, actions = tuple(_keys(rule.match, mac)), (track, verdict(ACT_GOTO_CHAIN | CHAIN))
+    return Filter(rule.match.ifindex, pref, protocol_of(rule.match), rule.id, keys, actions, flags, cookie)
+
+
+def leave(rule: Rule, pref: int, flags: int, number: int, reply: bool, mark: int = 0) -> Filter:
+    """The second half: what is of the connection marked `number` now, in the direction `reply`, has been translated, and leaves."""
+    match, cookie = rule.match, COOKIE + struct.pack(">Q", rule.id)
+    state = CT_TRACKED | CT_ESTABLISHED
+    keys = [
+        *_tags(match),
+        ("KEY_CT_STATE", state | CT_REPLY if reply else state),
+        ("KEY_CT_STATE_MASK", state | CT_REPLY),
+        ("KEY_CT_ZONE", ZONE),
+        ("KEY_CT_ZONE_MASK", 0xFFFF),
+        ("KEY_CT_MARK", number),
+        ("KEY_CT_MARK_MASK", 0xFFFFFFFF),
+    ]
+    done = replace(
+        rule.actions,
+        source=match.source,
+        destination=match.destination,
+        source_port=match.source_port,
+        destination_port=match.destination_port,
+    )
+    actions = _actions(match, done, mark, False)
+    clear = ("ct", (("TCA_CT_ACTION", CT_CLEAR), ("TCA_CT_PARMS", {"action": ACT_PIPE})))
+    return Filter(match.ifindex, pref, protocol_of(match), rule.id, tuple(keys), (clear, *actions), flags, cookie, CHAIN)
+
+
+def lost(ifindex: int, pref: int, up: int) -> Filter:
+    """Behind the second halves: what has no connection came here as it arrived, and goes up (out of interface `up`) to userfw."""
+    return Filter(ifindex, pref, ETH_P_ALL, 1, (), (redirect(up),), SKIP_HW, COOKIE, CHAIN)
+
+
 def _network(match: Match) -> int:
     return ETH_P_IP if len(match.source) == 4 else ETH_P_IPV6
 
 
 def _keys(match: Match, mac: bytes) -> list[Attribute]:
     """The exact match of a flow: no fragment, and for TCP none of FIN, SYN and RST."""
-    keys: list[Attribute] = []
+    keys = _tags(match)
     inner = _network(match)
-    for at, (prefix, (_, tag)) in enumerate(zip(("KEY_VLAN", "KEY_CVLAN"), match.vlans, strict=False)):
-        below = match.vlans[at + 1][0] if at + 1 < len(match.vlans) else inner
-        keys += [(f"{prefix}_ID", tag), (f"{prefix}_ETH_TYPE", below)]
     if mac:
         keys += [("KEY_ETH_DST", mac), ("KEY_ETH_DST_MASK", b"\xff" * 6)]
     keys.append(("KEY_IP_PROTO", match.protocol))
@@ -113,6 +152,15 @@ def _keys(match: Match, mac: bytes) -> list[Attribute]:
     if match.protocol == TCP:
         keys += [("KEY_TCP_FLAGS", 0), ("KEY_TCP_FLAGS_MASK", 7)]
     keys += [("KEY_FLAGS", 0), ("KEY_FLAGS_MASK", 1)]  # not a fragment
+    return keys
+
+
+def _tags(match: Match) -> list[Attribute]:
+    """The tags of a frame, and what is behind them."""
+    keys: list[Attribute] = []
+    for at, (prefix, (_, tag)) in enumerate(zip(("KEY_VLAN", "KEY_CVLAN"), match.vlans, strict=False)):
+        below = match.vlans[at + 1][0] if at + 1 < len(match.vlans) else _network(match)
+        keys += [(f"{prefix}_ID", tag), (f"{prefix}_ETH_TYPE", below)]
     return keys
 
 

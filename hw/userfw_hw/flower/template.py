@@ -6,6 +6,7 @@ sentinels, values that occur nowhere else in the message; where they are found t
 
 from __future__ import annotations
 
+import enum
 import struct
 from dataclasses import dataclass
 
@@ -13,6 +14,17 @@ from userfw.offload.contract import Actions, Match, Rule
 from userfw_hw.flower import filters
 
 Slots = tuple[tuple[str, int, int], ...]
+
+
+class Part(enum.Enum):
+    """A flow's only filter, or the two halves of one that act_ct translates; with the values that each of them has."""
+
+    WHOLE = (
+        "ifindex handle pref mac source destination source_port destination_port match_tag cookie oif new_source new_destination "
+        "new_sport new_dport ethernet action_tag"
+    )
+    ENTER = "ifindex handle pref mac source destination source_port destination_port match_tag cookie"
+    LEAVE = "ifindex handle pref match_tag cookie oif ethernet action_tag number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,8 @@ class Shape:
     mark: int
     mac: bool
     l4_offsets: bool
+    part: Part
+    reply: bool
 
 
 class Encoder:
@@ -41,18 +55,20 @@ class Encoder:
         self.flags, self.mark, self.l4_offsets = flags, mark, l4_offsets
         self.templates: dict[Shape, tuple[bytes, Slots]] = {}
 
-    def encode(self, rule: Rule, pref: int, mac: bytes = b"") -> bytes:
-        """The same bytes as `filters.encode(filters.of_rule(…))`."""
-        shape = self._shape(rule, mac)
+    def encode(
+        self, rule: Rule, pref: int, mac: bytes = b"", part: Part = Part.WHOLE, number: int = 0, reply: bool = False
+    ) -> bytes:
+        """The same bytes as `filters.encode(filters.of_rule(…))`, or of `enter` or `leave`; `number`, `reply`: as of the latter."""
+        shape = self._shape(rule, mac, part, reply)
         made = self.templates.get(shape)
         if made is None:
             made = self.templates[shape] = self._template(shape)
-        data, values = bytearray(made[0]), _values(rule, pref, mac)
+        data, values = bytearray(made[0]), _values(rule, pref, mac, number)
         for name, at, size in made[1]:
             data[at : at + size] = values[name]
         return bytes(data)
 
-    def _shape(self, rule: Rule, mac: bytes) -> Shape:
+    def _shape(self, rule: Rule, mac: bytes, part: Part, reply: bool) -> Shape:
         match, actions = rule.match, rule.actions
         return Shape(
             len(match.source),
@@ -68,13 +84,22 @@ class Encoder:
             self.mark,
             bool(mac),
             self.l4_offsets,
+            part,
+            reply,
         )
 
     def _template(self, shape: Shape) -> tuple[bytes, Slots]:
         rule, mac = _sentinel(shape)
-        data = filters.encode(filters.of_rule(rule, 0xB7E5, self.flags, mac, self.mark, self.l4_offsets))
+        number = 0x5A6B7F05
+        if shape.part is Part.WHOLE:
+            item = filters.of_rule(rule, 0xB7E5, self.flags, mac, self.mark, self.l4_offsets)
+        elif shape.part is Part.ENTER:
+            item = filters.enter(rule, 0xB7E5, self.flags, mac)
+        else:
+            item = filters.leave(rule, 0xB7E5, self.flags, number, shape.reply, self.mark)
+        data = filters.encode(item)
         slots = []
-        for name, value in _values(rule, 0xB7E5, mac).items():
+        for name, value in _values(rule, 0xB7E5, mac, number).items():
             if _present(shape, name):
                 if data.count(value) != 1:
                     raise AssertionError(f"the sentinel of {name} is found {data.count(value)} times in {shape}")
@@ -85,6 +110,8 @@ class Encoder:
 def _present(shape: Shape, name: str) -> bool:
     """Whether the slot exists in messages of this shape."""
     group = name.rstrip("0123")
+    if group not in shape.part.value.split():
+        return False
     conditions = {
         "mac": shape.mac,
         "ethernet": shape.ethernet,
@@ -96,7 +123,7 @@ def _present(shape: Shape, name: str) -> bool:
     return conditions.get(group, True)
 
 
-def _values(rule: Rule, pref: int, mac: bytes) -> dict[str, bytes]:
+def _values(rule: Rule, pref: int, mac: bytes, number: int) -> dict[str, bytes]:
     """Every slot's bytes as they stand in the message."""
     match, actions = rule.match, rule.actions
     values = {
@@ -109,6 +136,7 @@ def _values(rule: Rule, pref: int, mac: bytes) -> dict[str, bytes]:
         "source_port": match.source_port.to_bytes(2, "big"),
         "destination_port": match.destination_port.to_bytes(2, "big"),
         "cookie": struct.pack(">Q", rule.id),
+        "number": struct.pack("=I", number),
         "oif": struct.pack("=I", actions.ifindex),
         "new_sport": actions.source_port.to_bytes(2, "big"),
         "new_dport": actions.destination_port.to_bytes(2, "big"),
