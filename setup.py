@@ -25,7 +25,8 @@ setup(
             Extension(
                 source[:-3].replace("/", "."),
                 [source],
-                extra_compile_args=["-O2", "-g0", "-Wno-unused-function", "-Wno-unused-variable"],
+                extra_compile_args=["-O2", "-g0", "-Wno-unused-function", "-Wno-unused-variable",
+                                    "-Werror=incompatible-pointer-types"],
                 optional="USERFW_REQUIRE_COMPILED" not in os.environ,
             )
             for source in SOURCES

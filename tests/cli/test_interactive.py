@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -25,7 +26,9 @@ EDITORS = ("prompt_toolkit", "readline")
 
 
 def _take_terminal() -> None:
-    """Make standard input the controlling terminal of the new session, so that ^C interrupts."""
+    """Make standard input the controlling terminal of the new session, so that ^C interrupts; even where the tests run in the
+    background of a shell, which makes its children ignore interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 

@@ -64,7 +64,8 @@ class Gateway(Answers):
         self.icmp = Icmp(self)
         self.ndisc = Ndisc(self, self.neighbours)
         self.neighbours.ndisc = self.ndisc
-        self.advertiser = Advertiser(self, self.ndisc.send, link_local_of)
+        ndisc: Any = self.ndisc  # untyped: of a typed object Cython wraps the C method, and calls it with an argument too few
+        self.advertiser = Advertiser(self, ndisc.send, link_local_of)
         self.ndisc.advertiser = self.advertiser
         self.local = Local(self, self.icmp, self.ndisc)
         self.sender = GatewaySender(self)
