@@ -8,6 +8,7 @@ from scapy.layers.inet6 import IPv6
 
 from tests.router.router_lab import Lab
 from userfw.core.const import NF_INET_FORWARD, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_IPV4, NFPROTO_IPV6
+from userfw.engine.fingerprint import Fingerprints
 from userfw.ruleset.manager import RulesetManager
 from userfw.ruleset.options import Options
 from userfw.ruleset.service import NftService
@@ -331,6 +332,35 @@ def test_what_can_never_match_is_loaded_with_a_warning() -> None:
     assert result.status == 0 and "reqid 1" in lab.run("list ruleset")
     assert result.errors.splitlines()[0].endswith("Warning: `ipsec` matches nothing: userfw has no IPsec")
     assert "^^^" in result.errors
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        ("meta sdif lan", "no VRF"), ('meta sdifname "vrf0"', "no VRF"), ("meta ipsec exists", "no IPsec"),
+        ("rt ipsec exists", "no IPsec"),
+        ("meta rtclassid 5", "no realms"), ("rt classid 5", "no realms"), ("socket transparent 1", "port of type `tun`"),
+        ("meta skuid 0", "port of type `tun`"), ("meta skgid 0", "port of type `tun`"), ("meta cgroup 5", "port of type `tun`"),
+        ('osf name "Linux"', "no file of fingerprints"), ("tcp dport 5 tproxy ip to :5", "port of type `tun`"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_told_with_its_place(rule: str, why: str) -> None:
+    lab = Rules("table inet t { chain c { type filter hook prerouting priority 0\n}\n}")
+    if rule.startswith(("rt", "meta sdif")):
+        lab.run("delete chain inet t c\nadd chain inet t c { type filter hook forward priority 0; }")
+    result = lab.rules.execute(f"add rule inet t c {rule}")
+    assert result.status == 0 and "Warning: " in result.errors and why in result.errors and "^^^" in result.errors, result.errors
+
+
+def test_osf_with_fingerprints() -> None:
+    lab = Rules("table ip t { chain c { type filter hook prerouting priority 0\n}\n}")
+    lab.gw.fingerprints = Fingerprints(["S4:64:1:60:M*,S,T,N,W0:Linux:2.4::Linux 2.4"])
+    assert lab.rules.execute('add rule ip t c osf name "Linux" counter').errors == ""
+    options = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 0)]
+    for window in (5840, 5841):
+        syn = TCP(dport=1, flags="S", window=window, options=options)
+        lab.send(IP(src="192.0.2.10", dst="198.51.100.10", flags="DF", ttl=64) / syn)
+    assert "counter packets 1 " in lab.run("list ruleset")
 
 
 def test_a_tunnel_object_cannot_be_used() -> None:

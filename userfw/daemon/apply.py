@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from userfw.core.packet import Device
 from userfw.daemon import portset, schema
+from userfw.daemon.fingerprints import load_fingerprints
 from userfw.daemon.portset import OpenPort, PortError
 from userfw.router.interfaces import parse_address
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("userfw.config")
 
 # What a running port may change; anything else of [[port]] needs a restart.
-LIVE_KEYS = {"mtu", "mac", "addresses", "vlan", "ra", "gro"}
+LIVE_KEYS = {"group", "mtu", "mac", "addresses", "vlan", "ra", "gro"}
 
 
 class ApplyError(Exception):
@@ -72,6 +73,7 @@ def apply(server: Server, old: schema.Config, new: schema.Config) -> None:
         _mirror(step, old, new)
         _queues(step, old, new)
         server.assembly.configure_offload(new)
+        _fingerprints(step, old, new)
         _ruleset(step, new)
     except (PortError, ValueError, KeyError, OSError) as error:
         step.rollback()
@@ -89,7 +91,8 @@ def apply(server: Server, old: schema.Config, new: schema.Config) -> None:
 
 # -- the daemon's own keys
 
-LIVE_DAEMON_KEYS = {"ruleset", "save_interval", "log_level", "batch", "busy_poll_us", "restore_ruleset", "restore_connections"}
+LIVE_DAEMON_KEYS = {"ruleset", "save_interval", "log_level", "batch", "busy_poll_us", "restore_ruleset", "restore_connections",
+                    "osf_fingerprints"}  # fmt: skip
 
 
 def _daemon(step: Step, old: schema.Config, new: schema.Config) -> None:
@@ -194,6 +197,7 @@ def _open(step: Step, config: schema.Port) -> None:
         opened.close()
         raise
     step.undo.append(lambda: server.detach(opened, close=True))
+    opened.device.group = config.group
     for address in config.addresses:
         _add_address(step, opened.device, address)
     for vlan in config.vlan:
@@ -231,6 +235,9 @@ def _change(step: Step, opened: OpenPort, old: schema.Port, new: schema.Port) ->
         mac = device.mac
         gateway.set_mac(device, new.mac)
         step.undo.append(lambda: gateway.set_mac(device, mac))
+    if new.group != old.group:
+        device.group = new.group
+        step.undo.append(lambda: setattr(device, "group", old.group))
     for address in old.addresses:
         if address not in new.addresses:
             _remove_address(step, device, address)
@@ -273,6 +280,7 @@ def _add_vlan(step: Step, parent: Device, vlan: schema.Vlan) -> None:
     protocol = 0x8100 if vlan.protocol == "802.1Q" else 0x88A8
     device = server.gateway.add_vlan(parent, vlan.id, vlan.name, server.next_index(), protocol)
     step.undo.append(lambda: server.gateway.remove_device(device))
+    device.group = vlan.group
     if vlan.mtu:
         server.gateway.set_mtu(device, vlan.mtu)
     for address in vlan.addresses:
@@ -346,6 +354,15 @@ def _restore_routes(server: Server, old: schema.Config) -> None:
 
 
 # -- ruleset
+
+
+def _fingerprints(step: Step, old: schema.Config, new: schema.Config) -> None:
+    """Read the systems that `osf` knows: at the start, and when another file is named."""
+    gateway, path = step.server.gateway, new.daemon.osf_fingerprints
+    before = gateway.fingerprints
+    if before is None or path != old.daemon.osf_fingerprints:
+        gateway.fingerprints = load_fingerprints(path)
+        step.undo.append(lambda: setattr(gateway, "fingerprints", before))
 
 
 def _ruleset(step: Step, new: schema.Config) -> None:

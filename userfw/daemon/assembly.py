@@ -279,6 +279,7 @@ class Assembly:
         mac = config.mac or min((device.mac for device in members), default=portset.stable_mac(config.name))
         mtu = config.mtu or min((device.mtu for device in members), default=1500)
         device = Device(config.name, index, mac, mtu)
+        device.group = config.group
         bridge = Bridge(self.gateway, device)
         self.gateway.add_device(device)
         self.bridges[config.name] = bridge

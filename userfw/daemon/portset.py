@@ -228,7 +228,7 @@ def _open_tuntap(config: schema.Port, index: int, stored: dict[str, int], part: 
         kind = ARPHRD_ETHER if config.type == "tap" else ARPHRD_NONE
         name = config.device if config.name == "lo" else config.name  # `lo` is the gateway's own
         device = Device(name, index, mac, config.mtu or link.mtu, kind)
-        device.kind = config.type
+        device.kind = "tun"  # Linux's name for TAP devices too
         _attach(device, queues)
         return OpenPort(config, device, queues, link)
     except BaseException:

@@ -209,6 +209,7 @@ class Daemon:
     batch: int = key(number(1, 64), 64)
     busy_poll_us: int = key(number(0, 10000), 50)
     workers: int = key(number(1, 16), 1)
+    osf_fingerprints: str | None = key(text)
 
 
 @dataclass
@@ -219,6 +220,7 @@ class Vlan:
     id: int = key(number(1, 4094), required=True)
     protocol: str = key(choice(("802.1Q", "802.1ad")), "802.1Q")
     mtu: int | None = key(number(68, 65535))
+    group: int = key(number(0, 2**32 - 1), 0)
     addresses: list[Interface] = keys(interface_address)
 
 
@@ -276,6 +278,7 @@ class Port:
     device: str | None = key(interface_name)
     mac: bytes | None = key(mac_address)
     mtu: int | None = key(number(68, 65535))
+    group: int = key(number(0, 2**32 - 1), 0)
     addresses: list[Interface] = keys(interface_address)
     persist: bool = key(flag, False)
     queues: int = key(number(1, 64), 1)
@@ -324,6 +327,7 @@ class Bridge:
     ports: list[str] = keys(interface_name)
     mac: bytes | None = key(mac_address)
     mtu: int | None = key(number(68, 65535))
+    group: int = key(number(0, 2**32 - 1), 0)
     addresses: list[Interface] = keys(interface_address)
     ageing: float = key(seconds, 300.0)
     fdb_max: int = key(number(1, 2**24), 16384)

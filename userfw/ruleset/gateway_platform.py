@@ -30,7 +30,9 @@ from userfw.core.const import (
 )
 from userfw.core.hook import HookEntry, HookList
 from userfw.core.packet import Device
+from userfw.engine.expressions.meta import META_NAMES
 from userfw.engine.expressions.objref import OBJECT_TYPES
+from userfw.engine.expressions.rt import RT_NAMES
 from userfw.engine.services import Services
 from userfw.flowtable.table import FlowEntry
 from userfw.nat.entry import NatEntry
@@ -47,7 +49,18 @@ NAT_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_P
 INERT = {
     "xfrm": "`ipsec` matches nothing: userfw has no IPsec",
     "tunnel": "`tunnel` matches nothing: userfw has no tunnel devices",
+    "meta sdif": "`sdif` matches nothing: userfw has no VRF devices",
+    "meta sdifname": "`sdifname` matches nothing: userfw has no VRF devices",
+    "meta secpath": "`meta ipsec` is always missing: userfw has no IPsec",
+    "meta rtclassid": "`rtclassid` is always 0: userfw's routes have no realms",
+    "rt classid": "`rt classid` is always 0: userfw's routes have no realms",
+    "rt ipsec": "`rt ipsec` is always missing: userfw has no IPsec",
 }
+NO_SOCKETS = "matches nothing: there are no sockets without a port of type `tun`"
+OF_SOCKETS = {
+    "socket": "`socket`", "tproxy": "`tproxy`", "meta skuid": "`skuid`", "meta skgid": "`skgid`", "meta cgroup": "`cgroup`",
+}  # fmt: skip
+NO_FINGERPRINTS = "`osf` knows no system: there is no file of fingerprints (`osf_fingerprints` in the configuration)"
 NO_OBJECTS = {OBJECT_TYPES["tunnel"]: "userfw has no tunnel devices"}
 TRACK_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT)
 CONFIRM_HOOKS = (NF_INET_LOCAL_IN, NF_INET_POST_ROUTING)
@@ -86,7 +99,6 @@ class GatewayPlatform:
         self.nat = nat if nat is not None or conns is None else Nat(conns)
         self.helpers = Helpers(HelperTools(self.nat)) if self.nat is not None else None
         self.hooks = Hooks()
-        self.inert: Mapping[str, str] = INERT
         self.no_objects: Mapping[int, str] = NO_OBJECTS
         self.steer: tuple[HookEntry, ...] = ()
         self.hardware: Any = None  # what runs netdev chains with `flags offload` (offload.hardware.HardwareChains)
@@ -104,6 +116,17 @@ class GatewayPlatform:
             gateway.conntrack = conns
             gateway.nat = self.nat
         gateway.listeners.append(self._changed)
+
+    def doubt(self, expr: Any) -> str | None:
+        """See ruleset.platform.Platform: what the expression asks for is not there."""
+        kind = str(expr.kind)
+        names = {"meta": META_NAMES, "rt": RT_NAMES}.get(kind)
+        name = f"{kind} {names.get(expr.key)}" if names is not None and hasattr(expr, "key") else kind
+        if name in OF_SOCKETS and self.gateway.sockets.provider is None:
+            return f"{OF_SOCKETS[name]} {NO_SOCKETS}"
+        if kind == "osf" and self.gateway.fingerprints is None:
+            return NO_FINGERPRINTS
+        return INERT.get(name)
 
     def devices(self) -> Iterable[Device]:
         return list(self.gateway.devices.values())

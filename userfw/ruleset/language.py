@@ -112,7 +112,7 @@ class LanguageBackend:
             raise _told(str(problem), rule.loc) from None
         rule.program = program
         for expr in exprs:
-            reason = self.platform.inert.get(expr.kind)
+            reason = self.platform.doubt(expr)
             if reason is not None:
                 draft.remark(reason, rule.loc)
             reason = self.platform.no_objects.get(getattr(expr, "type", 0)) if expr.kind == "objref" else None

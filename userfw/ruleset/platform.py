@@ -31,8 +31,9 @@ class Platform(Protocol):
     helpers: Any
     """conntrack.helper.Helpers for `ct helper` objects, or None where nothing is tracked."""
 
-    inert: Mapping[str, str]
-    """Kinds of expressions that never match here, and why: rules that have them are loaded with a warning."""
+    def doubt(self, expr: Any) -> str | None:
+        """Why an expression never matches here, or None: rules that have one are loaded with a warning."""
+
     no_objects: Mapping[int, str]
     """Types of objects (OBJECT_TYPES) that rules cannot use here, and why."""
 
@@ -55,8 +56,10 @@ class PrivatePlatform:
         self.sender: Any = None
         self.helpers: Any = None
         self.hooks: Hooks | None = None
-        self.inert: Mapping[str, str] = {}
         self.no_objects: Mapping[int, str] = {}
+
+    def doubt(self, expr: Any) -> str | None:
+        return None
 
     def devices(self) -> Iterable[Device]:
         return ()
