@@ -38,7 +38,11 @@ class Host:
     def start(self, settings: str) -> str:
         """Run the daemon with `[port.ethtool]`; what it said until it was ready or ended."""
         config = f'[daemon]\ncontrol = "{self.folder}/s"\n[[port]]\nname = "wan"\ntype = "packet"\nnetns = "{self.ns}"\n'
-        (self.folder / "userfw.toml").write_text(f'{config}device = "eth0"\n{settings}')
+        return self.run(f'{config}device = "eth0"\n{settings}')
+
+    def run(self, config: str) -> str:
+        """Run the daemon with this configuration."""
+        (self.folder / "userfw.toml").write_text(config)
         log = self.folder / "log"
         env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/hw", "RUNTIME_DIRECTORY": str(self.folder / "run")}
         with log.open("wb") as out:
@@ -132,3 +136,37 @@ def test_what_the_device_refuses_refuses_the_port(host: Host, settings: str, wor
     said = host.start(settings)
     assert "port wan" in said and words in said and "ready" not in said
     assert host.features() == before
+
+
+ELSEWHERE = '[daemon]\ncontrol = "{}/{}"\n[[port]]\nname = "other"\ntype = "memory"\n'
+
+
+def test_a_start_that_does_not_use_the_interface_cleans_it_up_too(host: Host) -> None:
+    """Killed, and then configured for something else: settings, filters and the qdisc go all the same."""
+
+    def tc() -> str:
+        shown = [netns.run(["tc", *args], ns=host.ns, check=False).stdout for args in (
+            ("filter", "show", "dev", "eth0", "ingress"), ("qdisc", "show", "dev", "eth0"))]  # fmt: skip
+        return "".join(line for text in shown for line in text.splitlines() if "noqueue" not in line)
+
+    before = host.features(), host.channels(), tc()
+    assert "ready" in host.start(f'capture = "clsact"\n{SETTINGS}')
+    host.stop(signal.SIGKILL)
+    assert host.channels() == [3, 2] and "userfw+ capture" in tc()
+    assert "ready" in host.run(ELSEWHERE.format(host.folder, "s"))
+    assert (host.features(), host.channels(), tc()) == before
+    assert not list((host.folder / "run").iterdir())
+    host.stop()
+
+
+def test_what_a_living_daemon_has_in_its_hands_is_left_alone(host: Host, tmp_path: Path) -> None:
+    assert "ready" in host.start(SETTINGS)
+    first = host.process
+    try:
+        assert "ready" in host.run(ELSEWHERE.format(host.folder, "other"))
+        assert host.channels() == [3, 2] and len(list((host.folder / "run").iterdir())) == 2
+        host.stop()
+    finally:
+        host.process = first
+    host.stop()
+    assert not list((host.folder / "run").iterdir())

@@ -140,6 +140,8 @@ class LinkFollower:
             return
         try:
             opened.queues[0].rebind(link)  # type: ignore[attr-defined]
+            opened.link = link
+            opened.note()
             log.info("port %s: bound to the new %s", opened.name, link.name)
         except OSError as error:
             log.error("port %s: cannot bind to the new %s: %s", opened.name, link.name, error.strerror)

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from userfw.core.const import ARPHRD_ETHER, ARPHRD_NONE
 from userfw.core.packet import Device
-from userfw.daemon import schema
+from userfw.daemon import leftovers, schema
 from userfw.daemon.interface import Settings
+from userfw.daemon.leftovers import TRANSPARENT_TABLE
 from userfw.ports import tap
 from userfw.ports.base import GRO, IoPort
 from userfw.ports.clsact import TrafficControl
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("userfw.ports")
 
 FIRST_INDEX = 2  # 1 is `lo`
-
-
-TRANSPARENT_TABLE = 7177  # in the namespace of a TUN port with `transparent`
 
 
 class PortError(Exception):
@@ -63,6 +61,7 @@ class OpenPort:
         self.missed = 0
         self.namespace = _namespace_of(config)
         self.settings: Settings | None = None
+        self.record: leftovers.Record | None = None
 
     @property
     def name(self) -> str:
@@ -78,10 +77,15 @@ class OpenPort:
     def take_over(self, fresh: OpenPort) -> None:
         """Go on with the descriptors of `fresh`, which was opened from the same configuration."""
         self.queues, self.link, self.namespace, self.carried = fresh.queues, fresh.link, fresh.namespace, set()
-        self.settings = fresh.settings
+        self.settings, self.record = fresh.settings, fresh.record
         for port in self.queues:
             port.attach(self.device)
         self.device.port = self.queues[0]
+
+    def note(self) -> None:
+        """Write down that the interface is in our hands, if something on it could outlive us."""
+        if self.link is not None and (self.config.type in schema.INTERFACE_TYPES or self.config.transparent):
+            self.record = leftovers.note(self.link.name, self.link.index, self.config.netns, self.config.transparent)
 
     def set_gro(self, most: int) -> None:
         """What is coalesced of what comes in: as configured, at most `most` (GRO_*)."""
@@ -114,6 +118,9 @@ class OpenPort:
         if self.settings is not None:
             self.settings.restore()
             self.settings = None
+        if self.record is not None:
+            self.record.forget()
+            self.record = None
 
 
 def _namespace_of(config: schema.Port) -> int:
@@ -141,24 +148,31 @@ def open_port(
 ) -> OpenPort:
     """Open one port, or (`part`) one worker's queue of it. PortError names the port and the reason."""
     try:
-        if config.type in ("tap", "tun"):
-            return _open_tuntap(config, index, stored or {}, part)
         first = part is None or part.index == 0
-        if config.type in schema.INTERFACE_TYPES and config.ethtool is not None and first:
-            return _open_set(config, index, part)
-        if config.type in schema.INTERFACE_TYPES and config.device is not None and first:
-            Settings(config.device, config.netns).restore()  # of an earlier process that was killed
-        if config.type == "packet":
-            return _open_packet(config, index, part)
-        if config.type == "xdp":
-            return _open_xdp(config, index)
-        if config.type == "pcap":
-            return _open_pcap(config, index)
-        return _open_memory(config, index)
+        opened = _open(config, index, stored or {}, part, first)
+        if first:
+            opened.note()
+        return opened
     except OSError as error:
         where = f" in namespace {config.netns}" if config.netns else ""
         what = f" ({config.device}{where})" if config.device else ""
         raise PortError(f"port {config.name}{what}: {error.strerror or error}{_hint(config, error)}") from error
+
+
+def _open(config: schema.Port, index: int, stored: dict[str, int], part: Part | None, first: bool) -> OpenPort:
+    if config.type in ("tap", "tun"):
+        return _open_tuntap(config, index, stored, part)
+    if config.type in schema.INTERFACE_TYPES and config.device is not None and first:
+        if config.ethtool is not None:
+            return _open_set(config, index, part)
+        Settings(config.device, config.netns).restore()  # of an earlier process that was killed
+    if config.type == "packet":
+        return _open_packet(config, index, part)
+    if config.type == "xdp":
+        return _open_xdp(config, index)
+    if config.type == "pcap":
+        return _open_pcap(config, index)
+    return _open_memory(config, index)
 
 
 def _open_set(config: schema.Port, index: int, part: Part | None) -> OpenPort:

@@ -31,8 +31,8 @@ from userfw.core.clock import Clock
 from userfw.core.packet import Device, Packet
 from userfw.daemon import config as configuration
 from userfw.daemon import connections as _connections  # noqa: F401 (registers its commands)
+from userfw.daemon import leftovers, schema, sysctl
 from userfw.daemon import metrics as _metrics  # noqa: F401 (registers its command)
-from userfw.daemon import schema, sysctl
 from userfw.daemon.apply import ApplyError, apply
 from userfw.daemon.assembly import Assembly
 from userfw.daemon.captures import Captures
@@ -140,6 +140,8 @@ class Server:
             else:
                 self._join(self.member)
             self.links.start()
+            if self.part is None or self.part.index == 0:
+                leftovers.sweep()
             self.clock.now = monotonic_ns()
             apply(self, self.config, self.wanted)
             self.config = self.wanted
