@@ -47,8 +47,8 @@ unit: .make/build     ## unit tests only
 netns: .make/build    ## namespace tests only (as root): kernel and userfw
 	$(PY) -m pytest -q netns-tests -c netns-tests/pytest.ini
 
-differential: .make/build  ## random rules and frames through kernel and engine; ARGS='--minutes 60 --seed 7'
-	$(PY) -m pytest -q netns-tests/test_differential.py -c netns-tests/pytest.ini -s $(ARGS)
+differential: .make/build  ## a million packets over thousands of rulesets through kernel and engine (as root); ARGS='--minutes 60 --seed 7'
+	$(PY) -m fuzz $(ARGS)
 
 fuzz: .make/build     ## ten million mutated frames through the packet path; ARGS='--seed 7'
 	$(PY) tests/fuzz/run.py --frames 10000000 --ruleset tests/fuzz/rules.nft $(ARGS)

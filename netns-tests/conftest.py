@@ -45,12 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the namespace tests."""
     group = parser.getgroup("userfw laboratory")
     group.addoption("--router", choices=("both", "kernel", "userfw"), default="both", help="routers to test")
-    group.addoption("--packets", type=int, default=3000, help="differential test: packets to send")
-    group.addoption("--seed", type=int, default=2026, help="differential test: seed")
-    group.addoption("--cells", type=int, default=0, help="differential test: rulesets that visit every operation")
-    group.addoption("--steps", type=int, default=30, help="differential test: steps through each ruleset of --cells")
-    group.addoption("--findings", type=int, default=10, help="differential test: give up after so many differences of --cells")
-    group.addoption("--minutes", type=float, default=0, help="differential test: go on with new seeds for so long")
+    group.addoption("--packets", type=int, default=3000, help="random tests: packets to send")
+    group.addoption("--seed", type=int, default=2026, help="random tests: seed")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

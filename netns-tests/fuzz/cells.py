@@ -223,6 +223,14 @@ class Ledger:
             place = (FAMILY_NAMES[base.family], HOOK_NAMES[base.family][base.hook])
             self.loaded.update((op, *place) for rule in base.chain.rules for expr in rule.exprs for op in operations(expr))
 
+    def merge(self, loaded: Iterable[tuple[str, str, str]], reached: dict[tuple[str, str, str], int],
+              passed: Iterable[tuple[str, str, str]]) -> None:
+        """Take in what another ledger noted."""
+        self.loaded.update(loaded)
+        self.passed.update(passed)
+        for cell, times in reached.items():
+            self.reached[cell] = self.reached.get(cell, 0) + times
+
     def _rule(self, exprs: tuple[Any, ...], place: tuple[str, str]) -> None:
         counts = [int(e.packets) if ROWS[type(e)].name == "counter" else -1 for e in exprs]
         for at, expr in enumerate(exprs):

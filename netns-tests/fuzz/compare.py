@@ -5,7 +5,7 @@ Laws
 - A masked transport header says whether its checksum was right.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -41,6 +41,9 @@ class Target(Protocol):
     def conns(self) -> list[Conn]:
         """The connections."""
 
+    def leave(self) -> None:
+        """The case is over: what it left behind may go."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -55,36 +58,36 @@ class Case:
 
 @dataclass
 class Behaviour:
-    """What a router did with a case."""
+    """What a router did with a case; `packets`: how many were sent to it."""
 
     accepted: bool = True
+    packets: int = 0
+    sent: list[list[tuple[str, bytes]]] = field(default_factory=list)
     frames: list[list[str]] = field(default_factory=list)
     readable: list[list[Out]] = field(default_factory=list)
     counters: dict[str, object] = field(default_factory=dict)
     conns: list[str] = field(default_factory=list)
 
 
-_runs = 0
-
-
-def run(target: Target, case: Case) -> Behaviour:
-    """One case from an empty router to what it remembers in the end."""
-    global _runs
-    _runs += 1
+def run(target: Target, case: Case, turn: int = 0) -> Behaviour:
+    """One case from an empty router to what it remembers in the end; `turn` moves the identifications of fragments."""
     did = Behaviour(accepted=target.load(case.ruleset.text()))
     if not did.accepted:
         return did
-    traffic = Traffic(list(case.steps), _runs)
+    traffic = Traffic(list(case.steps), turn)
     for number in range(len(case.steps)):
         got: list[Out] = []
         pairs = traffic.frames(number)
+        did.packets += len(pairs)
         for port in dict.fromkeys(port for port, _ in pairs):
             got += target.exchange(port, [packet for where, packet in pairs if where == port])
         traffic.seen(got)
         did.readable.append(got)
         did.frames.append([f"{out.port} {masked(out.frame)}" for out in got])
+    did.sent = traffic.sent
     did.counters = memory(target.listing())
     did.conns = sorted(map(conn_text, target.conns()))
+    target.leave()
     return did
 
 
@@ -210,33 +213,6 @@ def difference(a: Behaviour, b: Behaviour, names: tuple[str, str]) -> str | None
     return None
 
 
-def shrink(case: Case, fails: Callable[[Case], bool], patience: int = 400) -> Case:
-    """A smaller case that still fails: steps and rules taken away one at a time while `fails` holds."""
-    tries, progress = 0, True
-    while progress and tries < patience:
-        progress = False
-        for candidate in _smaller(case):
-            tries += 1
-            if tries > patience:
-                break
-            if fails(candidate):
-                case, progress = candidate, True
-                break
-    return case
-
-
-def _smaller(case: Case) -> list[Case]:
-    found = [Case(ruleset, case.steps) for ruleset in case.ruleset.without_tables()]
-    size = len(case.steps)
-    for part in (size // 2, size // 4, size // 8):
-        if part:
-            found.append(Case(case.ruleset, case.steps[:size - part]))
-    found += [Case(ruleset, case.steps) for ruleset in case.ruleset.without_many()]
-    found += [Case(ruleset, case.steps) for ruleset in case.ruleset.smaller()]
-    for n in reversed(range(size)):
-        if any(step.about == n and not step.packets for step in case.steps[n + 1:]):
-            continue
-        rest = tuple(step if step.packets or step.about < n else
-                     Step(step.port, step.kind, (), step.about - 1, step.way) for step in case.steps[n + 1:])
-        found.append(Case(case.ruleset, (*case.steps[:n], *rest)))
-    return found
+def where(a: Behaviour, b: Behaviour) -> int | None:
+    """The first step whose frames differ, or None."""
+    return next((number for number, (one, two) in enumerate(zip(a.frames, b.frames, strict=False)) if one != two), None)

@@ -2,6 +2,7 @@
 
 Laws
 - The same addresses, routes, neighbours and MTUs as the laboratory's; rates of ICMP errors unlimited, as there.
+- Its random numbers depend on the ruleset only, so a case does the same each time.
 - The clock moves by a millisecond with every exchange, so no timeout and no bucket of the generator's rules is reached.
 - An exception inside the gateway is a finding: it is raised.
 """
@@ -10,6 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import Any
+from zlib import crc32
 
 from lab.frames import ETH_IP, ETH_IP6, eth, mac
 from lab.state import Conn, conns_from_text
@@ -35,9 +37,6 @@ class EngineTarget:
 
     name = "userfw"
 
-    def __init__(self) -> None:
-        self.seed = 0
-
     def refusals(self, groups: list[list[str]]) -> dict[int, str]:
         """See probe.Engine. Each group gets a table of its own."""
         left, found = list(range(len(groups))), dict[int, str]()
@@ -55,10 +54,10 @@ class EngineTarget:
 
     def load(self, text: str) -> bool:
         """See Target."""
-        self.seed += 1
         self.faults: list[BaseException] = []
         self.clock = Clock(10**15)
-        self.gateway = Gateway(self.clock, random.Random(self.seed), fault=lambda error, where: self.faults.append(error))
+        rng = random.Random(crc32(text.encode()))
+        self.gateway = Gateway(self.clock, rng, fault=lambda error, where: self.faults.append(error))
         settings = self.gateway.settings
         settings.icmp_ratelimit = settings.icmp6_ratelimit = 0
         settings.icmp_msgs_per_sec = settings.icmp_msgs_burst = UNLIMITED
@@ -98,6 +97,9 @@ class EngineTarget:
             raise self.faults[0]
         return [Out(name, frame) for name, memory in self.ports.items() for frame in memory.take()
                 if not is_housekeeping(frame)]
+
+    def leave(self) -> None:
+        """See Target: the next case has a gateway of its own."""
 
     def listing(self) -> str:
         """See Target."""

@@ -1,13 +1,14 @@
-"""Rulesets put together from fragments, those first whose operations were not reached yet at their place.
+"""Rulesets put together from fragments: round after round every fragment at every place that takes it.
 
 Laws
+- A ruleset depends on the seed and its number; rounds of rulesets visit each (place, fragment), each round in another order.
 - Every rule counts in front of each of its statements and behind them, so that a ruleset says by itself how far packets came.
-- A fragment that nothing new is to be learned from may come again: in the long run all of them meet.
+- One rule in `rules_each` is drawn anew, so in the long run all of them meet.
 - What a place cannot hold was found out by the probe and is not drawn.
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from . import pools
 from .fragments import Fragment, declared, filled
@@ -27,50 +28,53 @@ def drawn(fragment: Fragment) -> bool:
 
 @dataclass
 class Mixer:
-    """Draws rulesets; `wanted` counts how often each (fragment, place) is still to be drawn."""
+    """Draws rulesets by number; `chunks`: a round of them, as (place, fragments of one chain)."""
 
-    rng: random.Random
+    seed: int
     accepted: Accepted
     rules_each: int = 9
-    wanted: dict[tuple[Place, Fragment], int] = field(default_factory=dict)
+    tables_each: int = 3
+    _round: tuple[int, list[tuple[Place, tuple[Fragment, ...]]]] = (-1, [])
 
-    def __post_init__(self) -> None:
-        self.wanted = {(place, fragment): 1 for place, found in self.accepted.taken.items() for fragment in found
-                       if place[0] != "bridge" and drawn(fragment)}
+    def chunks(self, number: int) -> list[tuple[Place, tuple[Fragment, ...]]]:
+        """The chains of a round."""
+        if self._round[0] != number:
+            rng, found = random.Random(f"{self.seed}/round {number}"), []
+            for place in self.places():
+                there = [fragment for fragment in self.accepted.taken[place] if drawn(fragment)]
+                rng.shuffle(there)
+                size = self.rules_each - 1
+                found += [(place, tuple(there[at:at + size])) for at in range(0, len(there), size)]
+            rng.shuffle(found)
+            self._round = number, found
+        return self._round[1]
 
-    def done(self) -> bool:
-        """Every fragment was drawn at every place."""
-        return not self.wanted
+    def places(self) -> list[Place]:
+        """Where the laboratory's router has hooks."""
+        return [place for place in self.accepted.taken if place[0] != "bridge"]
 
-    def ruleset(self) -> Ruleset:
-        """A few tables with a chain or two each."""
-        places = list(dict.fromkeys(self._place() for _ in range(self.rng.choice((2, 3, 3, 4)))))
-        return Ruleset(tuple(self._table(place, number) for number, place in enumerate(places)))
+    def round_size(self) -> int:
+        """How many rulesets visit everything once."""
+        return -(-len(self.chunks(0)) // self.tables_each)
 
-    def _place(self) -> Place:
-        if self.wanted and self.rng.random() < 0.8:
-            return self.rng.choice(list(self.wanted))[0]
-        return self.rng.choice([place for place in self.accepted.taken if place[0] != "bridge"])
+    def ruleset(self, number: int, rng: random.Random) -> Ruleset:
+        """A few tables with one base chain each."""
+        which, at = divmod(number, self.round_size())
+        chosen = self.chunks(which)[at * self.tables_each:(at + 1) * self.tables_each]
+        return Ruleset(tuple(self._table(rng, place, fragments, n) for n, (place, fragments) in enumerate(chosen)))
 
-    def _table(self, place: Place, number: int) -> Table:
-        fragments = [self._fragment(place) for _ in range(self.rules_each)]
-        rules = tuple(text for text in (rule(one, place, self.rng) for one in fragments) if text)
-        device = self.rng.choice(pools.NAMES)
-        priority = EARLY if any(fragment.early for fragment in fragments) else self.rng.choice(PRIORITIES)
-        policy = "accept" if self.rng.random() < 0.9 or place[0] == "arp" else "drop"
+    def _table(self, rng: random.Random, place: Place, chunk: tuple[Fragment, ...], number: int) -> Table:
+        there = [fragment for fragment in self.accepted.taken[place] if drawn(fragment)]
+        fragments = [*chunk, *rng.choices(there, [fragment.weight for fragment in there], k=self.rules_each - len(chunk))]
+        rng.shuffle(fragments)
+        rules = tuple(text for text in (rule(one, place, rng) for one in fragments) if text)
+        device = rng.choice(pools.NAMES)
+        priority = EARLY if any(fragment.early for fragment in fragments) else rng.choice(PRIORITIES)
+        policy = "accept" if rng.random() < 0.9 or place[0] == "arp" else "drop"
         first = NEIGHBOURS if place[1] in DEVICE_HOOKS and policy == "drop" else ()
         base = Chain("base", head(place, priority, device, policy), first + rules, place[1])
         leaf = (LEAF,) if any("leaf" in text or "@verdicts" in text for text in rules) else ()
-        return Table(place[0], f"m{number}", tuple(self._values(line) for line in declared(" ".join(rules))), (*leaf, base))
+        return Table(place[0], f"m{number}", tuple(self._values(rng, line) for line in declared(" ".join(rules))), (*leaf, base))
 
-    def _fragment(self, place: Place) -> Fragment:
-        there = [fragment for fragment in self.accepted.taken[place] if drawn(fragment)]
-        new = [fragment for fragment in there if (place, fragment) in self.wanted]
-        chosen = self.rng.choice(new) if new and self.rng.random() < 0.9 else \
-            self.rng.choices(there, [fragment.weight for fragment in there])[0]
-        if (place, chosen) in self.wanted:
-            del self.wanted[place, chosen]
-        return chosen
-
-    def _values(self, line: str) -> str:
-        return filled(line, self.rng, "ip6" if "6 {" in line.split("type")[0] else "ip")
+    def _values(self, rng: random.Random, line: str) -> str:
+        return filled(line, rng, "ip6" if "6 {" in line.split("type")[0] else "ip")

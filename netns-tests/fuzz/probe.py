@@ -77,6 +77,9 @@ class Kernel(Protocol):
 class Engine(Protocol):
     """What the probe asks of userfw."""
 
+    def load(self, text: str) -> bool:
+        """See compare.Target."""
+
     def refusals(self, groups: list[list[str]]) -> dict[int, str]:
         """Which groups of commands would be refused, each for itself: index to the words; nothing stays."""
 
@@ -94,17 +97,24 @@ class Accepted:
     disagree: list[str] = field(default_factory=list)
     explained: Counter[str] = field(default_factory=Counter)
 
+    def merge(self, other: "Accepted") -> None:
+        """Take in what was found at other places."""
+        self.taken.update(other.taken)
+        self.refused.update(other.refused)
+        self.unknown |= other.unknown
+        self.absent |= other.absent
+        self.disagree += other.disagree
+        self.explained.update(other.explained)
 
-def probe(kernel: Kernel, engine: Engine) -> Accepted:
-    """Ask both about every fragment at every place."""
+    def settle(self) -> None:
+        """Bring the places into their own order, whoever was asked first."""
+        self.taken = {place: self.taken[place] for place in places() if place in self.taken}
+
+
+def probe_place(kernel: Kernel, engine: Engine, place: Place) -> Accepted:
+    """Ask both about every fragment at a place."""
     result = Accepted()
-    for place in places():
-        _probe_place(kernel, engine, place, result)
-    kernel.judge("flush ruleset")
-    return result
-
-
-def _probe_place(kernel: Kernel, engine: Engine, place: Place, result: Accepted) -> None:
+    engine.load("")
     asked: list[tuple[Fragment, list[str], Answer]] = []
     table = f"{place[0]} probe"
     setup = [f"add table {table}", f"add chain {table} leaf", f"add chain {table} base {{ {head(place)} }}"]
@@ -141,6 +151,8 @@ def _probe_place(kernel: Kernel, engine: Engine, place: Place, result: Accepted)
                 continue
             result.disagree.append(f"{place}: {commands[-1]}\n  kernel: {theirs.errors.splitlines()[:1] or 'takes it'}\n"
                                    f"  userfw: {ours.get(at, 'takes it')}")
+    kernel.judge("flush ruleset")
+    return result
 
 
 def declaration(line: str, table: str) -> str:

@@ -1,0 +1,133 @@
+"""Draw a case by its number, run it through the kernel and through userfw, and say what came of it.
+
+Laws
+- A case depends on the seed and its number only.
+- A difference is looked at again on a laboratory that saw nothing else. It is userfw's if the kernel never did what userfw did.
+- "the kernel does both": the kernel, asked again for the very same case, once did exactly all that userfw did. Such cases are
+  counted apart and written down; a run with more than one in a thousand of them fails.
+"""
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+
+from .cells import Ledger
+from .compare import Behaviour, Case, difference, run, where
+from .engine import EngineTarget
+from .explained import explain
+from .kernel import KernelTarget
+from .mixed import Mixer
+from .probe import Accepted
+from .rules import RuleGenerator
+from .shrink import shrink
+from .traffic import Generator
+
+AGAIN = 6
+EVERYDAY = 4
+"""One case in so many is of the generator of everyday rules, the others visit operations at hooks."""
+
+Cell = tuple[str, str, str]
+
+
+@dataclass
+class Outcome:
+    """What came of one case. `said`: `same`, `refused`, `both`, `differs`, or the names of explained classes."""
+
+    number: int
+    said: tuple[str, ...] = ("same",)
+    packets: int = 0
+    steps: int = 0
+    text: str = ""
+    loaded: set[Cell] = field(default_factory=set)
+    reached: dict[Cell, int] = field(default_factory=dict)
+    passed: set[Cell] = field(default_factory=set)
+    drawn: Counter[Cell] = field(default_factory=Counter)
+
+
+class Examiner:
+    """One laboratory's worth of examination."""
+
+    def __init__(self, seed: int, steps: int, cpu: int = 0, everyday: int = EVERYDAY) -> None:
+        self.seed, self.steps, self.cpu, self.everyday = seed, steps, cpu, everyday
+        self.kernel, self.engine = KernelTarget(cpu=cpu), EngineTarget()
+        self.mixer: Mixer | None = None
+
+    def learn(self, accepted: Accepted) -> None:
+        """What both take, from the probe."""
+        self.mixer = Mixer(self.seed, accepted)
+
+    def draw(self, number: int) -> tuple[Case, Counter[Cell]]:
+        """The case of a number, and what the everyday generator put into it."""
+        rng = random.Random(f"{self.seed}/{number}")
+        if number % self.everyday == 0:
+            rules = RuleGenerator(rng)
+            return self.everyday_case(rules, rng, self.steps), rules.covered
+        assert self.mixer, "what both take is not known"
+        ruleset = self.mixer.ruleset(number - number // self.everyday - 1, rng)
+        return Case(ruleset, tuple(Generator(rng).steps(self.steps))), Counter[Cell]()
+
+    @staticmethod
+    def everyday_case(rules: RuleGenerator, rng: random.Random, steps: int) -> Case:
+        """A case of the everyday generator."""
+        return Case(rules.ruleset(), tuple(Generator(rng).steps(steps)))
+
+    def pair(self, case: Case) -> tuple[Behaviour, Behaviour]:
+        """What the kernel did and what userfw did."""
+        if self.kernel.worn:
+            self.renew()
+        turn = self.kernel.runs
+        return run(self.kernel, case, turn), run(self.engine, case, turn)
+
+    def renew(self) -> None:
+        """A laboratory that saw nothing yet."""
+        self.kernel.close()
+        self.kernel = KernelTarget(cpu=self.cpu)
+
+    def examine(self, number: int) -> Outcome:
+        """One case, from drawing to the verdict."""
+        case, drawn = self.draw(number)
+        theirs, ours = self.pair(case)
+        outcome = Outcome(number, packets=theirs.packets, steps=len(case.steps) if theirs.accepted else 0, drawn=drawn)
+        if not self._between(theirs, ours):
+            if not theirs.accepted:
+                outcome.said = ("refused",)
+                outcome.text = f"{self.kernel.errors}\n{case.ruleset.text()}"
+            else:
+                ledger = Ledger()
+                ledger.load(self.engine.base_chains())
+                ledger.tick(self.engine.base_chains())
+                outcome.loaded, outcome.reached, outcome.passed = ledger.loaded, ledger.reached, ledger.passed
+            return outcome
+        return self._look_again(case, outcome, theirs)
+
+    def _between(self, theirs: Behaviour, ours: Behaviour) -> str | None:
+        return difference(theirs, ours, (self.kernel.name, self.engine.name))
+
+    def differs(self, case: Case, times: int = 2) -> str | None:
+        """The first difference of a case that the kernel shows each of so many times, or None."""
+        found = None
+        for _ in range(times):
+            found = self._between(*self.pair(case))
+            if not found:
+                return None
+        return found
+
+    def _look_again(self, case: Case, outcome: Outcome, first: Behaviour) -> Outcome:
+        """A difference: the kernel's own affair, explained, or a finding."""
+        self.renew()
+        for _ in range(AGAIN):
+            theirs, ours = self.pair(case)
+            if not (found := self._between(theirs, ours)):
+                outcome.said = ("both",)
+                outcome.text = f"{difference(first, theirs, ('kernel before', 'kernel, as userfw'))}\n{case}"
+                return outcome
+        names = explain(case, partial(self.differs, times=1))
+        if names:
+            outcome.said = tuple(names)
+            return outcome
+        outcome.said = ("differs",)
+        small = shrink(case, lambda candidate: self.differs(candidate) is not None, theirs.sent, where(theirs, ours))
+        outcome.text = f"{self.differs(small, 1) or found}\n{small}"
+        return outcome
+

@@ -1,0 +1,60 @@
+"""What a kernel keeps between two cases beside rules and connections, taken away by netlink inside the router's namespace.
+
+Laws
+- Neighbours that were asked for and did not answer would be asked for again by a timer, and fail in another case.
+- What ICMP told about a path (fragmentation needed, packet too big, redirects) would hold for ten minutes.
+"""
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROUTE, _DELETE_ROUTE, _GET_ROUTE, _DELETE_NEIGHBOUR, _GET_NEIGHBOUR, _ERROR, _DONE = 0, 25, 26, 29, 30, 2, 3
+_REQUEST, _ACK, _DUMP = 1, 4, 0x300
+_NOARP, _PERMANENT = 0x40, 0x80
+_CLONED = 0x200
+_FLUSH4 = Path("/proc/sys/net/ipv4/route/flush")
+
+
+class Residue:
+    """Sockets inside one namespace; made and used by the thread that is there."""
+
+    def __init__(self) -> None:
+        self.sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _ROUTE)
+        self.sock.bind((0, 0))
+        self.flush4 = os.open(_FLUSH4, os.O_WRONLY | os.O_CLOEXEC)
+
+    def remove(self) -> None:
+        """Neighbours that are not permanent, exceptions of routes."""
+        os.write(self.flush4, b"1\n")
+        for message in list(self._dump(_GET_NEIGHBOUR, struct.pack("BxxxiHBB", 0, 0, 0, 0, 0))):
+            state = struct.unpack_from("H", message, 8)[0]
+            if not state & (_NOARP | _PERMANENT):
+                self._ask(_DELETE_NEIGHBOUR, message)
+        for message in list(self._dump(_GET_ROUTE, struct.pack("BBBBBBBBI", socket.AF_INET6, *bytes(7), _CLONED))):
+            if struct.unpack_from("I", message, 8)[0] & _CLONED:
+                self._ask(_DELETE_ROUTE, message)
+
+    def _ask(self, kind: int, body: bytes) -> None:
+        """One request; what is gone already is no error."""
+        self.sock.send(struct.pack("IHHII", 16 + len(body), kind, _REQUEST | _ACK, 1, 0) + body)
+        self.sock.recv(1 << 16)
+
+    def _dump(self, kind: int, body: bytes) -> Iterator[bytes]:
+        """The messages of a dump without their netlink headers."""
+        self.sock.send(struct.pack("IHHII", 16 + len(body), kind, _REQUEST | _DUMP, 1, 0) + body)
+        while True:
+            data, at = self.sock.recv(1 << 18), 0
+            while at + 16 <= len(data):
+                size, found = struct.unpack_from("IH", data, at)
+                if found in (_DONE, _ERROR):
+                    return
+                yield data[at + 16:at + size]
+                at += size + 3 & ~3
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self.sock.close()
+        os.close(self.flush4)
