@@ -178,7 +178,9 @@ def reply(destination: int | str, port: int) -> bytes:
     return ipv4("wan", int(ip_address(SERVER4)), int(ip_address(destination)), 5001, port, 18)
 
 
-def tcp(device: str, source: int, destination: int, sport: int, dport: int, flags: int, seq: int, ack: int, data: bytes = b"") -> bytes:
+def tcp(
+    device: str, source: int, destination: int, sport: int, dport: int, flags: int, seq: int, ack: int, data: bytes = b""
+) -> bytes:
     """One TCP segment over IPv4, checksums right."""
     segment = bytearray(struct.pack(">HHIIBBHHH", sport, dport, seq, ack, 5 << 4, flags, 0xFFFF, 0, 0) + data)
     pseudo = struct.pack(">IIHH", source, destination, 6, len(segment))
@@ -198,7 +200,7 @@ def frame(device: str, source: int, destination: int, protocol: int, payload: by
 
 def checksum(data: bytes | bytearray) -> int:
     """RFC 1071, of an even number of bytes."""
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
 

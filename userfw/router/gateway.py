@@ -64,8 +64,7 @@ class Gateway(Answers):
         self.icmp = Icmp(self)
         self.ndisc = Ndisc(self, self.neighbours)
         self.neighbours.ndisc = self.ndisc
-        ndisc: Any = self.ndisc  # untyped: of a typed object Cython wraps the C method, and calls it with an argument too few
-        self.advertiser = Advertiser(self, ndisc.send, link_local_of)
+        self.advertiser = Advertiser(self, self.ndisc, link_local_of)
         self.ndisc.advertiser = self.advertiser
         self.local = Local(self, self.icmp, self.ndisc)
         self.sender = GatewaySender(self)

@@ -6,6 +6,6 @@ from userfw.wire.build cimport ipv6
 
 cdef class Advertiser:
     cdef Router router
-    cdef object transmit, source
+    cdef object ndisc, source
     cdef public dict devices
     cpdef solicited(self, Device device)

@@ -7,6 +7,7 @@ three seconds apart; the first three periodic ones come at most 16 seconds apart
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import cython
 
@@ -65,17 +66,26 @@ class Advertisement:
         self.next = 0
 
 
+class Sender(Protocol):
+    """What Ndisc is here. The object, not its method: of a typed object's C method Cython would make a wrapper that calls it with
+    an argument too few."""
+
+    def send(self, pkt: Packet, device: Device, hi: int, lo: int) -> int:
+        """Send a message that lies in `pkt` to an address through `device`."""
+        ...
+
+
 class Advertiser:
-    """All advertising devices of one gateway. `transmit` is Ndisc.send; `source` gives a device's link-local address."""
+    """All advertising devices of one gateway. `ndisc` sends them; `source` gives a device's link-local address."""
 
     def __init__(
         self,
         router: Router,
-        transmit: Callable[[Packet, Device, int, int], int],
+        ndisc: Sender,
         source: Callable[[Device], tuple[int, int] | None],
     ) -> None:
         self.router = router
-        self.transmit = transmit
+        self.ndisc = ndisc
         self.source = source
         self.devices: dict[Device, Advertisement] = {}
 
@@ -143,7 +153,7 @@ class Advertiser:
         pkt.put32(l4 + 8, item.reachable)
         pkt.put32(l4 + 12, item.retrans)
         pkt.data[l4 + 16 : l4 + 16 + len(options)] = options
-        self.transmit(pkt, device, to, 1)
+        self.ndisc.send(pkt, device, to, 1)
 
 
 def _options(device: Device, item: Advertisement) -> bytes:
