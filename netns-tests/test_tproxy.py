@@ -4,6 +4,8 @@ import contextlib
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from lab.families import EACH, IP6, Family
 from lab.netns import within
+from lab.offload import until
 from lab.topology import Lab
 from test_local import ask, echo
 
@@ -126,14 +129,123 @@ def test_who_sends(live: Lab) -> None:
         assert re.search(rf"who IN= OUT=wan .* DPT=7000 .*UID={uid} GID={gid} ", live.router.log())
 
 
-def test_cgroups(live: Lab) -> None:
+@contextlib.contextmanager
+def transparent_datagrams(lab: Lab, fam: Family, port: int) -> Iterator[list[tuple[str, int]]]:
+    """A transparent datagram service on the router that answers from the address, and port, that was asked; yields those."""
+    level, option, size = (socket.IPPROTO_IPV6, 74, 28) if fam is IP6 else (socket.SOL_IP, 20, 16)  # IP_RECVORIGDSTADDR
+    family = socket.AF_INET6 if fam is IP6 else socket.AF_INET
+
+    def make(address: str = "", number: int = port) -> socket.socket:
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(level, IPV6_TRANSPARENT if fam is IP6 else IP_TRANSPARENT, 1)
+        sock.setsockopt(level, option, 1)
+        sock.settimeout(0.1)
+        sock.bind((address, number))
+        return sock
+
+    server, asked, done = within(lab.ns("rt"), make), [], threading.Event()
+
+    def serve() -> None:
+        while not done.is_set():
+            try:
+                data, control, _, peer = server.recvmsg(2048, socket.CMSG_SPACE(size))
+            except TimeoutError:
+                continue
+            raw = next(body for where, kind, body in control if (where, kind) == (level, option))
+            to = socket.inet_ntop(family, raw[8:24] if fam is IP6 else raw[4:8]), int.from_bytes(raw[2:4], "big")
+            with within(lab.ns("rt"), lambda to=to: make(*to)) as answer:
+                answer.sendto(data, peer[:2])
+            asked.append(to)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield asked
+    finally:
+        done.set()
+        thread.join(5)
+        server.close()
+
+
+@each
+@pytest.mark.parametrize("port", [7000, 7001])
+def test_datagrams_to_elsewhere_are_taken(live: Lab, fam: Family, port: int) -> None:
+    """The service sees the address, and the port, that the client meant, and answers from there; without a service they go on."""
+    live.router.load(f"""table {fam.name} t {{
+        chain p {{ type filter hook prerouting priority -150
+            iifname "lan" udp dport 7000 meta mark set 0x7177 counter tproxy to :{port} counter accept; }}
+    }}""")
+
+    def make() -> socket.socket:
+        return socket.socket(socket.AF_INET6 if fam is IP6 else socket.AF_INET, socket.SOCK_DGRAM)
+
+    def query(to: str, asked: list[tuple[str, int]]) -> None:
+        with within(live.ns("lan"), make) as sock:
+            sock.settimeout(4)
+            sock.connect((to, 7000))
+            for piece in (b"one", b"two", b"three"):
+                before = len(asked)
+                sock.send(piece)
+                assert sock.recv(2048) == piece
+                until(lambda before=before: len(asked) > before)  # a socket of that very address is gone again
+
+    with transparent_datagrams(live, fam, port) as asked:
+        query(fam.wan, asked)
+        query(fam.dmz, asked)
+    assert asked == [(fam.wan, 7000)] * 3 + [(fam.dmz, 7000)] * 3
+    first, second = list(live.router.counters().values())[:2]
+    assert first[0] == second[0] == 6
+
+
+IN_CGROUP = "USERFW_TEST_CGROUP"
+ELSEWHERE = """
+mount -t cgroup2 none /sys/fs/cgroup && mkdir -p $0/inner && echo $$ > $0/inner/cgroup.procs || exit 77
+"$@"; status=$?
+echo $$ > /sys/fs/cgroup/cgroup.procs
+for i in 1 2 3 4 5 6 7 8 9 10; do rmdir $0/inner $0 2>/dev/null && break; sleep 0.2; done
+exit $status
+"""
+
+
+def _mine() -> str:
+    """The cgroup of this process, below /sys/fs/cgroup; "" for none or the root."""
     mine = next((line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "0::/")
     path = mine.partition("::")[2].strip("/")
-    if not path or not Path("/sys/fs/cgroup", path).is_dir() or not Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        pytest.skip("these tests run in the root cgroup, or there is no cgroup2 here")
+    mounted = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    return path if path and mounted and Path("/sys/fs/cgroup", path).is_dir() else ""
+
+
+def test_cgroups(live: Lab, request: pytest.FixtureRequest) -> None:
+    """A packet's socket is known by its cgroup and those above. Where this runs in no cgroup, it is run again in one of its own."""
+    path = _mine()
+    if not path and IN_CGROUP not in os.environ:
+        group = f"/sys/fs/cgroup/userfw-{os.getpid()}"
+        again = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", request.node.nodeid]
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", ELSEWHERE, group, *again], capture_output=True, text=True, timeout=120,
+            env={**os.environ, IN_CGROUP: "1"}, cwd=request.config.rootpath,
+        )  # fmt: skip
+        if done.returncode == 77:
+            pytest.skip(f"no cgroup2 here: {done.stderr.strip()}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return
+    assert path, "the test was to run in a cgroup"
     level = path.count("/") + 1
-    live.router.load(f"""table ip t {{ chain o {{ type filter hook output priority 0;
-        tcp dport 7000 socket cgroupv2 level {level} "{path}" counter; }}\n}}""")
+    above = path.rpartition("/")[0]
+    outer = f'tcp dport 7000 socket cgroupv2 level {level - 1} "{above}" counter' if above else "counter"
+    live.router.load(f"""table ip t {{ chain o {{ type filter hook output priority 0
+        tcp dport 7000 socket cgroupv2 level {level} "{path}" counter
+        tcp dport 7000 socket cgroupv2 level {level} != "{path}" counter
+        {outer}
+        }}
+    chain i {{ type filter hook input priority 0
+        tcp dport 7001 socket cgroupv2 level {level} "{path}" counter
+    }}
+    }}""")
     with echo(live, "wan", EACH[0], 7000):
         assert ask(live, "rt", EACH[0].wan, 7000) == b"hello"
-    assert next(iter(live.router.counters().values()))[0] >= 4
+    with echo(live, "rt", EACH[0], 7001):
+        assert ask(live, "lan", EACH[0].host("lan", 1), 7001) == b"hello"
+    same, other, outside, inside = (n for n, _ in live.router.counters().values())
+    assert same >= 4 and not other and outside >= same and inside >= 3
