@@ -32,8 +32,9 @@ def main() -> int:
     add("--folder", type=Path, default=Path(".make/differential"), help="where differences are written")
     asked = parser.parse_args()
     alone = asked.case is not None
-    plan = Plan(seed=asked.seed, packets=1 if alone else asked.packets, rulesets=1 if alone else asked.rulesets, steps=asked.steps,
-                everyday=asked.everyday, jobs=1 if alone else asked.jobs, minutes=0 if alone else asked.minutes, findings=asked.findings,
+    plan = Plan(seed=asked.seed, packets=1 if alone else asked.packets, rulesets=1 if alone else asked.rulesets,
+                steps=asked.steps, everyday=asked.everyday, jobs=1 if alone else asked.jobs,
+                minutes=0 if alone else asked.minutes, findings=asked.findings,
                 first=asked.case if alone else asked.first, only=alone, folder=asked.folder)
     account = Campaign(plan, lambda line: print(line, flush=True)).run()
     problems = verdict(account, strict=not alone and plan.first == 0)

@@ -23,7 +23,7 @@ from .rules import RuleGenerator
 from .shrink import shrink
 from .traffic import Generator
 
-AGAIN = 6
+AGAIN = 3
 EVERYDAY = 4
 """One case in so many is of the generator of everyday rules, the others visit operations at hooks."""
 
@@ -115,17 +115,18 @@ class Examiner:
 
     def _look_again(self, case: Case, outcome: Outcome, first: Behaviour) -> Outcome:
         """A difference: the kernel's own affair, explained, or a finding."""
-        self.renew()
-        for _ in range(AGAIN):
-            theirs, ours = self.pair(case)
-            if not (found := self._between(theirs, ours)):
-                outcome.said = ("both",)
-                outcome.text = f"{difference(first, theirs, ('kernel before', 'kernel, as userfw'))}\n{case}"
+        for fresh in (False, True):
+            if fresh:
+                self.renew()
+            for _ in range(AGAIN):
+                theirs, ours = self.pair(case)
+                if not (found := self._between(theirs, ours)):
+                    outcome.said = ("both",)
+                    outcome.text = f"{difference(first, theirs, ('kernel before', 'kernel, as userfw'))}\n{case}"
+                    return outcome
+            if names := explain(case, partial(self.differs, times=1)):
+                outcome.said = tuple(names)
                 return outcome
-        names = explain(case, partial(self.differs, times=1))
-        if names:
-            outcome.said = tuple(names)
-            return outcome
         outcome.said = ("differs",)
         small = shrink(case, lambda candidate: self.differs(candidate) is not None, theirs.sent, where(theirs, ours))
         outcome.text = f"{self.differs(small, 1) or found}\n{small}"
