@@ -65,6 +65,10 @@ def _without_rules(case: Case, head: str, pattern: str) -> Case:
     return case if tables == case.ruleset.tables else replace(case, ruleset=Ruleset(tables))
 
 
+def _with_packets(step: Step, packets: tuple[bytes, ...]) -> Step:
+    return step if packets == step.packets else replace(step, packets=packets)
+
+
 def _without_link_rules_of_copies(case: Case) -> Case:
     if not _rules(case, r"\bdup to"):
         return case
@@ -79,8 +83,8 @@ CLASSES = (
           "nft 1.1 writes `udp dport set` so that a zero checksum stays, nft 1.0.6 (the laboratory's) so that it is updated",
           _without_zero_sums),
     Class("deleted elements",
-          "an element that a rule deleted takes room in its set, and in its chain of the hash table, until Linux collects it within "
-          "a second: others, or itself, may not be added before",
+          "an element that a rule deleted takes room in its set, and in its chain of the hash table, until Linux collects it "
+          "within a second: others, or itself, may not be added before",
           lambda case: _without_rules(case, "", r"delete @\w+")),
     Class("IPv6 header changed before local UDP",
           "Linux's own UDP takes datagrams above 76 bytes for damaged when a rule changed their IPv6 header after conntrack had "
