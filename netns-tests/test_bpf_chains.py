@@ -164,6 +164,36 @@ def test_forward_and_copy_at_tc(lab: Offload) -> None:
         ends.close()
 
 
+def test_forward_to_a_vlan_device_puts_its_tag_on(tmp_path: Path) -> None:
+    """At tc as in software; a copy is refused with the rule."""
+    lab = Offload(tmp_path, vlan='[[port.vlan]]\nname = "lan20"\nid = 20\n')
+    anew = "table netdev hardware\ndelete table netdev hardware\n"
+    rule = CHAIN % 'udp dport 9 fwd to "lan20"'
+    try:
+        assert "ready" in lab.start()
+        ends = Ends(lab)
+        try:
+            for text, filters_there in ((rule, 1), (rule.replace("flags offload;", ""), 0)):
+                assert userfw(lab, "nft", "-f", "-", text=anew + text)[0] == 0
+                assert len(lab.ask("offload")["filters"]) == filters_there
+                list(ends.host.receive())
+                ends.send(9)
+                found: list[bytes] = []
+
+                def came(found: list[bytes] = found) -> bool:
+                    found += [frame for frame in ends.host.receive() if frame[12:16] == b"\x81\0\0\x14"]
+                    return bool(found)
+
+                until(came)
+                assert found == [ends.frame(9, vlan=20)]
+        finally:
+            ends.close()
+        code, said = userfw(lab, "nft", "-f", "-", text=anew + rule.replace("fwd", "dup"))
+        assert code == 1 and "`dup` to a VLAN device has no hardware form" in said and "udp dport 9 dup" in said
+    finally:
+        lab.close()
+
+
 @pytest.mark.parametrize("lab", ["xdp"], indirect=True)
 @pytest.mark.parametrize("gro", ["off", "on"])
 def test_what_xdp_cannot_is_refused_with_the_rule(lab: Offload, gro: str) -> None:

@@ -57,12 +57,14 @@ def test_flower_rewrites_as_the_daemon_does(report: dict[str, Any]) -> None:
 
 
 def test_stateless_filters_run_in_the_interface(report: dict[str, Any]) -> None:
-    """Seven datagrams are dropped before the daemon, counted by the rule; one passes; a rule that cannot is refused."""
+    """Seven datagrams are dropped before the daemon, counted by the rule; one passes; one leaves with the tag of the VLAN device
+    that it is forwarded to, else as it came; a rule that cannot is refused."""
     found = report["stateless"]
     assert "ip ttl 3 drop" in found["refused"] and "cannot be offloaded" in found["refused"] and not found["errors"]
-    assert found["out"] == [5002] and found["seen"] <= 2
-    counts = {row["verdict"]: row["packets"] for row in found["offload"][:2]}
-    assert counts == {"drop": 7, "accept": 1} and found["dropped"] == 7
+    assert sorted(found["out"]) == [5002, 5003] and found["seen"] <= 2
+    assert found["tagged"] == [found["as sent"][:24] + "81000014" + found["as sent"][24:]]
+    counts = {row["verdict"]: row["packets"] for row in found["offload"][:3]}
+    assert counts == {"drop": 7, "forward": 1, "accept": 1} and found["dropped"] == 7
     assert "udp dport 5001 counter packets 7 bytes 252 drop" in found["listing"]
     assert "pref 40000" in found["tc"] and "pref 40000" not in found["after"] and "capture" in found["after"]
 

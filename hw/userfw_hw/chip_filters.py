@@ -60,7 +60,8 @@ class ChipFilters:
                 return port
             if item.verdict == "forward":
                 out = self.ports[item.out[0]]
-                self._send(out, frame)
+                tags = b"".join(protocol.to_bytes(2, "big") + tag.to_bytes(2, "big") for protocol, tag in item.tags)
+                self._send(out, frame[:12] + tags + frame[12:])
                 return out
         return None
 

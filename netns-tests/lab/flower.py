@@ -78,6 +78,9 @@ capture = "clsact"
 netns = "{router}"
 device = "wan"
 addresses = ["203.0.113.1/24", "2001:db8::1/64"]
+[[port.vlan]]
+name = "wan20"
+id = 20
 """
 # Hosts hear the raw frames as well; only iperf3 and neighbour discovery may answer.
 QUIET = """table inet quiet { chain input { type filter hook input priority 0; policy drop;
@@ -95,6 +98,7 @@ FILTERS = """table netdev hardware {
     chain in {
         type filter hook ingress device "lan" priority 10; flags offload;
         udp dport 5001 counter drop
+        udp dport 5003 counter fwd to "wan20"
         ip daddr 203.0.113.9 udp dport 5002 counter accept
         ether type arp counter accept
         %s
@@ -350,21 +354,25 @@ def stateless(lab: Lab) -> dict[str, Any]:
     end, sender, flow = lab.wires[lab.server], lab.wires[lab.client], FLOWS[1]
     lab.drain()
     seen = lab.ask("status")["packets"]
-    for port, count in ((5001, 7), (5002, 1)):
+    for port, count in ((5001, 7), (5003, 1), (5002, 1)):
         for _ in range(count):
-            packet = frames.udp_packet(flow.client, flow.server, flow.port, port, b"filtered")
-            sender.send(lab.frame(flow, True, packet))
+            packet = lab.frame(flow, True, frames.udp_packet(flow.client, flow.server, flow.port, port, b"filtered"))
+            sender.send(packet)
+            if port == 5003:
+                forwarded = packet
     got: list[bytes] = []
 
     def complete() -> bool:
         got.extend(frame for frame in end.receive() if frame.endswith(b"filtered"))
-        return bool(got)
+        return len(got) == 2
 
     until(complete)
     report = {
         "refused": refused["errors"],
         "errors": taken["errors"],
-        "out": [int.from_bytes(frame[36:38], "big") for frame in got],
+        "out": [int.from_bytes(frame[-14:-12], "big") for frame in got],
+        "tagged": [frame.hex() for frame in got if frame[12:14] == b"\x81\0"],
+        "as sent": forwarded.hex(),
         "seen": lab.ask("status")["packets"] - seen,
         "offload": lab.ask("offload")["filters"],
         "dropped": lab.ask("offload")["filters_dropped"],

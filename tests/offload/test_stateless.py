@@ -164,6 +164,17 @@ def test_a_number_to_send_to_is_one_of_the_same_namespace() -> None:
         assert lab.nic.filters.lists["lan"][0].out == ("wan", number)
 
 
+def test_the_tags_of_a_vlan_device_are_put_on() -> None:
+    """Sent by the device below it; a copy is refused."""
+    lab = Lab()
+    places = {"lan": Target("lan", 7, None, "lan"), "wan": Target("lan", 7, None, "lan", tags=((0x88A8, 5), (0x8100, 20)))}
+    lab.hardware.target = places.get
+    assert not lab.run(CHAIN % 'ip saddr 10.0.0.0/8 fwd to "wan"')
+    assert lab.nic.filters.lists["lan"][0].out == ("lan", 7) and lab.send(FROM_10) == 0
+    assert lab.wires["lan"].left == [FROM_10[:12] + bytes.fromhex("88a8000581000014") + FROM_10[12:]]
+    assert "`dup` to a VLAN device" in lab.run("flush ruleset\n" + CHAIN % 'ip saddr 10.0.0.0/8 dup to "wan"')
+
+
 def test_without_a_card_the_device_is_named() -> None:
     said = Lab(drivers=[]).run(CHAIN % "drop")
     assert "device lan cannot offload: no driver has stateless filters" in said
@@ -199,7 +210,7 @@ def test_flowers_layout() -> None:
     items = [
         Filter(1, (four, FieldMatch("ipv4_src", b"\n\0\0\0", b"\xff\0\0\0"), udp), "drop"),
         Filter(2, (udp,), "accept"),
-        Filter(3, (), "forward", ("b", 4)),
+        Filter(3, (), "forward", ("b", 4), (), ((0x88A8, 5), (0x8100, 20))),
         Filter(4, tag, "continue", ("", 0), (("b", 4),)),
     ]
     made = layout.lay_out(3, items, False, flower.SKIP_SW)
@@ -208,7 +219,8 @@ def test_flowers_layout() -> None:
     ]  # fmt: skip
     assert [item.pref for _, item in made] == [*range(31000, 31009)]
     names = ["+".join(name for name, _ in item.actions) for _, item in made]
-    assert names == ["gact"] * 7 + ["mirred", "mirred+gact"]
+    assert names == ["gact"] * 7 + ["vlan+vlan+mirred", "mirred+gact"]
+    assert [dict(attrs)["TCA_VLAN_PUSH_VLAN_ID"] for _, attrs in made[7][1].actions[:2]] == [20, 5], "the outermost last"
     up = layout.lay_out(3, items[1:2], True, flower.SKIP_HW, 9, 7)
     assert up[0][1].pref == 31000 + layout.HALF and up[0][1].actions[0] == flower.redirect(9)
 

@@ -159,10 +159,10 @@ class Assembly:
         device = self.gateway.names.get(name)
         if device is None:
             return None
-        device, _ = untagged(device)
+        device, tags = untagged(device)
         port: Any = device.port
         vlans = any(other.parent is device for other in self.gateway.devices.values())
-        target = Target(device.name, 0, getattr(port, "netns", None) or None, "", port, vlans)
+        target = Target(device.name, 0, getattr(port, "netns", None) or None, "", port, vlans, tags)
         if getattr(port, "kind", "") in ("packet", "capture", "xdp"):
             netlink = Netlink(port.netns)
             try:

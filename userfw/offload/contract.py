@@ -140,7 +140,8 @@ class Statistics:
 
 @dataclass(slots=True)
 class Target:
-    """A device as drivers see it: its name in the ruleset, and where it really is. `vlans`: there are VLAN devices on it."""
+    """A device as drivers see it: its name in the ruleset, and where it really is. `vlans`: there are VLAN devices on it; `tags`:
+    what frames of the device that was asked for carry here, if that is one of them, outermost first."""
 
     name: str
     ifindex: int
@@ -148,6 +149,7 @@ class Target:
     system_name: str = ""
     port: object = field(default=None, repr=False)
     vlans: bool = False
+    tags: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +175,8 @@ class FieldMatch:
 class Filter:
     """One rule of a netdev ingress chain with `flags offload`, for one device.
 
-    `verdict`: accept (on to the host), drop, forward (out of `out`), continue (with the next filter); `copies`: devices that get
-    the packet as well. Devices are (name, ifindex). `id` is never reused.
+    `verdict`: accept (on to the host), drop, forward (out of `out`, with `tags` put on, outermost first), continue (with the next
+    filter); `copies`: devices that get the packet as well. Devices are (name, ifindex). `id` is never reused.
     """
 
     id: int
@@ -182,6 +184,7 @@ class Filter:
     verdict: str
     out: tuple[str, int] = ("", 0)
     copies: tuple[tuple[str, int], ...] = ()
+    tags: tuple[tuple[int, int], ...] = ()
 
 
 Done = Callable[[int, Failure | None], None]

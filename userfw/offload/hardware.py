@@ -8,13 +8,14 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from userfw.nft.location import NOWHERE, Location, NftError
 from userfw.offload.contract import Capabilities, Driver, Filter, Statistics, Target
-from userfw.offload.stateless import Lifter, Unliftable
+from userfw.offload.stateless import Lifter, Lowered, Tags, Unliftable
 from userfw.ruleset.compile import matches
 from userfw.ruleset.model import Chain, Table, priority_of
 
@@ -122,19 +123,27 @@ class HardwareChains:
                 for rule in chain.rules:
                     lowered = _lift(rule, index)
                     if lowered.possible:
-                        made = lowered.filter(self._next, lambda out, here=name: self._system(names.get(out, ""), here))
+                        made = self._numbered(lowered, rule.loc, partial(self._system, names, name))
                         held.append(Held(made, table.name, chain.name, rule.handle, rule.loc, lowered.counter))
                         self._next += 1
             if here:
                 wanted[name] = held, tuple(chain for _, chain in here)
         return wanted
 
-    def _system(self, name: str, here: str) -> tuple[str, int]:
-        """A device to send to, with its interface's number in the namespace of device `here`; 0 if it has none there."""
+    def _numbered(self, lowered: Lowered, loc: Location, device: Callable[[int], tuple[str, int, Tags]]) -> Filter:
+        try:
+            return lowered.filter(self._next, device)
+        except Unliftable as problem:
+            raise _cannot(problem, loc) from None
+
+    def _system(self, names: Mapping[int, str], here: str, out: int) -> tuple[str, int, Tags]:
+        """A device to send to: the one that carries its frames, that one's number in the namespace of device `here` (0: it is
+        elsewhere), and the tags."""
+        name = names.get(out, "")
         target, source = self.target(name), self.target(here)
-        if target is None or source is None or target.name != name or target.netns != source.netns:
-            return name, 0
-        return name, target.ifindex
+        if target is None or source is None or target.netns != source.netns:
+            return name, 0, ()
+        return target.name, target.ifindex, target.tags
 
     def _simple(self, here: Sequence[tuple[Table, Chain]]) -> bool:
         """No chain but the last accepts: accept ends its own chain only, in hardware it ends all of them."""
@@ -254,4 +263,8 @@ def _lift(rule: Any, index: int) -> Any:
     try:
         return Lifter(index).lift(rule.program.exprs)
     except Unliftable as problem:
-        raise NftError(f"{REFUSED}: this rule cannot be offloaded: {problem}", rule.loc) from None
+        raise _cannot(problem, rule.loc) from None
+
+
+def _cannot(problem: Unliftable, loc: Location) -> NftError:
+    return NftError(f"{REFUSED}: this rule cannot be offloaded: {problem}", loc)

@@ -39,6 +39,9 @@ TRANSPORT: Final = {
 }
 
 
+Tags = tuple[tuple[int, int], ...]
+
+
 class Unliftable(Exception):
     """A rule that hardware filters cannot express; the words say which part."""
 
@@ -65,10 +68,13 @@ class Lowered:
     counter: Counter | None = None
     possible: bool = True
 
-    def filter(self, id: int, device: Callable[[int], tuple[str, int]]) -> Filter:
-        """With its number, and devices as the driver knows them."""
-        out = device(self.out) if self.verdict == "forward" else ("", 0)
-        return Filter(id, self.tests, self.verdict, out, tuple(map(device, self.copies)))
+    def filter(self, id: int, device: Callable[[int], tuple[str, int, Tags]]) -> Filter:
+        """With its number, and devices (and the tags they put on) as the driver knows them. Unliftable."""
+        name, index, tags = device(self.out) if self.verdict == "forward" else ("", 0, ())
+        copies = [device(number) for number in self.copies]
+        if any(pushed for _, _, pushed in copies):
+            raise Unliftable("`dup` to a VLAN device has no hardware form")
+        return Filter(id, self.tests, self.verdict, (name, index), tuple((to, number) for to, number, _ in copies), tags)
 
 
 class Lifter:

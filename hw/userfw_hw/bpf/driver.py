@@ -272,6 +272,8 @@ class BpfDriver(Driver):
     def _cannot(self, hook: Hook, item: Filter) -> str:
         """What of a filter the program cannot do on this interface."""
         xdp = hook.choice.kind == "xdp"
+        if xdp and item.tags:
+            return "XDP puts no tags on what a filter forwards; tc does ([offload] tc)"
         if xdp and item.copies:
             return "XDP cannot copy a frame; tc can ([offload] tc)"
         if xdp and any(test.key in ("vlan_id", "eth_type") for test in item.tests) and _tags_beside(hook.target):

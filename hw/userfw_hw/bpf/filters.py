@@ -25,7 +25,7 @@ HEADERS: Final = 16
 # A jump reaches 32767 instructions; the flow lookup behind the filters needs some of them.
 LIMIT: Final = 30_000
 
-_LOOKUP, _CLONE_REDIRECT, _REDIRECT, _SKB_LOAD_BYTES = 1, 13, 23, 26
+_LOOKUP, _CLONE_REDIRECT, _VLAN_PUSH, _REDIRECT, _SKB_LOAD_BYTES = 1, 13, 18, 23, 26
 # On the stack; what is above -64 is left to the flow lookup.
 _ETHERNET, _NETWORK, _VLAN, _PROTOCOL, _PORTS, _LAST, _EXTENSION, _ZERO, _MARK = -80, -120, -128, -126, -124, -136, -144, -152, -148
 # Which fields a frame has, in R9. _INLINE is 4: the bytes of a tag that stands in the frame.
@@ -106,6 +106,11 @@ class FilterList:
             if edge is TC:
                 p.set(R2, self.mark)
                 p.store(4, R6, 8, R2)
+            for protocol, tag in reversed(item.tags):
+                p.mov(R1, R6)
+                p.set(R2, int.from_bytes(protocol.to_bytes(2, "big"), sys.byteorder))
+                p.set(R3, tag)
+                p.call(_VLAN_PUSH)
             p.set(R1, item.out[1])
             p.set(R2, 0)
             p.call(_REDIRECT)

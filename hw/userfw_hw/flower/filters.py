@@ -6,6 +6,7 @@ A `Filter` is one line of `tc filter show`. `of_rule` makes that of a flow, `enc
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -170,17 +171,26 @@ def _actions(match: Match, actions: Actions, mark: int, l4_offsets: bool) -> lis
     for _ in match.vlans:
         listed.append(("vlan", (("TCA_VLAN_PARMS", {"action": ACT_PIPE, "v_action": 1}),)))
     listed += rewrite(match, actions, l4_offsets)
-    for protocol, tag in reversed(actions.vlans):
-        parts = (
-            ("TCA_VLAN_PARMS", {"action": ACT_PIPE, "v_action": 2}),
-            ("TCA_VLAN_PUSH_VLAN_ID", tag),
-            ("TCA_VLAN_PUSH_VLAN_PROTOCOL", protocol),
-        )
-        listed.append(("vlan", parts))
+    listed += push(actions.vlans)
     if mark:
         listed.append(("skbedit", (("TCA_SKBEDIT_PARMS", {"action": ACT_PIPE}), ("TCA_SKBEDIT_MARK", mark))))
     listed.append(redirect(actions.ifindex))
     return listed
+
+
+def push(tags: Iterable[tuple[int, int]]) -> list[tuple[str, tuple[Attribute, ...]]]:
+    """Tags on, so that the first of them is the outermost."""
+    return [
+        (
+            "vlan",
+            (
+                ("TCA_VLAN_PARMS", {"action": ACT_PIPE, "v_action": 2}),
+                ("TCA_VLAN_PUSH_VLAN_ID", tag),
+                ("TCA_VLAN_PUSH_VLAN_PROTOCOL", protocol),
+            ),
+        )
+        for protocol, tag in reversed(list(tags))
+    ]
 
 
 def redirect(ifindex: int) -> tuple[str, tuple[Attribute, ...]]:

@@ -57,6 +57,7 @@ def _actions(item: Filter, up: int, mark: int) -> list[tuple[str, tuple[filters.
         actions.append(("skbedit", (("TCA_SKBEDIT_PARMS", {"action": filters.ACT_PIPE}), ("TCA_SKBEDIT_MARK", mark))))
     actions += [filters.mirror(ifindex) for _, ifindex in item.copies]
     if item.verdict == "forward":
+        actions += filters.push(item.tags)
         actions.append(filters.redirect(item.out[1]))
     elif item.verdict == "accept":
         actions.append(filters.redirect(up) if up else filters.verdict(filters.ACT_OK))
