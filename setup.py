@@ -19,28 +19,27 @@ SOURCES = sorted(
     if pxd.stem not in ("const", "drop", "__init__")
 )
 
-setup(
-    ext_modules=cythonize(
-        [
-            Extension(
-                source[:-3].replace("/", "."),
-                [source],
-                extra_compile_args=["-O2", "-g0", "-Wno-unused-function", "-Wno-unused-variable",
-                                    "-Werror=incompatible-pointer-types"],
-                optional="USERFW_REQUIRE_COMPILED" not in os.environ,
-            )
-            for source in SOURCES
-        ],
-        build_dir="build/cython",
-        nthreads=os.cpu_count() or 1,
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": True,       # a hostile packet raises, it never touches foreign memory
-            "wraparound": False,
-            "cdivision": True,
-            "initializedcheck": False,
-            "embedsignature": False,
-            "binding": False,
-        },
+
+def compiled(sources: list[str], **directives: bool) -> list[Extension]:
+    """Extensions of some modules."""
+    flags = ["-O2", "-g0", "-Wno-unused-function", "-Wno-unused-variable"]
+    optional = "USERFW_REQUIRE_COMPILED" not in os.environ
+    extensions = [
+        Extension(source[:-3].replace("/", "."), [source], extra_compile_args=flags, optional=optional) for source in sources
+    ]
+    common = {"language_level": 3, "boundscheck": True, "initializedcheck": False, "embedsignature": False, "binding": False}
+    return cythonize(
+        extensions, build_dir="build/cython", nthreads=os.cpu_count() or 1, compiler_directives=common | directives
     )
+
+
+LANGUAGE = [source for source in SOURCES if source.startswith(("userfw/nft/", "userfw/ruleset/"))]
+PACKETS = [source for source in SOURCES if source not in LANGUAGE]
+
+# boundscheck: a hostile packet raises, it never touches foreign memory. The language rooms keep Python's own indices and division.
+setup(
+    ext_modules=[
+        *compiled(PACKETS, wraparound=False, cdivision=True),
+        *compiled(LANGUAGE, wraparound=True, cdivision=False),
+    ]
 )

@@ -63,6 +63,9 @@ def _named(kind: str, table: dict[Any, Any], name: Any) -> Any:
 
 def refusal(expr: Expr, base: BaseChain) -> str | None:
     """Why `expr` cannot be in a chain that runs from `base` (Linux: ops->validate), or None."""
+    place = (type(expr), base.family, base.hook, base.type)
+    if place in _LEGAL:
+        return None
     row = ROWS.get(type(expr))
     if row is None:
         return None
@@ -70,7 +73,13 @@ def refusal(expr: Expr, base: BaseChain) -> str | None:
     text = row.refusal(base.family, base.hook, base.type)
     if text is None and own is not None:
         text = own(base.family, base.hook, base.type)
+    elif text is None:
+        _LEGAL.add(place)
     return text
+
+
+_LEGAL: set[tuple[type[Expr], int, int, int]] = set()
+"""Expressions, family, hook and chain type that were found legal, whatever the expression's arguments."""
 
 
 def check_loops(chains: Iterable[Chain], rules: dict[Chain, tuple[Rule, ...]] | None = None) -> None:

@@ -117,17 +117,18 @@ def _joined(steps: list[Expr]) -> list[Expr]:
     """A test of nfproto or l4proto directly before a payload test becomes part of it."""
     result: list[Expr] = []
     for step in steps:
-        before = result[-1] if result else None
+        last = len(result) - 1
+        before = result[last] if result else None
         if isinstance(before, MetaTest) and before.op == _EQ and before.mask == 0xFF and before.xor == 0:
             family = before.value if before.key == _NFPROTO else -1
             proto = before.value if before.key == _L4PROTO else -1
             if isinstance(step, PayloadTest) and step.proto == -1 and step.family == -1 and (family >= 0 or proto >= 0):
-                result[-1] = PayloadTest(
+                result[last] = PayloadTest(
                     family, proto, step.base, step.offset, step.length, step.op, step.mask, step.xor, step.low, step.high
                 )
                 continue
             if isinstance(step, PayloadBytes) and step.family == -1 and family >= 0:
-                result[-1] = PayloadBytes(family, step.base, step.offset, step.data, step.equal)
+                result[last] = PayloadBytes(family, step.base, step.offset, step.data, step.equal)
                 continue
         result.append(step)
     return result

@@ -9,9 +9,7 @@ Laws:
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -35,7 +33,7 @@ from userfw.nft.syntax import (
 
 T = TypeVar("T")
 
-__all__ = ["ChainInfo", "CheckedRule", "NothingThere", "Resolver", "check_commands", "check_rule", "collector_paused"]
+__all__ = ["ChainInfo", "CheckedRule", "NothingThere", "Resolver", "check_command", "check_commands", "check_rule"]
 
 
 class CheckedRule(RuleBlock):
@@ -43,12 +41,13 @@ class CheckedRule(RuleBlock):
 
     __slots__ = ("_listed", "evaluated", "family")
 
+    _listed: list[Stmt] | None
     evaluated: list[Stmt]
     family: str
 
     @property
     def stmts(self) -> list[Stmt]:
-        listed: list[Stmt] | None = self._listed  # type: ignore[has-type]
+        listed = self._listed
         if listed is None:
             listed = self._listed = canonical_stmts(self.evaluated, self.family)
         return listed
@@ -65,7 +64,8 @@ def check_rule(rule: RuleBlock, family: str, chain_info: ChainInfo, resolver: Re
         evaluated = merge_payloads(checker.rule(rule.stmts))
     except NftError as problem:
         raise NftErrors([problem]) from None
-    checked = CheckedRule(None, rule.comment, rule.handle, loc=rule.loc)  # type: ignore[arg-type]
+    checked = CheckedRule([], rule.comment, rule.handle, loc=rule.loc)
+    checked._listed = None
     checked.evaluated = evaluated
     checked.family = family
     return checked
@@ -99,32 +99,6 @@ class _Overlay:
         return self.flowtables.get((family, table, name)) or self.below.flowtable_of(family, table, name)
 
 
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """No garbage collection meanwhile: a large ruleset is hundreds of thousands of objects that all stay, and the
-    collector would walk them again and again (eight times slower)."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
-_LARGE = 2000
-
-
-def _size(command: Command) -> int:
-    """Rules and elements of a command."""
-    node = command.node
-    if isinstance(node, TableBlock):
-        return sum(len(chain.rules) for chain in node.chains) + sum(len(block.elements) for block in node.sets)
-    if isinstance(node, ElementsBlock | SetBlock):
-        return len(node.elements)
-    return 1
-
-
 _ADDS = frozenset(("add", "create", "insert", "replace"))
 
 
@@ -133,18 +107,33 @@ def check_commands(commands: Iterable[Command], resolver: Resolver) -> list[Comm
     overlay = _Overlay(resolver)
     problems: list[NftError] = []
     checked: list[Command] = []
-    todo = list(commands)
-    with collector_paused() if sum(map(_size, todo)) > _LARGE else nullcontext():
-        for command in todo:
-            try:
-                checked.append(_Commands(overlay, problems).command(command))
-            except NftError as problem:
-                problems.append(problem)
-            except NftErrors as several:
-                problems.extend(several.errors)
+    for command in commands:
+        try:
+            checked.append(_Commands(overlay, problems).command(command))
+        except NftError as problem:
+            problems.append(problem)
+        except NftErrors as several:
+            problems.extend(several.errors)
     if problems:
         raise NftErrors(problems)
     return checked
+
+
+def check_command(command: Command, resolver: Resolver) -> Command:
+    """`check_commands` of one."""
+    if isinstance(command.node, RuleBlock):
+        family, table = command.family or "ip", command.table or ""
+        info = chain_info(resolver, family, table, command.name or "")
+        return command.with_node(check_rule(command.node, family, info, resolver))
+    return check_commands([command], resolver)[0]
+
+
+def chain_info(resolver: Resolver, family: str, table: str, chain: str) -> ChainInfo:
+    """Where the rules of a chain stand."""
+    block = resolver.chain_of(family, table, chain)
+    if block is None or block.hook is None:
+        return ChainInfo(table, chain)
+    return ChainInfo(table, chain, block.type, block.hook)
 
 
 class _Commands:
@@ -177,10 +166,7 @@ class _Commands:
         return command
 
     def info(self, family: str, table: str, chain: str) -> ChainInfo:
-        block = self.overlay.chain_of(family, table, chain)
-        if block is None or block.hook is None:
-            return ChainInfo(table, chain)
-        return ChainInfo(table, chain, block.type, block.hook)
+        return chain_info(self.overlay, family, table, chain)
 
     def table(self, node: TableBlock) -> TableBlock:
         """A table with all it holds: what rules can refer to comes first."""

@@ -170,6 +170,8 @@ class ExprLowering:
         self.sets: list[SetBlock] = []
         self.bound: list[ChainBlock] = []
         self.free = 0
+        self.object_kind: str | None = None
+        self.data_interval = False
 
     def emit(self, instruction: Instruction) -> None:
         self.out.append(instruction)

@@ -189,9 +189,6 @@ class MatchLowering(ExprLowering):
         )  # fmt: skip
         return name
 
-    object_kind: str | None = None
-    data_interval = False
-
 
 def is_interval(node: SetExpr) -> bool:
     """Whether an element of an anonymous set covers more than one value."""

@@ -8,7 +8,6 @@ Laws:
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -37,7 +36,6 @@ _OPS: Final = (
 )  # fmt: skip
 _LIST_PLURALS: Final = ("tables", "chains", "sets", "maps", "meters", "flowtables")
 _MONITOR_OBJECTS: Final = ("tables", "chains", "sets", "rules", "elements", "ruleset", "trace")
-_BIG: Final = 1 << 18
 
 
 class Parser(BlockParser):
@@ -424,21 +422,14 @@ def parse(
     except UnicodeEncodeError as error:
         source = Source(filename, text)
         raise NftErrors.one("invalid character", Location(source, error.start, error.start + 1)) from None
-    collecting = gc.isenabled() and len(text) > _BIG
-    if collecting:
-        gc.disable()  # a large set is a few hundred thousand objects that all stay
+    parser = Parser(Source(filename, text), include_path, defines)
+    commands: list[Command] = []
     try:
-        parser = Parser(Source(filename, text), include_path, defines)
-        commands: list[Command] = []
-        try:
-            commands = parser.parse_commands()
-        except TooManyErrors:
-            parser.errors.append(NftError("too many errors, giving up"))
-        except RecursionError:
-            parser.errors.append(parser.fail("nested too deeply"))
-    finally:
-        if collecting:
-            gc.enable()
+        commands = parser.parse_commands()
+    except TooManyErrors:
+        parser.errors.append(NftError("too many errors, giving up"))
+    except RecursionError:
+        parser.errors.append(parser.fail("nested too deeply"))
     if parser.errors:
         raise NftErrors(parser.errors)
     return commands

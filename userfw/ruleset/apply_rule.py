@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 
-from userfw.nft.location import NftError
+from userfw.nft.location import Location, NftError
 from userfw.nft.syntax import Command, RuleBlock
 from userfw.ruleset.draft import Draft
 from userfw.ruleset.lookup import find_chain, find_table, place
-from userfw.ruleset.model import Chain
+from userfw.ruleset.model import Chain, Table
 from userfw.ruleset.problems import refused
 
 
@@ -24,7 +24,7 @@ def add_rule(draft: Draft, command: Command) -> None:
         at = 0 if insert else len(chain.rules)
     elif not insert:
         at += 1
-    _new(draft, command, node, at, "insert" if insert else "add")
+    _new(draft, table, chain, node, at, command.loc, "insert" if insert else "add")
 
 
 def _neighbour(chain: Chain, command: Command) -> int | None:
@@ -42,10 +42,10 @@ def _neighbour(chain: Chain, command: Command) -> int | None:
     return None
 
 
-def _new(draft: Draft, command: Command, node: RuleBlock, at: int, op: str, handle: int | None = None) -> None:
-    table = draft.edit(find_table(draft, command))
-    chain = find_chain(draft, table, command)
-    rule = draft.new_rule(table, chain, node, at, command.loc, handle)
+def _new(
+    draft: Draft, table: Table, chain: Chain, node: RuleBlock, at: int, loc: Location, op: str, handle: int | None = None
+) -> None:
+    rule = draft.new_rule(table, chain, node, at, loc, handle)
     rules = table.chains[chain.name].rules
     behind = rules[at - 1].handle if 0 < at < len(rules) - 1 else None
     draft.emit(op, "rule", table, chain.name, rule, rule.handle, position=behind)
@@ -62,7 +62,7 @@ def replace_rule(draft: Draft, command: Command) -> None:
         raise refused(errno.ENOENT, place(command, command.handle_loc))
     handle = chain.rules[at].handle
     draft.delete_rule(table, chain, at)
-    _new(draft, command, node, at, "add", handle)
+    _new(draft, table, table.chains[chain.name], node, at, command.loc, "add", handle)
 
 
 def delete_rule(draft: Draft, command: Command) -> None:

@@ -27,7 +27,7 @@ from userfw.engine.sets.base import DATA_NONE, DATA_OBJECT, DATA_VALUE, DATA_VER
 from userfw.engine.sets.elements import Element as EngineElement
 from userfw.engine.sets.elements import Verdict
 from userfw.engine.sets.factory import make_set
-from userfw.nft.check import check_commands
+from userfw.nft.check import check_command
 from userfw.nft.datatype_tables import VERDICT, ConcatType
 from userfw.nft.location import Location, NftError
 from userfw.nft.lower_set import lower_element
@@ -78,7 +78,7 @@ class LanguageBackend:
     # --- checking and lowering
 
     def check(self, draft: Draft, command: Command) -> Command:
-        return check_commands([command], DraftResolver(draft, self.names))[0]
+        return check_command(command, DraftResolver(draft, self.names))
 
     def chain(self, draft: Draft, table: Table, chain: Chain) -> None:
         family = hooks.FAMILY_NUMBERS[table.family]

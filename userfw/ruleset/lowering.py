@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 def lowered(backend: LanguageBackend, table: Table, rule: Rule) -> tuple[tuple[Instruction, ...], dict[str, Any]]:
     """(instructions, anonymous sets by name). Raises NftErrors for what the machine cannot do."""
     made = lower_rule(rule.node, table.family, None, [bound.name for bound in rule.bound])
-    scope = TableScope(table)
-    sets = {block.name: anonymous_set(backend, table, block, scope) for block in made.anonymous_sets}
+    sets = {block.name: anonymous_set(backend, table, block, TableScope(table)) for block in made.anonymous_sets}
     return tuple(made.expressions), sets
 
 

@@ -1,0 +1,4 @@
+from userfw.nft.check_load cimport LoadChecker
+
+cdef class ExprChecker(LoadChecker):
+    pass

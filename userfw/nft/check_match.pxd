@@ -1,0 +1,4 @@
+from userfw.nft.check_set cimport SetChecker
+
+cdef class MatchChecker(SetChecker):
+    pass

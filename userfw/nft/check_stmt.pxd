@@ -1,0 +1,4 @@
+from userfw.nft.check_nat cimport NatChecker
+
+cdef class RuleChecker(NatChecker):
+    pass

@@ -1,0 +1,4 @@
+from userfw.nft.parser_base cimport ParserBase
+
+cdef class ExprParser(ParserBase):
+    pass

@@ -1,0 +1,4 @@
+from userfw.nft.parser_expr cimport ExprParser
+
+cdef class NatParser(ExprParser):
+    pass

@@ -1,0 +1,4 @@
+from userfw.nft.parser_nat cimport NatParser
+
+cdef class StmtParser(NatParser):
+    pass

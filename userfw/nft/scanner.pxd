@@ -1,0 +1,3 @@
+cdef class Scanner:
+    cdef public str text
+    cdef public Py_ssize_t pos
