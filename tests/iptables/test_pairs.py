@@ -30,7 +30,6 @@ NOT_NFT = (
 
 # and those that nft parses but refuses in a ruleset, with what it says
 NOT_CHECKED = {
-    "jhash ct original saddr": "specify either ip or ip6 for address matching",
     "rt seg-left != 0-4294967295": "exceeds valid range 0-255",
     "rt seg-left 3-4294967295": "exceeds valid range 0-255",
     "device eth0": "Interface does not exist",

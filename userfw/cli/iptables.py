@@ -105,7 +105,9 @@ def _restore(name: str, family: Family, argv: list[str]) -> int:
         return 1
     now = time.ctime()
     print(f"# Translated by {name} v{VERSION} on {now}")
-    for line in restore(family, text, _names()):
+    notes: list[str] = []
+    for line in restore(family, text, _names(), notes):
         _say(line + "\n")
+    _say("".join(f"{name}: {note}\n" for note in notes), sys.stderr)
     print(f"# Completed on {now}")
     return 0

@@ -17,7 +17,7 @@ from userfw import __version__
 OK, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
 TRANSLATORS = (
     "iptables-translate", "ip6tables-translate", "ebtables-translate", "arptables-translate", "iptables-restore-translate",
-    "ip6tables-restore-translate",
+    "ip6tables-restore-translate", "ebtables-restore-translate", "arptables-restore-translate",
 )  # fmt: skip
 
 

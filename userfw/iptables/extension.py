@@ -97,6 +97,7 @@ class Rule:
     meters: int = 0  # sets made by earlier rules of the same run
     sets: list[str] = field(default_factory=list)  # declarations that must come before the rule
     comment: str = ""
+    half: int = 0  # 1 or 2: which of the two rules that it becomes is wanted
 
 
 Words = list[str] | None

@@ -20,6 +20,7 @@ class Family:
     address: str = ""  # the word before saddr and daddr
     key: str = ""  # the set type of an address
     preloaded: bool = False  # every match is known without -m
+    hooks: tuple[str, ...] = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")  # names of base chains
 
 
 IPV4 = Family(
@@ -28,7 +29,7 @@ IPV4 = Family(
 IPV6 = Family(
     "ip6", "ip6tables", ("filter", "nat", "mangle", "raw", "security"), 128, "meta l4proto", "ip6", "ipv6_addr"
 )  # fmt: skip
-ARP = Family("arp", "arptables", ("filter", "mangle"), 32, "", "arp", "ipv4_addr")
+ARP = Family("arp", "arptables", ("filter", "mangle"), 32, "", "arp", "ipv4_addr", hooks=("INPUT", "OUTPUT"))
 BRIDGE = Family("bridge", "ebtables", ("filter", "nat", "broute"), preloaded=True)
 
 FAMILIES = {family.program: family for family in (IPV4, IPV6, ARP, BRIDGE)}

@@ -58,16 +58,24 @@ STATUS = bits(_STATUSES)
 CTSTATE = subset((*_STATES, "SNAT", "DNAT"))
 
 
+def mixed_states(use: Use) -> bool:
+    """Whether either a state or a kind of NAT is asked for."""
+    value: set[str] = use.value("ctstate", set()) if use.extension.name == "conntrack" else set()
+    return not use.inverted("ctstate") and bool(value & {"SNAT", "DNAT"}) and bool(value - {"SNAT", "DNAT"})
+
+
 def _conntrack(use: Use, rule: Rule) -> Words:
     words = list(use.texts(rule, "ctdir", "ctproto"))
     if "ctstate" in use:
         value, inverted = use.value("ctstate"), use.inverted("ctstate")
         nat = ",".join(word.lower() for word in ("SNAT", "DNAT") if word in value)
         states = value - {"SNAT", "DNAT"}
-        if nat and states:
+        if mixed_states(use) and not rule.half:
             return None  # "or" of two keys
-        plain = STATE.express("ct state", inverted, states, rule.family)
-        words.append(f"ct status {'! ' if inverted else ''}{nat}" if nat else plain)
+        if states:
+            words.append(STATE.express("ct state", inverted or rule.half == 2, states, rule.family))
+        if nat and rule.half != 1:
+            words.append(f"ct status {'! ' if inverted else ''}{nat}")
     rest = [option.name for option in use.extension.options if option.name not in ("ctdir", "ctproto", "ctstate")]
     return words + list(use.texts(rule, *rest))
 

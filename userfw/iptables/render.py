@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterator
 
 from userfw.iptables.extension import Rule, Use, Words
+from userfw.iptables.matches_state import mixed_states
 from userfw.iptables.values import compare, mac_text, masked, protocol_text
 
 COMMENT_MOST = 128  # octets: nft refuses longer ones
+_SPENT = ("limit", "hashlimit", "connlimit", "quota", "statistic", "recent")  # they would be asked twice
 _UNQUOTABLE = re.compile(r'["\x00-\x1f\x7f\ud800-\udfff]')
 _NAME = re.compile(r"[A-Za-z_.][\w/.\\-]*", re.ASCII)
 
@@ -25,6 +27,31 @@ def sayable(rule: Rule, chain: str) -> bool:
     strings += [value for value, _ in rule.fields.values() if isinstance(value, str)]
     names = [chain] + ([rule.jump] if rule.jump and rule.target is None else [])
     return not any(map(_UNQUOTABLE.search, strings)) and all(map(_NAME.fullmatch, names))
+
+
+def lacking(rule: Rule, chain: str) -> str:
+    """What of a rule nft has no words for; empty if it has for all."""
+    if not sayable(rule, chain):
+        return "nft cannot write a name or string of the rule"
+    for use in rule.matches:
+        if use.extension.words(use, rule) is None:
+            return f"nft has no words for {'' if rule.family.preloaded else '-m '}{_shown(use)}"
+    if rule.target is not None and rule.target.extension.words(rule.target, rule) is None:
+        return f"nft has no words for -j {_shown(rule.target)}"
+    return ""
+
+
+def _shown(use: Use) -> str:
+    """An extension with those of its options that are to blame, if some are."""
+    silent = [name for name, given in use.given.items() if not given.option.text]
+    said = any(option.text for option in use.extension.options)
+    return " ".join([use.extension.name, *(f"--{name}" for name in silent if said)])
+
+
+def either(rule: Rule) -> bool:
+    """Whether the rule asks for one of two things that nft asks for by two keys: it becomes two rules, of which one applies."""
+    mixed = any(mixed_states(use) for use in rule.matches)
+    return mixed and all(use.extension.name not in _SPENT for use in rule.matches)
 
 
 def rule_words(rule: Rule, source: tuple[int, int] | None, destination: tuple[int, int] | None) -> Words:

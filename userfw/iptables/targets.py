@@ -400,8 +400,10 @@ TARGETS: tuple[Extension, ...] = (
     *(
         Extension(name, tuple(Option(f"{word}-{how}", number(255, low)) for how, low in (("set", 0), ("inc", 1), ("dec", 1))),
                   families, one_of=tuple(f"{word}-{how}" for how in ("set", "inc", "dec")),
-                  alone=(tuple(f"{word}-{how}" for how in ("set", "inc", "dec")),))
-        for name, word, families in (("TTL", "ttl", V4), ("HL", "hl", V6))
+                  alone=(tuple(f"{word}-{how}" for how in ("set", "inc", "dec")),),
+                  render=lambda use, rule, word=word, key=key: (  # type: ignore[misc]
+                      [f"{key} set {use.value(f'{word}-set')}"] if f"{word}-set" in use else None))
+        for name, word, families, key in (("TTL", "ttl", V4, "ip ttl"), ("HL", "hl", V6, "ip6 hoplimit"))
     ),
     Extension("HMARK", (
         Option("hmark-tuple", RAW), Option("hmark-mod", number(low=1), required=True), Option("hmark-rnd", number()),

@@ -1,7 +1,8 @@
 """Command lines to nft commands, as iptables-translate prints them.
 
-Laws: a rule without a translation is printed as a comment with its own arguments, the message goes to standard error, and the
-exit status is 1. In iptables-restore's files such rules are comments too, and the status stays 0.
+Laws: a rule without a translation is printed as a comment with its own arguments, the message and the part that nft has no
+words for go to standard error, and the exit status is 1. In iptables-restore's files such rules are comments too, each is told
+with its line, and the status stays 0.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from userfw.iptables.command import Command, parse
 from userfw.iptables.errors import UsageError
 from userfw.iptables.extension import Rule
 from userfw.iptables.family import Family
-from userfw.iptables.render import rule_words, sayable
+from userfw.iptables.render import either, lacking, rule_words, sayable
 from userfw.iptables.values import Names
 
 _ONE_LINE = str.maketrans(dict.fromkeys("\n\r\v\f", " "))
@@ -38,6 +39,7 @@ class Translator:
     family: Family
     names: Names = field(default_factory=Names)
     meters: int = 0
+    lacking: str = ""  # why the last rule has no translation
 
     def lines(self, command: Command) -> list[str] | None:
         """The nft commands of one command, None without a translation."""
@@ -64,11 +66,13 @@ class Translator:
         verb = "add" if command.letter == "A" else "insert"
         place = f" index {command.number}" if command.letter == "I" and command.number > 1 else ""
         lines: list[str] = []
+        self.lacking = lacking(rule, command.chain)
         if not sayable(rule, command.chain):
             return None
         sources: Sequence[Pair | None] = rule.sources or [None]
         destinations: Sequence[Pair | None] = rule.destinations or [None]
-        for source, destination in product(sources, destinations):
+        for source, destination, half in product(sources, destinations, (1, 2) if either(rule) else (0,)):
+            rule.half = half
             words = self._words(rule, source, destination)
             if words is None:
                 return None
@@ -91,7 +95,8 @@ def translate(family: Family, argv: Sequence[str], names: Names | None = None) -
     lines = translator.lines(command)
     if lines is None:
         shown = commented(argv) if command.letter in "AI" else ""
-        return Result(f"nft {shown}\n" if shown else "", NOT_IMPLEMENTED, 1)
+        reason = f"{translator.lacking}\n" if translator.lacking else ""
+        return Result(f"nft {shown}\n" if shown else "", NOT_IMPLEMENTED + reason, 1)
     quote = shell_quoted if command.letter in "AI" else str
     return Result("".join(f"nft {quote(line)}\n" for line in lines))
 
@@ -108,8 +113,9 @@ def shell_quoted(line: str) -> str:
 
 # --- iptables-restore's files
 
-_HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 _PRIORITY = {"raw": -300, "mangle": -150, "security": 50}
+_BRIDGE_PRIORITY = {"PREROUTING": -300, "OUTPUT": 100, "POSTROUTING": 300}  # of the table nat; -200 in filter
+_VERDICTS = ("ACCEPT", "DROP", "RETURN", "QUEUE", "CONTINUE")
 
 
 class RestoreError(UsageError):
@@ -120,63 +126,102 @@ class RestoreError(UsageError):
         self.line = line
 
 
-def restore(family: Family, text: str, names: Names | None = None) -> Iterator[str]:
-    """The nft lines of a file that iptables-save wrote; raises RestoreError."""
-    translator = Translator(family, names or Names())
-    table = ""
-    for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
-        try:
-            if line.startswith("*"):
-                table = line[1:].strip()
-                if table not in family.tables:
-                    raise UsageError(f"table '{table}' does not exist")
-                yield f"add table {family.name} {table}"
-            elif not table:
-                raise UsageError(f"line {number} failed: no table")
-            elif line == "COMMIT":
-                table = ""
-            elif line.startswith(":"):
-                yield _chain(family, table, line[1:].split())
-            else:
-                yield from _restored_rule(translator, table, line)
-        except UsageError as problem:
-            raise RestoreError(str(problem), number) from None
+@dataclass
+class Restore:
+    """One run over a saved file. ``notes``: what was not translated, and why."""
+
+    family: Family
+    names: Names = field(default_factory=Names)
+    notes: list[str] = field(default_factory=list)
+    table: str = ""
+    chains: set[str] = field(default_factory=set)
+    tails: list[str] = field(default_factory=list)  # last rules of chains whose policy nft has no place for
+
+    def lines(self, text: str) -> Iterator[str]:
+        """The nft lines of a file that iptables-save wrote; raises RestoreError."""
+        translator = Translator(self.family, self.names)
+        for number, raw in enumerate(text.split("\n"), 1):
+            line = raw.strip()
+            if not line or line.startswith("#"):
+                continue
+            try:
+                yield from self._line(translator, line, number)
+            except UsageError as problem:
+                raise RestoreError(str(problem), number) from None
+
+    def _line(self, translator: Translator, line: str, number: int) -> Iterator[str]:
+        if line.startswith("*"):
+            self.table = line[1:].strip()
+            self.chains, self.tails = set(), []
+            if self.table not in self.family.tables:
+                raise UsageError(f"table '{self.table}' does not exist")
+            if self.table == "broute":
+                raise UsageError("the table broute has no counterpart in nft: see `meta broute set 1`")
+            yield f"add table {self.family.name} {self.table}"
+        elif not self.table:
+            raise UsageError(f"line {number} failed: no table")
+        elif line == "COMMIT":
+            yield from self.tails
+            self.table, self.tails = "", []
+        elif line.startswith(":"):
+            yield self._chain(line[1:].split())
+        else:
+            yield from self._rule(translator, line, number)
+
+    def _chain(self, words: list[str]) -> str:
+        """A chain's line: a base chain if it is one of the hooks and has a policy."""
+        if len(words) < 2:
+            raise UsageError("policy invalid" if words else "chain name invalid")
+        name, policy = words[:2]
+        self.chains.add(name)
+        head = f"add chain {self.family.name} {self.table} {name}"
+        if policy == "-":
+            return head
+        if name not in self.family.hooks:
+            if self.family.preloaded and policy in ("ACCEPT", "DROP"):
+                self.tails.append(f"add rule {self.family.name} {self.table} {name} {policy.lower()}")
+            return head
+        if policy not in ("ACCEPT", "DROP"):
+            raise UsageError("invalid policy name")
+        kind, priority = self._place(name)
+        return f"{head} {{ type {kind} hook {name.lower()} priority {priority}; policy {policy.lower()}; }}"
+
+    def _place(self, name: str) -> tuple[str, int]:
+        """A base chain's type and priority."""
+        if self.family.preloaded:
+            return "filter", _BRIDGE_PRIORITY.get(name, 0) if self.table == "nat" else -200
+        if not self.family.protocol:
+            return "filter", 0
+        if self.table == "nat":
+            return "nat", -100 if name in ("PREROUTING", "OUTPUT") else 100
+        return "route" if (self.table, name) == ("mangle", "OUTPUT") else "filter", _PRIORITY.get(self.table, 0)
+
+    def _rule(self, translator: Translator, line: str, number: int) -> Iterator[str]:
+        if line.startswith("["):
+            counters, bracket, line = line[1:].partition("]")
+            packets, colon, octets = counters.partition(":")
+            if not (bracket and colon and packets.isdecimal() and octets.isdecimal()):
+                raise UsageError("invalid counters")
+        words = split(line.strip())
+        if any(word in ("-t", "--table") for word in words):
+            raise UsageError("The -t option cannot be used in iptables-restore.")
+        command = parse(self.family, words, self.names, self.table)
+        rule = command.rule
+        if rule.jump and rule.target is None and rule.jump not in (*_VERDICTS, *self.chains) and command.letter in "AIR":
+            self.notes.append(f"line {number}: the file has no chain {rule.jump}; no such target is known either")
+        if command.letter == "N":
+            self.chains.add(command.chain)
+        lines = translator.lines(command)
+        if lines is None:
+            self.notes.append(f"line {number}: {translator.lacking or 'no translation'}")
+            yield commented(["-t", self.table, *words])
+        else:
+            yield from lines
 
 
-def _chain(family: Family, table: str, words: list[str]) -> str:
-    """A chain's line: a base chain if it has a policy."""
-    if len(words) < 2:
-        raise UsageError("policy invalid" if words else "chain name invalid")
-    name, policy = words[:2]
-    head = f"add chain {family.name} {table} {name}"
-    if policy == "-" or name not in _HOOKS:
-        return head
-    if policy not in ("ACCEPT", "DROP"):
-        raise UsageError("invalid policy name")
-    kind = "nat" if table == "nat" else "route" if (table, name) == ("mangle", "OUTPUT") else "filter"
-    priority = _PRIORITY.get(table, 0)
-    if table == "nat":
-        priority = -100 if name in ("PREROUTING", "OUTPUT") else 100
-    return f"{head} {{ type {kind} hook {name.lower()} priority {priority}; policy {policy.lower()}; }}"
-
-
-def _restored_rule(translator: Translator, table: str, line: str) -> Iterator[str]:
-    if line.startswith("["):
-        counters, bracket, line = line[1:].partition("]")
-        packets, colon, octets = counters.partition(":")
-        if not (bracket and colon and packets.isdecimal() and octets.isdecimal()):
-            raise UsageError("invalid counters")
-    words = split(line.strip())
-    if any(word in ("-t", "--table") for word in words):
-        raise UsageError("The -t option cannot be used in iptables-restore.")
-    lines = translator.lines(parse(translator.family, words, translator.names, table))
-    if lines is None:
-        yield commented(["-t", table, *words])
-    else:
-        yield from lines
+def restore(family: Family, text: str, names: Names | None = None, notes: list[str] | None = None) -> Iterator[str]:
+    """The nft lines of a file that iptables-save wrote; raises RestoreError. ``notes`` gets a line for what has no translation."""
+    return Restore(family, names or Names(), [] if notes is None else notes).lines(text)
 
 
 def split(line: str) -> list[str]:

@@ -25,6 +25,7 @@ from userfw.nft.syntax import (
     CatchAllExpr,
     ConcatExpr,
     ConstantExpr,
+    CtExpr,
     Expr,
     HashExpr,
     ListExpr,
@@ -310,7 +311,11 @@ class ExprChecker(LoadChecker):
     def hash_expr(self, node: Expr) -> Expr:
         """``jhash … mod N`` and ``symhash mod N``."""
         assert isinstance(node, HashExpr)
-        expr = None if node.expr is None else self.lhs(node.expr)
+        lone, self.lone = self.lone, type(node.expr) is CtExpr  # one key: its family is the packet's
+        try:
+            expr = None if node.expr is None else self.lhs(node.expr)
+        finally:
+            self.lone = lone
         if node.modulus < 1:
             fail(node, "modulus must be at least 1")
         if node.offset + node.modulus - 1 > 0xFFFFFFFF:
