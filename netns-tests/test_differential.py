@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 from fuzz.campaign import Campaign, Plan
-from fuzz.cells import UNREACHED, Ledger, universe
+from fuzz.cells import UNREACHED, universe
 from fuzz.compare import Case, difference, run
 from fuzz.coverage import verdict
 from fuzz.engine import EngineTarget
 from fuzz.examine import Examiner
-from fuzz.fragments import FRAGMENTS, declared
+from fuzz.fragments import FRAGMENTS
 from fuzz.kernel import KernelTarget
-from fuzz.probe import declaration, head, places, rule
+from fuzz.probe import operations_of
 from fuzz.rules import FIELDS, RuleGenerator
 
 FOLDER = Path(__file__).resolve().parents[1] / ".make" / "differential"
@@ -54,21 +54,8 @@ def test_kernel_and_userfw_agree() -> None:
 
 def test_every_operation_has_a_statement(engine: EngineTarget) -> None:
     """An operation of the registry that no statement of the generator has is uncovered, unless the table says why."""
-    found = set[str]()
-    for place in places():
-        rules = [text for fragment in FRAGMENTS if (text := rule(fragment, place, random.Random(fragment.text)))]
-        table = f"{place[0]} probe"
-        setup = [f"add table {table}", f"add chain {table} leaf", f"add chain {table} base {{ {head(place)} }}"]
-        groups = [[*setup, *(declaration(line, table) for line in declared(text)), f"add rule {table} base {text}"]
-                  for text in rules]
-        engine.load("")
-        refused = engine.refusals(groups)
-        ledger = Ledger()
-        lines = dict.fromkeys(line for at, group in enumerate(groups) if at not in refused for line in group)
-        assert engine.load("\n".join(lines)), engine.errors
-        ledger.load(engine.base_chains())
-        found |= {cell[0] for cell in ledger.loaded}
-    assert {cell[0] for cell in universe()} - found == set(UNREACHED)
+    found = operations_of(engine, FRAGMENTS)
+    assert {cell[0] for cell in universe()} - {op for ops in found.values() for op in ops} == set(UNREACHED)
 
 
 def cases(seed: int, count: int) -> Iterator[tuple[Case, RuleGenerator]]:

@@ -6,7 +6,10 @@ Laws
 """
 
 from .campaign import BOTH_AT_MOST, Account
-from .cells import UNREACHED
+from .cells import UNREACHED, universe
+from .engine import EngineTarget
+from .fragments import FRAGMENTS
+from .probe import operations_of, refused_everywhere
 from .rules import FIELDS
 
 EXCUSED: dict[tuple[str, str, str], str] = {}
@@ -33,6 +36,7 @@ def verdict(account: Account, strict: bool) -> list[str]:
     problems += [f"{name} is reached: take it off the table UNREACHED" for name in sorted(set(UNREACHED) & ledger.operations())]
     if not strict:
         return problems
+    problems += missing(account)
     for cell in ledger.uncovered():
         if not excuse(cell):
             problems.append(f"no packet reached {' '.join(cell)}")
@@ -44,6 +48,13 @@ def verdict(account: Account, strict: bool) -> list[str]:
     problems += [f"the everyday generator drew nothing at {hook}"
                  for hook in sorted(EVERYDAY_HOOKS - {hook for _, _, hook in account.drawn})]
     return problems
+
+
+def missing(account: Account) -> list[str]:
+    """Operations that no packet reached anywhere, but for those of which the kernel refused every statement at every place."""
+    refused = refused_everywhere(account.accepted, operations_of(EngineTarget(), FRAGMENTS))
+    left = {cell[0] for cell in universe()} - account.ledger.operations() - set(refused) - set(UNREACHED)
+    return [f"no packet reached {name} anywhere, and the kernel does not refuse it" for name in sorted(left)]
 
 
 def floor(account: Account) -> list[str]:

@@ -18,15 +18,18 @@ from lab.state import Conn, conns_from_text
 from lab.topology import SIDES, Out, is_housekeeping
 
 from userfw.conntrack.listing import Dump, line
+from userfw.conntrack.table import ConnTable
 from userfw.core.clock import Clock
 from userfw.core.packet import Device
 from userfw.ports.memory import MemoryPort
 from userfw.router.gateway import Gateway
 from userfw.router.interfaces import parse_address
+from userfw.ruleset.gateway_platform import GatewayPlatform
 from userfw.ruleset.manager import RulesetManager
 from userfw.ruleset.options import Options
 
 from . import pools
+from .raw import RawBackend
 
 MILLISECOND = 1_000_000
 UNLIMITED = 1 << 30
@@ -78,7 +81,7 @@ class EngineTarget:
         wan = SIDES["wan"]
         self.gateway.add_route("0.0.0.0/0", via=wan.ip4(254), dev="wan")
         self.gateway.add_route("::/0", via=wan.ip6(254), dev="wan")
-        self.rules = RulesetManager(self.gateway)
+        self.rules = RulesetManager(backend=RawBackend(GatewayPlatform(self.gateway, ConnTable(self.clock))))
         result = self.rules.execute(text)
         self.errors = result.errors
         return not result.status  # a warning is no refusal

@@ -96,7 +96,9 @@ CLASSES = (
 def taken_in_spite(errno_name: str, place: tuple[str, str, str], text: str) -> str:
     """Why userfw takes a rule that the kernel refuses, in the words of docs/differences.md; empty if nothing explains it."""
     refused = errno_name in ("EOPNOTSUPP", "ENOTSUP")  # one number, two names
-    return "osf in ip6" if refused and place[0] == "ip6" and text.startswith("osf ") else ""
+    if refused and text.startswith("dccp option"):
+        return "dccp options (CONFIG_NFT_EXTHDR_DCCP is off)"
+    return "osf in ip6" if refused and place[0] == "ip6" and "osf " in text else ""
 
 
 def explain(case: Case, differs: Callable[[Case], object]) -> list[str]:

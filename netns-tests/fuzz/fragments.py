@@ -19,6 +19,7 @@ import re
 from dataclasses import dataclass
 
 from . import pools
+from .raw import RAW
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,14 @@ MATCHES = [
           'socket cgroupv2 level 1 "x"', l4="tcp"),
     *_all("socket transparent 1", "socket mark 7", l4="udp"),
     *_all("ipsec in reqid 1", "ipsec out ip saddr 1.2.3.4", "ipsec in spi 1", "ipsec out spi 2"),
-    *_all("vxlan vni 1", "vxlan ip saddr 1.2.3.4", "geneve vni 1", l4="udp"), *_all("gre ip saddr 1.2.3.4", "gretap ip saddr 1.2.3.4", "gre version 0", l4="gre"),
+    *_all("vxlan vni 1", "vxlan vni != 1", "vxlan flags 8", "vxlan ip saddr 10.0.0.0/8", "vxlan ip daddr != 10.1.1.1", "vxlan ip ttl > 1", "vxlan ip6 saddr fd00::/8",
+          "vxlan ether saddr 02:00:00:00:07:07", "vxlan ether type ip", "vxlan vlan id 5", "vxlan tcp dport { 80, 443, 1000-5000 }", "vxlan udp sport != 1", "vxlan icmp type echo-request",
+          "vxlan ip saddr . vxlan ip daddr { 10.1.1.1 . 10.1.1.2, 10.1.1.2 . 10.1.1.1 }", "geneve vni 1", "geneve vni != 1", "geneve type 0x6558",
+          "geneve ip saddr 10.1.1.1", "geneve ether daddr != 02:00:00:00:07:07", "geneve tcp sport 1-1023", "geneve udp dport $PORT", l4="udp"),
+    *_all("gre ip saddr 10.1.1.1", "gre ip daddr != 10.1.1.1", "gre ip6 daddr fd00::/8", "gre tcp dport 1-1023", "gre udp sport != $PORT", "gre icmp type echo-request",
+          "gre protocol ip", "gre flags 0", "gre version 0", "gretap ip saddr 10.1.1.1", "gretap ether type ip", "gretap udp dport != 1", l4="gre"),
+    *_all(*(f'log prefix "raw {name}"' for name in RAW)),
+    *_all("ip saddr & ip daddr == 192.168.0.0", "ip saddr ^ ip daddr != 0.0.0.0", "ip saddr | ip daddr > 1.1.1.1", l3="4"),
     *_all("tunnel path exists", "tunnel id 1"),
     *_all("@ll,96,16 0x0800", "@ll,0,48 != 0", "ether type ip", "ether saddr 02:00:00:00:01:10", "ether daddr != 02:00:00:00:01:10"),
     *_all("arp operation request", "arp operation != reply", "arp htype 1", "arp ptype 0x0800", "arp hlen 6", "arp plen 4",
@@ -138,13 +146,13 @@ STATEMENTS = [
           "meta mark set meta mark >> 1", "meta mark set ct mark or meta mark", "meta mark set ct mark and meta mark",
           "meta mark set ct mark xor meta mark", "meta mark set meta cpu and 0", "meta mark set numgen inc mod 4 offset 2",
           "meta mark set symhash mod 1 offset 9", "meta mark set meta iif", "meta mark set meta length", "meta priority set 1:2", "meta priority set meta mark",
-          "meta pkttype set host", "meta nftrace set 1", "meta secmark set 1", "meta broute set 1", "meta mark set meta mark map { 0 : 1, 1 : 2, 2 : 0 }",
+          "meta pkttype set host", "meta nftrace set 1", "meta broute set 1", "meta mark set meta mark map { 0 : 1, 1 : 2, 2 : 0 }",
           "meta mark set meta protocol map { ip : 1, ip6 : 2, arp : 3 }", "meta mark set jhash meta mark mod 4 seed 1",
           "meta mark set jhash meta mark mod 4 seed 1 offset 3", "jhash meta mark mod 4 seed 0x1 0-3",
           "ct mark set $MARK", "ct mark set meta mark", "ct mark set ct mark or 0x100", "ct mark set ct mark and 0xff", "ct label set 1", "ct label set 5",
           "ct event set new,destroy", "ct secmark set meta secmark", "log", 'log prefix "x: "', "log level debug", "log group 5",
           "log flags all", "log flags tcp sequence,options flags ip options", 'log prefix "g" group 1 snaplen 10', "log level audit",
-          "secmark name sec1", 'quota name meta mark map { 0 : "q1", 1 : "q1" }'),
+          'meta secmark set "sec1"', 'quota name meta mark map { 0 : "q1", 1 : "q1" }'),
     *_all('ct helper set "h1"', 'ct timeout set "t1"', 'ct expectation set "e1"', 'ct helper set tcp dport map { 21 : "h1", 80 : "h1" }', l4="tcp"),
     *_all("ct zone set 1", "ct zone set meta mark", "ct original zone set 2", "ct reply zone set 3", weight=0.5, early=True),
     Fragment("notrack", weight=0.5),
@@ -262,7 +270,7 @@ DECLARATIONS = {
     '"sec1"': 'secmark sec1 { "system_u:object_r:ssh_server_packet_t:s0" }',
     "@ft": 'flowtable ft { hook ingress priority 0; devices = { "lan", "wan" }; }',
 }
-_ALIASES = {"counter name c": '"c', "limit name lim": '"lim"', "quota name q1": '"q1"', "synproxy name sp1": '"sp1"', "secmark name sec1": '"sec1"'}
+_ALIASES = {"counter name c": '"c', "limit name lim": '"lim"', "quota name q1": '"q1"', "synproxy name sp1": '"sp1"'}
 
 
 def declared(rules: str) -> list[str]:

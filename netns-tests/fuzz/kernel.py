@@ -24,6 +24,7 @@ from lab.state import Conn, conns_from_text
 from lab.topology import Lab, Out, is_housekeeping
 
 from . import pools
+from .netlink import RAW_WORDS, Writer, hookless, taken_apart
 from .residue import Residue
 
 FRAGMENTS = (f.ip4("192.168.1.19", "192.168.2.10", f.UDP, bytes(16), mf=True, ident=0x7777),
@@ -64,6 +65,8 @@ class KernelTarget:
         self._until_quiet()
         self.library = NftLibrary(ns)
         self.residue: Residue = self.library.call(Residue)
+        self.writer = Writer(self.library)
+        self.written = False
 
     def _until_quiet(self) -> None:
         """Wait until the router has sent its multicast listener reports, which pass the output hooks."""
@@ -78,15 +81,49 @@ class KernelTarget:
         return self.runs >= WORN
 
     def judge(self, text: str) -> Answer:
-        """See probe.Kernel."""
-        return self.library.run(text)
+        """See probe.Kernel. What this nft has no words for is written by hand."""
+        if text.startswith("add rule "):
+            return self._add(text)
+        answer = self.library.run(text)
+        if "flush ruleset" in text:
+            self.writer.forget()
+        self.writer.declare(hookless(text))
+        return answer
+
+    def _add(self, command: str) -> Answer:
+        """One rule."""
+        _, _, family, table, chain, words = command.split(" ", 5)
+        if RAW_WORDS not in command:
+            answer = self.library.run(command)
+            if answer.ok or answer.errno:
+                return answer
+        return self.writer.add(family, table, chain, words)
+
+    def _load(self, text: str) -> Answer:
+        """The whole at once; or, if this nft has no words for a rule, rule by rule."""
+        self.written = False
+        if RAW_WORDS not in text:
+            answer = self.library.run(text)
+            if answer.ok or answer.errno:
+                return answer
+        rest, rules = taken_apart(text)
+        answer = self.library.run(rest)
+        self.writer.forget()
+        self.writer.declare(hookless(rest))
+        self.written = True
+        for rule in rules if answer.ok else ():
+            answer = self._add("add rule " + " ".join(rule))
+            if not answer.ok:
+                self.library.run("flush ruleset")
+                break
+        return answer
 
     def load(self, text: str) -> bool:
         """See Target."""
         self.runs += 1
         self.leave()
         self._forget()
-        answer = self.library.run(text)
+        answer = self._load(text)
         self.errors = answer.errors
         if answer.ok:
             self.library.forget_connections()
@@ -133,6 +170,8 @@ class KernelTarget:
 
     def listing(self) -> str:
         """See Target."""
+        if self.written:
+            return self.writer.listing()
         answer = self.library.run("list ruleset")
         assert answer.ok, answer.errors
         return answer.output
@@ -148,6 +187,7 @@ class KernelTarget:
     def close(self) -> None:
         """Take the laboratory down."""
         self.library.call(self.residue.close)
+        self.writer.close()
         self.library.close()
         os.close(self.softnet)
         self.lab.stop()

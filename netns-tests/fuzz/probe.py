@@ -8,12 +8,13 @@ Laws
 import errno as numbers
 import random
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from lab.nftlib import Answer
 
-from .cells import PLACES
+from .cells import PLACES, operations
 from .explained import taken_in_spite
 from .fragments import DECLARATIONS, FRAGMENTS, Fragment, declared, filled
 
@@ -76,6 +77,8 @@ class Kernel(Protocol):
 
 class Engine(Protocol):
     """What the probe asks of userfw."""
+
+    rules: Any
 
     def load(self, text: str) -> bool:
         """See compare.Target."""
@@ -155,6 +158,38 @@ def probe_place(kernel: Kernel, engine: Engine, place: Place) -> Accepted:
     return result
 
 
+def operations_of(engine: Engine, fragments: Iterable[Fragment]) -> dict[Fragment, set[str]]:
+    """The operations that userfw lowers each statement to, on whatever place: in a chain that stands on no hook."""
+    found: dict[Fragment, set[str]] = {}
+    engine.load("")
+    manager = engine.rules
+    for family, hook, kind in places():
+        table = f"{family} probe"
+        manager.execute(f"add table {table}\nadd chain {table} leaf\nadd chain {table} base")
+        for fragment in fragments:
+            text = rule(fragment, (family, hook, kind), random.Random(fragment.text)) if fragment not in found else None
+            if text is None:
+                continue
+            for line in declared(text):
+                manager.execute(declaration(filled(line, random.Random(line), "ip"), table))
+            if not manager.execute(f"add rule {table} base {text}").status:
+                exprs = manager.rules.tables[family, "probe"].chains["base"].rules[-1].program.exprs
+                found[fragment] = {op for expr in exprs for op in operations(expr)}
+    return found
+
+
+def refused_everywhere(accepted: Accepted, found: dict[Fragment, set[str]]) -> dict[str, set[str]]:
+    """The operations of which the kernel takes no statement at any place, each with what it answers."""
+    taken = {op for fragments in accepted.taken.values() for fragment in fragments for op in found.get(fragment, ())}
+    answers: dict[str, set[str]] = {}
+    for (_, text), answer in accepted.refused.items():
+        for fragment, ops in found.items():
+            if fragment.text == text:
+                for op in ops - taken:
+                    answers.setdefault(op, set()).add(answer)
+    return answers
+
+
 def declaration(line: str, table: str) -> str:
     """A declaration of a table's block as a command."""
     size = 2 if line.startswith("ct ") else 1
@@ -164,5 +199,5 @@ def declaration(line: str, table: str) -> str:
 
 def _module(errno: int | None, place: Place, fragment: Fragment) -> bool:
     """The kernel has no module for it, which is no judgement on the rule. Connections and keys of bridges are modules too."""
-    keys = any(word in fragment.text for word in ("ibrname", "obrname", "ibrpvid", "ibrvproto"))
+    keys = any(word in fragment.text for word in ("ibrname", "obrname", "ibrpvid", "ibrvproto", "ibrhwaddr", "broute"))
     return errno == numbers.ENOENT or (place[0] == "bridge" and (errno == numbers.EPROTO or keys))

@@ -236,7 +236,9 @@ class Ct(Expr):
         return _load(ctx, pkt, conn, self.key, self.direction, self.dst)
 
     def refusal(self, family: int, hook: int, chain_type: int) -> str | None:
-        """The size of `src` and `dst` is that of the family's addresses (Linux: nft_ct_get_init)."""
+        """The size of `src` and `dst` is that of the family's addresses, the events are only set (Linux: nft_ct_get_init)."""
+        if self.key == CT_KEYS["event"][0]:
+            return "ct event: can be set, not read (EOPNOTSUPP)"
         refused = self.key in (8, 9) and family not in (1, 2, 10)
         return f"ct {CT_NAMES[self.key]}: the family has no addresses (EAFNOSUPPORT)" if refused else None
 

@@ -279,13 +279,13 @@ class Meta(Expr):
         return NFT_CONTINUE
 
     def refusal(self, family: int, hook: int, chain_type: int) -> str | None:
-        """secpath, sdif and bridge keys have hooks of their own, nftrace is only set (Linux: nft_meta_get_validate)."""
+        """secpath, sdif and bridge keys have hooks of their own, nftrace and broute are only set (Linux: nft_meta_get_validate)."""
         legal: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
         if self.key == 25 and family == 5:
             legal = (0,)
         elif self.key == 25:
             legal = (PRE, IN, FWD) if family in (1, 2, 10) else ()
-        elif self.key == 12:
+        elif self.key in (12, 35):
             legal = ()
         elif self.key in (33, 34):
             legal = (IN, FWD) if family in (1, 2, 10) else ()
