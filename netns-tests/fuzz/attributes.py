@@ -180,7 +180,8 @@ ROWS: dict[type[Any], tuple[str, Row]] = {
     e.Socket: ("socket", lambda x, ids: u32(1, x.key) + u32(2, x.dreg) + (u32(3, x.level) if x.key == 3 else b"")),
     e.Synproxy: ("synproxy", _synproxy),
     e.Tproxy: ("tproxy", lambda x, ids: u32(1, x.family) + some(addr=(2, x.addr_reg), port=(3, x.port_reg))),
-    e.Tunnel: ("tunnel", lambda x, ids: u32(1, int(not x.path)) + u32(2, x.dreg) + (u32(3, _TUNNEL_MODES[x.mode]) if x.mode else b"")),
+    e.Tunnel: ("tunnel", lambda x, ids: u32(1, int(not x.path)) + u32(2, x.dreg)
+               + (u32(3, _TUNNEL_MODES[x.mode]) if x.mode else b"")),
     e.Xfrm: ("xfrm", lambda x, ids: u32(1, x.dreg) + u32(2, _XFRM[x.key]) + u8(3, int(x.direction == "out")) + u32(4, x.spnum)),
 }
 

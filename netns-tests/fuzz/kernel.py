@@ -66,7 +66,6 @@ class KernelTarget:
         self.library = NftLibrary(ns)
         self.residue: Residue = self.library.call(Residue)
         self.writer = Writer(self.library)
-        self.written = False
 
     def _until_quiet(self) -> None:
         """Wait until the router has sent its multicast listener reports, which pass the output hooks."""
@@ -101,16 +100,14 @@ class KernelTarget:
 
     def _load(self, text: str) -> Answer:
         """The whole at once; or, if this nft has no words for a rule, rule by rule."""
-        self.written = False
+        self.writer.forget()
         if RAW_WORDS not in text:
             answer = self.library.run(text)
             if answer.ok or answer.errno:
                 return answer
         rest, rules = taken_apart(text)
         answer = self.library.run(rest)
-        self.writer.forget()
         self.writer.declare(hookless(rest))
-        self.written = True
         for rule in rules if answer.ok else ():
             answer = self._add("add rule " + " ".join(rule))
             if not answer.ok:
@@ -170,11 +167,7 @@ class KernelTarget:
 
     def listing(self) -> str:
         """See Target."""
-        if self.written:
-            return self.writer.listing()
-        answer = self.library.run("list ruleset")
-        assert answer.ok, answer.errors
-        return answer.output
+        return self.writer.listing()
 
     def conns(self) -> list[Conn]:
         """See Target. From /proc where the kernel has it there: a process for each case costs as much as the case."""

@@ -4,8 +4,8 @@ Laws
 - The kernel gets the very expressions that the engine runs, so this also checks the lowering. Sets and objects that have names are
   declared by nft; anonymous ones come in the rule's own batch.
 - One rule, one batch. The kernel's refusal is its errno; what userfw's language refuses is an AnswerError without one.
-- What such rules remember is read by `GETRULE` and put as nft would list it: this nft ends the process over an expression that it
-  does not know.
+- What rules remember is read by `GETRULE` and put as nft would list it: this nft ends the process over an expression that it does
+  not know, and over some that it does.
 """
 
 import os
@@ -164,7 +164,7 @@ class Writer:
         """The answers to a dump, each from its nfgenmsg on."""
         self.sequence += 100
         self.sock.send(self._message(SUBSYSTEM << 8 | kind, _DUMP, 0, bytes((family, 0, 0, 0)) + body))
-        found = []
+        found: list[bytes] = []
         while True:
             for answer, _, part in _messages(self.sock.recv(1 << 20)):
                 if answer == _DONE:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from userfw.engine import expressions as e
@@ -28,7 +29,7 @@ def _order(op: str, size: int) -> list[Any]:
 
 
 RAW: dict[str, Callable[[], list[Any]]] = {
-    **{f"{op}{size}": (lambda op=op, size=size: _order(op, size)) for op in ("ntoh", "hton") for size in (2, 4, 8)},
+    **{f"{op}{size}": partial(_order, op, size) for op in ("ntoh", "hton") for size in (2, 4, 8)},
     "event": lambda: _mark_of(e.Ct(1, "event")),
     "nftrace": lambda: [e.Meta(1, "nftrace"), e.Cmp("eq", 1, b"\0")],
     "shift5": lambda: _mark_of(e.Payload(1, "network", 12, 5), e.BitwiseShift("rshift", 1, 1, 5, 3)),
@@ -37,7 +38,7 @@ RAW: dict[str, Callable[[], list[Any]]] = {
                              e.BitwiseBool("xor", 1, 2, 1, 8)),
     "range6": lambda: [e.Payload(1, "network", 0, 6), e.Range("neq", 1, b"\x45" + bytes(5), b"\x46" + bytes(5))],
     "cmp3": lambda: [e.Payload(1, "network", 1, 3), e.Cmp("gt", 1, b"\0\0\x30")],
-    "partial": lambda: _mark_of(e.Payload(1, "network", 12, 7), e.Bitwise(1, 1, b"\xff\x0f\xff\xf0\xff\xff\x7f", b"\1\2\3\4\5\6\7")),
+    "partial": lambda: _mark_of(e.Payload(1, "network", 12, 7), e.Bitwise(1, 1, b"\xff\x0f\xff\xf0\xff\xff\x7f", bytes(range(7)))),
     "cgroup": lambda: [e.Socket(1, "cgroupv2", 1), e.Cmp("neq", 1, bytes(8))],
     "broute load": lambda: [e.Meta(1, "broute"), e.Cmp("eq", 1, b"\0")],
     "broute": lambda: [e.Immediate(1, b"\0"), e.MetaSet(1, "broute")],

@@ -12,6 +12,7 @@ from userfw.conntrack.table import ConnTable
 from userfw.core.clock import Clock
 from userfw.core.packet import Device
 from userfw.engine.expressions import Cmp, Counter, Ct, CtSet, Exthdr, Fib, Inner, Meta, MetaSet, Payload, Rt, Socket
+from userfw.engine.registry import HOOKS
 from userfw.engine.services import RouteInfo, SocketInfo
 
 GO, BREAK = -1, -2
@@ -410,3 +411,11 @@ def test_to_rules_ah_is_the_transport_in_ipv6() -> None:
 def test_a_later_fragment_of_an_extension_header_has_no_transport() -> None:
     fragment = packet(ip6(b"\x33\0\0\x08\0\0\0\x4d" + b"\0" * 24, 44))
     assert load(Meta(1, "l4proto"), fragment, 1) is None
+
+
+def test_what_is_set_only_is_refused_at_every_hook() -> None:
+    """nftrace, broute and the mask of events (Linux: nft_meta_get_init, nft_ct_get_init: EOPNOTSUPP)."""
+    for family, hooks in HOOKS.items():
+        for hook in hooks:
+            for expr in (Meta(1, "nftrace"), Meta(1, "broute"), Ct(1, "event")):
+                assert "EOPNOTSUPP" in (expr.refusal(family, hook, 0) or "")
