@@ -41,7 +41,7 @@ class Bench:
     def __init__(self, kind: str) -> None:
         self.edge, program = KINDS[kind]
         self.flows = syscall.Map(syscall.MAP_TYPE_HASH, forward.KEY_SIZE, forward.VALUE_SIZE, 4096, "test")
-        self.program = syscall.load(program, forward.build(self.edge, self.flows.fd, 1, MAC), "test")
+        self.program = syscall.load(program, forward.build(self.edge, self.flows.fd, 1, [MAC]), "test")
         self.redirected = XDP_REDIRECT if kind == "xdp" else TC_REDIRECT
         self.nic = MockNic(Clock(1))
         self.devices = [Device("in", 1, MAC), Device("out", 2, bytes(6))]

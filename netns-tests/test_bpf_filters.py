@@ -40,7 +40,7 @@ class Bench:
         self.edge = edge
         self.flows = syscall.Map(syscall.MAP_TYPE_HASH, forward.KEY_SIZE, forward.VALUE_SIZE, 16, "test")
         self.list = FilterList(filters, mark=7)
-        code = forward.build(edge, self.flows.fd, LO, bytes(6), filters=self.list)
+        code = forward.build(edge, self.flows.fd, LO, [bytes(6)], filters=self.list)
         self.program = syscall.load(TYPES[edge], code, "test")
 
     def run(self, frame: bytes) -> str:

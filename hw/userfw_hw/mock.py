@@ -267,10 +267,10 @@ class MockNic(Driver):
 
     def handle(self, port: MockPort, pkt: Packet) -> MockPort | None:
         """The port that the frame left by, or None: the host must see it, untouched."""
-        if not self.table or parse_untrusted(pkt) or pkt.pkttype != PACKET_HOST or not pkt.has_l4 or pkt.is_fragment:
+        if not self.table or parse_untrusted(pkt) or not pkt.has_l4 or pkt.is_fragment:
             return None
         slot = self.table.get(self._read(port, pkt)) if _plain(pkt) else None
-        if slot is None:
+        if slot is None or (pkt.pkttype != PACKET_HOST and _destination(pkt) != slot.rule.match.ethernet):
             return None
         length = _network_length(pkt)
         actions = slot.rule.actions
@@ -313,6 +313,11 @@ def _key(match: Match) -> Key:
         match.destination_port,
         match.vlans,
     )
+
+
+def _destination(pkt: Packet) -> bytes:
+    """The Ethernet address that the frame is for."""
+    return bytes(memoryview(pkt.data)[pkt.start : pkt.start + 6])
 
 
 def _plain(pkt: Packet) -> bool:

@@ -11,9 +11,22 @@ cdef class FastPath:
     cdef public Lookahead ahead
     cpdef int forward(self, Packet pkt) except -1
 
+cdef class Crossing:
+    cdef public Device bridge, port
+    cdef public unsigned int tags
+    cdef public bint both
+    cdef public object anchor
+    cpdef bint valid(self) except? -1
+    cpdef bint hear(self, Packet pkt) except? -1
+    cpdef int heard(self, unsigned long long when) except -1
+
 cdef class Sender:
+    cdef public Device host
     cpdef int emit(self, Packet pkt) except -1
-    cpdef int emit_through(self, Packet pkt, Device device, unsigned int tags) except -1
+    cpdef int emit_through(self, Packet pkt, Device device, unsigned int tags, Crossing crossing) except -1
+    cpdef int deliver(self, Packet pkt) except -1
+    cpdef Crossing cross(self, CachedRoute route, unsigned long long hi, unsigned long long lo, Device bridge, unsigned int tags)
+    cpdef CachedRoute route_local(self, Packet pkt, bint out)
     cpdef CachedRoute route_back(self, Packet pkt)
 
 cpdef unsigned int tag_code(int proto, int vid) noexcept

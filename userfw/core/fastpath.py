@@ -38,8 +38,38 @@ class FastPath:
         return 0
 
 
+class Crossing:
+    """A bridge on a flow's way, walked once: the port that the next hop was heard on (Linux: br_fill_forward_path).
+
+    - `bridge`, `port`: their devices. `tags`: what frames carry at the port (`tag_code`). `both`: frames that come in there with
+      these tags reach the bridge's device as they left it. `anchor`: what ends the crossing when it changes, for watchers.
+    """
+
+    def __init__(self) -> None:
+        self.bridge: Device | None = None
+        self.port: Device | None = None
+        self.tags = 0
+        self.both = False
+        self.anchor: object = None
+
+    def valid(self) -> cython.bint:
+        """The next hop is still behind the port, and bridge and ports are set as they were."""
+        return False
+
+    def hear(self, pkt: Packet) -> cython.bint:
+        """A frame for the bridge came in on the port: its sender is learned as the bridge does; False: the bridge must judge it."""
+        return False
+
+    def heard(self, when: cython.ulonglong) -> cython.int:
+        """A device forwarded frames that came in on the port, the last at `when` (ns)."""
+        return 0
+
+
 class Sender:
-    """What a fast path sends with; the Gateway is one."""
+    """What a fast path sends with; the Gateway is one. `host`: the device behind which the gateway's own services are, or None."""
+
+    def __init__(self) -> None:
+        self.host: Device | None = None
 
     def emit(self, pkt: Packet) -> cython.int:
         """Send the finished network packet along `pkt.route`, a valid CachedRoute: neighbour, link-layer header, transmit.
@@ -48,9 +78,26 @@ class Sender:
         """
         raise NotImplementedError
 
-    def emit_through(self, pkt: Packet, device: Device, tags: cython.uint) -> cython.int:
-        """As `emit`, with the tags put on at once and out of `device`, which is below the VLAN devices of the route."""
+    def emit_through(self, pkt: Packet, device: Device, tags: cython.uint, crossing: Crossing | None) -> cython.int:
+        """As `emit`, with the tags put on at once and out of `device`, which is below the VLAN devices of the route and, behind
+        `crossing`, below its bridge."""
         raise NotImplementedError
+
+    def deliver(self, pkt: Packet) -> cython.int:
+        """Hand the finished network packet to the services behind `host`: past all hooks. 0 or the DROP_* reason, counted."""
+        raise NotImplementedError
+
+    def cross(
+        self, route: CachedRoute, hi: cython.ulonglong, lo: cython.ulonglong, bridge: Device, tags: cython.uint
+    ) -> Crossing | None:
+        """The way through `bridge` of what goes along `route` to the address (`hi`, `lo`) and carries `tags` there; None: the
+        neighbour or its port is not known, or it must not be reached."""
+        return None
+
+    def route_local(self, pkt: Packet, out: cython.bint) -> CachedRoute | None:
+        """The other direction of a connection of the gateway's own: for `pkt` at input the route that answers take, out of the
+        device it came in by; for `pkt` at output (`out`) the one by which answers are delivered. None if there is none."""
+        return None
 
     def route_back(self, pkt: Packet) -> CachedRoute | None:
         """The route that answers to `pkt` take: to the source its connection has in this direction, out of the device it came in by

@@ -83,7 +83,7 @@ class Assembly:
         self.offload_options: dict[str, Any] = {}
         self.capture: Callable[[str], Any] | None = None
         self.nics: list[Any] = []
-        self.offload = OffloadManager(clock, [], self._target, self._generation, use=self._use)
+        self.offload = OffloadManager(clock, [], self._target, self._generation, use=self._use, cross=self.gateway.walk_bridge)
         self.platform.offload = self._offload
         self.hardware = HardwareChains(self._drivers, self._target, self._numbers, self.platform.hang)
         self.platform.hardware = self.hardware
@@ -130,6 +130,7 @@ class Assembly:
     def configure_offload(self, config: schema.Config) -> None:
         """Take over `[offload]`; drivers are loaded when a ruleset first asks for them."""
         self.offload.threshold, self.offload.rate = config.offload.threshold, config.offload.rate
+        self.platform.local_flows = config.offload.local_delivery
         self.offload_options = {
             "xdp": list(config.offload.xdp),
             "tc": list(config.offload.tc),
@@ -216,7 +217,7 @@ class Assembly:
                 bridge.forget(device.bridge)
             bridge.addresses()
             self._bridge_link(bridge)
-        elif device.bridge is not None:
+        elif device.bridge is not None and device.master is None:
             device.bridge.addresses()
         self._forget_mappings(event, device, address)
 
@@ -281,6 +282,7 @@ class Assembly:
         device = Device(config.name, index, mac, mtu)
         device.group = config.group
         bridge = Bridge(self.gateway, device)
+        bridge.watcher = self.offload.bridge_changed
         self.gateway.add_device(device)
         self.bridges[config.name] = bridge
         try:
@@ -308,6 +310,7 @@ class Assembly:
             bridge.add_static(int.from_bytes(entry.mac or b"", "big"), entry.vlan or int(config.vlan_filtering), ports[entry.port])
         for address in config.addresses:
             self.gateway.add_address(device, parse_address(str(address)))
+        bridge.changed()
         self._bridge_link(bridge)
 
     def remove_bridge(self, config: schema.Bridge) -> None:

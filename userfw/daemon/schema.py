@@ -391,13 +391,15 @@ class Limits:
 @dataclass
 class Offload:
     """`[offload]`, for flowtables with `flags offload`. `threshold`: packets before a flow is offered; `rate`: flows a second.
-    `xdp`, `tc`: ports whose program is attached there; the others as the driver chooses."""
+    `xdp`, `tc`: ports whose program is attached there; the others as the driver chooses. `local_delivery`: `flow add` may also
+    stand in input and output chains, for connections of the gateway's own services."""
 
     threshold: int = key(number(0, 2**31 - 1), 16)
     rate: int = key(number(1, 10**6), 1000)
     xdp: list[str] = keys(interface_name)
     tc: list[str] = keys(interface_name)
     flower: list[str] = keys(interface_name)
+    local_delivery: bool = key(flag, False)
 
 
 @dataclass

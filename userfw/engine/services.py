@@ -79,6 +79,7 @@ class Services(Sender):
     """
 
     def __init__(self, clock: Clock) -> None:
+        super().__init__()
         self.clock = clock
         self.trace: Any = None
         self.cpu = 0

@@ -3,7 +3,7 @@ cimport cython
 from userfw.conntrack.conn cimport Conn
 from userfw.conntrack.tuples cimport hash_words
 from userfw.core.const cimport NFPROTO_IPV4, U32_MASK, VNET_F_NEEDS_CSUM
-from userfw.core.fastpath cimport CachedRoute
+from userfw.core.fastpath cimport CachedRoute, Crossing
 from userfw.core.packet cimport Device, Packet
 
 @cython.final
@@ -15,9 +15,10 @@ cdef class FlowTuple:
     cdef public Flow flow
     cdef public CachedRoute route
     cdef public Device out, arrives
-    cdef public int dir, mtu
+    cdef public Crossing comes, goes
+    cdef public int dir, mtu, hops
     cdef public unsigned int l3_delta, l4_delta, pseudo_delta
-    cdef public bint rewrites, judged
+    cdef public bint rewrites, judged, local
     cdef public unsigned long long new_src_lo, new_dst_lo
     cdef public unsigned long long packets, bytes
     cdef public unsigned long long src_hi, dst_hi, new_src_hi, new_dst_hi
@@ -34,7 +35,7 @@ cdef class Flow:
     cdef public Conn conn
     cdef public FlowTuple original, reply
     cdef public object table, offload
-    cdef public bint closing, dead
+    cdef public bint open, dead
     cdef public unsigned int id, epoch
     cpdef FlowTuple direction(self, int dir)
 

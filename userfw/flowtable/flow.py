@@ -16,6 +16,7 @@ if not cython.compiled:
     from userfw.conntrack.conn import Conn
     from userfw.conntrack.tuples import hash_words
     from userfw.core.const import NFPROTO_IPV4, U32_MASK, VNET_F_NEEDS_CSUM
+    from userfw.core.fastpath import Crossing
     from userfw.core.packet import Device, Packet
 
 if not cython.compiled:
@@ -74,6 +75,8 @@ class FlowTuple:
     - `judged`: the pipeline has let a packet of this direction come to `flow add`; until then it sees them all.
     - `route`: where to; `out` and `out_tags`: the device below its VLAN devices and the tags put on for it, None: not known to be
       the same. `mtu` in bytes of the network layer. `packets` and `bytes` (network layer) handled here.
+    - `comes`, `goes`: the crossing of a bridge that the packets come in by and leave by, None if they cross none.
+    - `local`: to the gateway's own services. `hops`: 1 for what is forwarded, 0 for what begins or ends here: the TTL it takes.
     """
 
     def __init__(self, flow: Flow | None, dir: int) -> None:
@@ -100,6 +103,10 @@ class FlowTuple:
         self.pseudo_delta = 0
         self.rewrites = False
         self.judged = True
+        self.local = False
+        self.hops = 1
+        self.comes: Crossing | None = None
+        self.goes: Crossing | None = None
         self.mtu = 0
         self.route: Any = None
         self.next: FlowTuple | None = None
@@ -124,7 +131,7 @@ class FlowTuple:
         )
         self.pseudo_delta = _fold(addresses)
         self.l4_delta = _fold(addresses + delta64(self.ports, self.new_ports))
-        self.l3_delta = _fold(addresses + _TTL_DELTA) if family == NFPROTO_IPV4 else 0
+        self.l3_delta = _fold(addresses + (_TTL_DELTA if self.hops else 0)) if family == NFPROTO_IPV4 else 0
         self.rewrites = addresses != 0 or self.ports != self.new_ports
         return 0
 
@@ -139,7 +146,7 @@ class FlowTuple:
         d: bytearray = pkt.data
         total: cython.uint = (~((d[l3 + 10] << 8) | d[l3 + 11]) & 0xFFFF) + self.l3_delta
         pkt.put16(l3 + 10, ~_fold(total) & 0xFFFF)
-        d[l3 + 8] = d[l3 + 8] - 1
+        d[l3 + 8] = d[l3 + 8] - self.hops
         if self.rewrites:
             pkt.put32(l3 + 12, self.new_src_lo & U32_MASK)
             pkt.put32(l3 + 16, self.new_dst_lo & U32_MASK)
@@ -149,7 +156,7 @@ class FlowTuple:
     def _rewrite_ipv6(self, pkt: Packet) -> cython.int:
         l3: cython.Py_ssize_t = pkt.l3
         d: bytearray = pkt.data
-        d[l3 + 7] = d[l3 + 7] - 1
+        d[l3 + 7] = d[l3 + 7] - self.hops
         if self.rewrites:
             pkt.put64(l3 + 8, self.new_src_hi)
             pkt.put64(l3 + 16, self.new_src_lo)
@@ -183,8 +190,8 @@ class Flow:
     """Both directions of an offloaded connection.
 
     - `conn`: the conntrack.Conn; `table`: the FlowTable. `timeout`: when it ends if nothing more comes (ns).
-    - `closing`: on its way out; `dead`: no longer in the table. `offload`: what a hardware driver keeps with it, or None.
-      `epoch`: the table's when the flow was made.
+    - `open`: a bridge stands on its way whose port was not known yet. `dead`: no longer in the table. `offload`: what a hardware
+      driver keeps with it, or None. `epoch`: the table's when the flow was made.
     """
 
     def __init__(self, conn: Conn, table: Any, family: int, l4proto: int) -> None:
@@ -195,7 +202,7 @@ class Flow:
         self.original = FlowTuple(self, 0)
         self.reply = FlowTuple(self, 1)
         self.timeout = 0
-        self.closing = False
+        self.open = False
         self.dead = False
         self.epoch = 0
         self.offload: Any = None

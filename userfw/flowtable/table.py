@@ -6,7 +6,10 @@ Laws:
 - FIN and RST, a route that changed, a connection that ends: the flow is torn down and conntrack believed again.
 - A way through VLAN devices is walked when the flow is made: one lookup at the device below all of them, whose frames match with
   their tags, and one step out of the device below, with the tags put on at once (Linux: nft_dev_path_info). Devices on the way
-  with hooks of their own are not passed over.
+  with hooks of their own are not passed over. So is a way through a bridge, to the port that the next hop was heard on, if the
+  flowtable has that port; chains of the bridge family do not see the flow then, as in Linux.
+- A connection of the gateway's own may be a flow as well: `flow add` at input or output. Its packets go to the services, or come
+  from them, in one step, and keep their TTL.
 - With an offloader, whose flows also end when rules change, a direction is believed once the pipeline has let a packet of it come
   to `flow add`; otherwise both are from the start, as in Linux.
 - The table is two chained hash tables while it grows; every insertion moves a few buckets, so that no packet waits for all.
@@ -29,6 +32,8 @@ if not cython.compiled:
         IPPROTO_TCP,
         IPPROTO_UDP,
         NF_ACCEPT,
+        NF_INET_LOCAL_IN,
+        NF_INET_LOCAL_OUT,
         NF_STOLEN,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
@@ -37,7 +42,7 @@ if not cython.compiled:
         TCP_FIN,
         TCP_RST,
     )
-    from userfw.core.fastpath import CachedRoute, FastPath, Sender, tags_of, untag
+    from userfw.core.fastpath import CachedRoute, Crossing, FastPath, Sender, tag_code, tags_of, untag
     from userfw.core.hook import HookEntry
     from userfw.core.packet import Device, Packet
     from userfw.flowtable.flow import Flow, FlowTuple, hash_key
@@ -45,6 +50,7 @@ if not cython.compiled:
 
 if not cython.compiled:
     _MINIMUM = 1024  # buckets
+    _ANY_LENGTH = 0x7FFFFFFF
     _STEP = 64  # buckets moved at each insertion while the table grows
 
 
@@ -97,6 +103,8 @@ class FlowTable(FastPath):
         self.expired = 0
         self.refused = 0
         self._next_id = 1
+        self._tags = 0
+        self._crossed = False
         self.offloader: Any = None
         self.threshold = 0
         self.epoch = 0
@@ -105,7 +113,7 @@ class FlowTable(FastPath):
 
     def forward(self, pkt: Packet) -> cython.int:
         """1 if `pkt` was sent, 0 if the pipeline must see it (Linux: nf_flow_offload_ip_hook)."""
-        if not pkt.has_l4 or pkt.is_fragment or pkt.pkttype != PACKET_HOST:
+        if not pkt.has_l4 or pkt.is_fragment or (pkt.pkttype != PACKET_HOST and not _for_master(pkt)):
             return 0
         proto: cython.int = pkt.l4proto
         if proto != IPPROTO_TCP and proto != IPPROTO_UDP:
@@ -154,6 +162,8 @@ class FlowTable(FastPath):
         proto: cython.int = flow.l4proto
         segment: cython.Py_ssize_t
         header: cython.Py_ssize_t = 8
+        if entry.comes is None and pkt.pkttype != PACKET_HOST:
+            return 0
         if proto == IPPROTO_TCP:
             if pkt.get8(pkt.l4 + 13) & (TCP_FIN | TCP_RST):
                 self.teardown(flow)
@@ -164,12 +174,14 @@ class FlowTable(FastPath):
             if pkt.gso_size == 0 or segment > entry.mtu:
                 return 0
         route: CachedRoute = entry.route
-        if flow.epoch != self.epoch or not route.valid():
+        if flow.epoch != self.epoch or not route.valid() or (entry.goes is not None and not entry.goes.valid()):
             self.teardown(flow)
             return 0
-        if not entry.judged:
+        if not entry.judged or (entry.comes is not None and not entry.comes.hear(pkt)):
             return 0
         flow.timeout = self.clock.now + (self.tcp_timeout if proto == IPPROTO_TCP else self.udp_timeout)
+        if entry.tags or entry.comes is not None:
+            _count_arrival(entry, pkt.end - pkt.l3)
         pkt.end = pkt.l3 + length
         entry.rewrite(pkt)
         entry.packets += 1
@@ -182,11 +194,14 @@ class FlowTable(FastPath):
         if entry.packets == self.threshold:
             self.offloader.ready(flow)
         pkt.route = route
+        if entry.local:
+            self.sender.deliver(pkt)
+            return 1
+        if not entry.hops:
+            pkt.iif = None  # from the gateway itself
         pkt.oif = route.oif
-        if entry.tags:
-            _count_arrival(entry, length)
         if entry.out is not None:
-            self.sender.emit_through(pkt, cython.cast(Device, entry.out), entry.out_tags)
+            self.sender.emit_through(pkt, cython.cast(Device, entry.out), entry.out_tags, entry.goes)
         else:
             self.sender.emit(pkt)
         return 1
@@ -227,52 +242,46 @@ class FlowTable(FastPath):
         """`flow add`: 1 if the packet's connection is now in the table, 0 if the rule breaks (Linux: nft_flow_offload_eval)."""
         conn: Conn | None = pkt.ct
         flow: Flow
+        back: CachedRoute | None = None
         if conn is not None and conn.flow is not None:
             flow = conn.flow
-            if flow.epoch != self.epoch and flow.table is self:
+            if flow.table is self and (flow.epoch != self.epoch or (flow.open and self._closes(flow))):
                 self.teardown(flow)
             else:
                 flow.direction(pkt.ctdir).judged = True
-        if conn is None or pkt.route is None or pkt.iif is None or not allowed(conn, pkt):
+        if conn is not None and pkt.route is not None and allowed(conn, pkt):
+            if hook != NF_INET_LOCAL_IN and hook != NF_INET_LOCAL_OUT:
+                back = self.sender.route_back(pkt) if pkt.iif is not None else None
+            elif self.sender.host is not None:
+                back = self.sender.route_local(pkt, hook == NF_INET_LOCAL_OUT)
+        if conn is None or back is None or back.oif is None:
             self.refused += 1
             return 0
-        back: CachedRoute | None = self.sender.route_back(pkt)
-        if back is None or back.oif is None:
-            self.refused += 1
-            return 0
-        return self._make(pkt, conn, back)
+        return self._make(pkt, conn, back, hook)
 
-    def _make(self, pkt: Packet, conn: Conn, back: CachedRoute) -> cython.int:
+    def _make(self, pkt: Packet, conn: Conn, back: CachedRoute, hook: cython.int) -> cython.int:
         """Both entries: what arrives, and what the other end must see (Linux: flow_offload_fill_dir)."""
-        there: CachedRoute = pkt.route
         flow: Flow = Flow(conn, self, pkt.nfproto, pkt.l4proto)
         flow.id = self._next_id
         self._next_id += 1
         flow.epoch = self.epoch
         dir: cython.int
+        inside: cython.int = -1  # the direction that ends here
+        if hook == NF_INET_LOCAL_IN:
+            inside = pkt.ctdir
+        elif hook == NF_INET_LOCAL_OUT:
+            inside = 1 - pkt.ctdir
         for dir in range(2):
             seen: FlowTuple = flow.direction(dir)
             describe(conn, seen)
-            forth: cython.bint = dir == pkt.ctdir
-            route: CachedRoute = there if forth else back
-            device: Device = cython.cast(Device, pkt.iif if forth else there.oif)
-            out: Device = cython.cast(Device, route.oif)
-            seen.route = route
-            seen.judged = forth or self.offloader is None
-            seen.mtu = route.mtu if route.mtu else out.mtu
-            seen.arrives = device
-            lowest: Device = self._lowest(device, True)
-            seen.tags = untag(device, lowest)
-            seen.set_key(flow.family, flow.l4proto, lowest.index, self.k0, self.k1)
+            seen.route = pkt.route if dir == pkt.ctdir else back
+            seen.judged = dir == pkt.ctdir or self.offloader is None
+            seen.local = dir == inside
+            seen.hops = 1 if inside < 0 else 0
             seen.set_rewrite(flow.family)
-            lowest = self._lowest(out, False)
-            if lowest is not out:
-                seen.out = lowest
-                seen.out_tags = untag(out, lowest)
-        if flow.l4proto == IPPROTO_TCP:
-            flow.timeout = self.clock.now + self.tcp_timeout
-        else:
-            flow.timeout = self.clock.now + self.udp_timeout
+        for dir in range(2):
+            self._way(flow, flow.direction(dir), flow.direction(1 - dir))
+        flow.timeout = self.clock.now + (self.tcp_timeout if flow.l4proto == IPPROTO_TCP else self.udp_timeout)
         begin(conn, flow, self.conns)
         self._insert(flow.original)
         self._insert(flow.reply)
@@ -281,21 +290,96 @@ class FlowTable(FastPath):
             self.offloader.begun(flow)
         return 1
 
-    def _lowest(self, device: Device, inward: cython.bint) -> Device:
-        """The device below the VLAN devices of `device` (two tags at most) that can stand for it: inward the lowest that asks this
-        table, outward the one that frames leave by; nothing on the way has hooks that would be passed over."""
+    # Ways
+
+    def _way(self, flow: Flow, there: FlowTuple, back: FlowTuple) -> cython.int:
+        """One end of a flow: how `there` leaves and `back` arrives (Linux: nft_dev_forward_path)."""
+        device: Device = cython.cast(Device, self.sender.host if there.local else there.route.oif)
+        crossing: Crossing | None = None
+        lowest: Device
+        there.mtu = _ANY_LENGTH
+        if not there.local:
+            there.mtu = there.route.mtu if there.route.mtu else device.mtu
+            if self._bridge_of(device) is not None:
+                crossing = self._cross(there, device)
+                flow.open = flow.open or crossing is None
+            if crossing is not None and not self.has_port(crossing.port):
+                crossing = None
+            lowest = self._lowest(device, False, crossing)
+            if lowest is not device:
+                there.out = lowest
+                there.out_tags = self._tags
+                there.goes = crossing if self._crossed else None
+            if there.goes is not None:
+                there.mtu = min(there.mtu, cython.cast(Device, there.goes.port).mtu)
+        back.arrives = device
+        lowest = self._lowest(device, True, crossing if crossing is not None and crossing.both else None)
+        back.tags = self._tags
+        back.comes = crossing if self._crossed else None
+        back.set_key(flow.family, flow.l4proto, lowest.index, self.k0, self.k1)
+        return 0
+
+    def _bridge_of(self, device: Device) -> Device | None:
+        """The bridge whose device `device` is, or is a VLAN device above."""
+        while device.parent is not None:
+            device = device.parent
+        return device if device.bridge is not None and device.master is None else None
+
+    def _cross(self, there: FlowTuple, device: Device) -> Crossing | None:
+        """The bridge below `device` walked for what goes `there`."""
+        bridge: Device = cython.cast(Device, self._bridge_of(device))
+        tags: cython.uint = untag(device, bridge)
+        return self.sender.cross(there.route, there.new_dst_hi, there.new_dst_lo, bridge, tags)
+
+    def _closes(self, flow: Flow) -> cython.bint:
+        """Every bridge on the flow's way can be crossed now."""
+        dir: cython.int
+        for dir in range(2):
+            there: FlowTuple = flow.direction(dir)
+            if not there.local and self._bridge_of(cython.cast(Device, there.route.oif)) is not None:
+                if self._cross(there, cython.cast(Device, there.route.oif)) is None:
+                    return False
+        return True
+
+    def _lowest(self, device: Device, inward: cython.bint, crossing: Crossing | None) -> Device:
+        """The device below `device` that can stand for it, VLAN devices (two tags at most) and one bridge passed over: inward the
+        lowest that asks this table, outward the one that frames leave by; nothing on the way has hooks that would be passed over.
+        `_tags`: what frames carry there; `_crossed`: it is below the bridge."""
         found: Device = device
         step: Device = device
-        _depth: cython.int
-        for _depth in range(2):
-            if step.parent is None or (step.ingress if inward else step.egress) is not None:
+        tags: cython.uint = 0
+        crossed: cython.bint = False
+        self._tags = 0
+        self._crossed = False
+        while (step.ingress if inward else step.egress) is None:
+            if step.parent is not None:
+                if tags >= 0x10000:
+                    if inward:
+                        break
+                    self._tags = 0
+                    self._crossed = False
+                    return device  # three tags: walked step by step
+                tags = (tags << 16) | tag_code(step.vlan_proto, step.vlan_id)
+                step = cython.cast(Device, step.parent)
+            elif crossing is not None and not crossed and step is crossing.bridge:
+                tags = crossing.tags
+                crossed = True
+                step = cython.cast(Device, crossing.port)
+            else:
                 break
-            step = cython.cast(Device, step.parent)
             if not inward or self._hooked(step.name):
                 found = step
-        if not inward and found.parent is not None:
-            return device  # three tags: walked step by step
+                self._tags = tags
+                self._crossed = crossed
         return found
+
+    def has_port(self, device: Device | None) -> cython.bint:
+        """The flowtable has the port `device`, or what is below it."""
+        while device is not None:
+            if self._hooked(device.name):
+                return True
+            device = device.parent
+        return False
 
     def _hooked(self, name: str) -> cython.bint:
         return any(p == name or (p.endswith("*") and name.startswith(p.rstrip("*"))) for p in self.devices)
@@ -447,18 +531,30 @@ class FlowTable(FastPath):
         return ended
 
 
+def _for_master(pkt: Packet) -> cython.bint:
+    """A frame on a bridge's port that carries the bridge's address."""
+    device: Device = cython.cast(Device, pkt.iif)
+    master: Device | None = device.master
+    return master is not None and pkt.get32(pkt.start) == master.mac_hi and pkt.get16(pkt.start + 4) == master.mac_lo
+
+
 def _count_arrival(entry: FlowTuple, length: cython.Py_ssize_t) -> cython.int:
-    """The VLAN devices that a packet came in by received it too."""
+    """VLAN devices and bridges that a packet came in by received it too; `length` is that of the network layer, as it came."""
     device: Device | None = entry.arrives
-    while device is not None and device.parent is not None and device.index != entry.key >> 16:
+    length += 14
+    while device is not None and device.index != entry.key >> 16:
         device.rx_packets += 1
-        device.rx_bytes += length + 14
-        device = device.parent
+        device.rx_bytes += length
+        if device.parent is not None:
+            length += 4
+            device = device.parent
+        else:
+            device = entry.comes.port if entry.comes is not None else None
     return 0
 
 
 def _devices(flow: Flow) -> set[int]:
-    """Interface indices that the flow comes in on or leaves by."""
+    """Interface indices that the flow comes in on, crosses or leaves by."""
     found = {flow.original.key >> 16, flow.reply.key >> 16}
     entry: FlowTuple
     for entry in (flow.original, flow.reply):
@@ -468,6 +564,10 @@ def _devices(flow: Flow) -> set[int]:
         for device in (entry.arrives, entry.out):
             if device is not None:
                 found.add(device.index)
+        crossing: Any
+        for crossing in (entry.comes, entry.goes):
+            if crossing is not None:
+                found |= {crossing.bridge.index, crossing.port.index}
     return found
 
 

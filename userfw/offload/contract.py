@@ -43,7 +43,8 @@ class Match:
     """One direction of a flow as it arrives: exact in every field.
 
     `device` is the interface's name and `ifindex` its number where the driver works; addresses are 4 or 16 bytes in network
-    order; `vlans` the tags, outermost first, as (EtherType, id).
+    order; `vlans` the tags, outermost first, as (EtherType, id). `ethernet`: the Ethernet destination of the frames where it is
+    not the device's own address but that of the bridge whose port it is; empty otherwise.
     """
 
     device: str
@@ -55,6 +56,7 @@ class Match:
     destination_port: int
     vlans: tuple[tuple[int, int], ...] = ()
     zone: int = 0
+    ethernet: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

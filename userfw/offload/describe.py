@@ -1,18 +1,23 @@
 """From a flow of the flowtable to the rules of the contract, and to words.
 
-Law: a rule says what the software flow does, at the device on the wire: VLAN devices above it are tags in match and actions.
+Law: a rule says what the software flow does, at the device on the wire: VLAN devices above it are tags in match and actions,
+and in the place of a bridge stands the port.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import Any
 
-from userfw.core.const import NFPROTO_IPV4
+from userfw.core.const import ETH_P_8021AD, ETH_P_8021Q, NFPROTO_IPV4
+from userfw.core.fastpath import Crossing, tag_code
 from userfw.core.packet import Device
 from userfw.flowtable.flow import Flow, FlowTuple
 from userfw.offload.contract import Actions, Match
 from userfw.router.const import NUD_VALID
+
+Cross = Callable[[Any, int, int, Device, int], object]
 
 IPPROTO = {6: "tcp", 17: "udp"}
 
@@ -24,8 +29,9 @@ def rule_of(flow: Flow, side: FlowTuple, number: Callable[[Device], int]) -> tup
     if side.arrives is not None:
         arrives = side.arrives
     leaves: Device = side.route.oif
-    match_device, match_tags = untagged(arrives)
-    out_device, out_tags = untagged(leaves)
+    match_device, match_tags = carrier(arrives, side.comes)
+    out_device, out_tags = carrier(leaves, side.goes)
+    bridge = side.comes.bridge if side.comes is not None else None
     match = Match(
         match_device.name,
         number(match_device),
@@ -35,6 +41,7 @@ def rule_of(flow: Flow, side: FlowTuple, number: Callable[[Device], int]) -> tup
         side.ports >> 16,
         side.ports & 0xFFFF,
         match_tags,
+        ethernet=bridge.mac if bridge is not None and bridge.mac != match_device.mac else b"",
     )
     actions = Actions(
         out_device.name,
@@ -51,18 +58,36 @@ def rule_of(flow: Flow, side: FlowTuple, number: Callable[[Device], int]) -> tup
     return match, actions
 
 
-def obstacle(flow: Flow) -> str:
-    """Why no device can take over this flow, whatever it can do; empty if nothing speaks against it."""
-    for side in (flow.original, flow.reply):
-        for device in (side.arrives, side.route.oif):
-            if device is None:
-                continue
-            base, _ = untagged(device)
-            if base.kind == "bridge" or base.bridge is not None:
-                return f"{base.name} is a bridge: its port may change with every frame"
-            if not base.mac:
-                return f"{base.name} has no link layer (local delivery)"
+def obstacle(flow: Flow, cross: Cross) -> str:
+    """Why no device can take over this flow, whatever it can do; empty if nothing does. `cross`: as Gateway.walk_bridge."""
+    for there, back in ((flow.original, flow.reply), (flow.reply, flow.original)):
+        if there.local:
+            return "it ends at the gateway's own services (local delivery)"
+        device: Device = there.route.oif
+        base, tags = untagged(device)
+        if base.bridge is not None and base.master is None and (there.goes is None or back.comes is None):
+            return _uncrossed(flow, there, base, tags, cross)
+        if there.goes is None and base.master is not None:
+            return f"{base.name} is a port of {base.master.name}: a device cannot tell whose frames are tagged"
+        if not base.mac:
+            return f"{base.name} has no link layer"
     return ""
+
+
+def _uncrossed(flow: Flow, there: FlowTuple, bridge: Device, tags: tuple[tuple[int, int], ...], cross: Cross) -> str:
+    """Why a bridge on the way is not passed over."""
+    code = sum(tag_code(*tag) << 16 * place for place, tag in enumerate(tags))
+    found = cross(there.route, there.new_dst_hi, there.new_dst_lo, bridge, code)
+    if not isinstance(found, Crossing):
+        return str(found)
+    assert found.port is not None
+    if there.goes is None and not flow.table.has_port(found.port):
+        return f"{bridge.name} is a bridge, and the flowtable does not have its port {found.port.name}"
+    if not found.both:
+        return f"{bridge.name}: what comes in at {found.port.name} does not get the VLAN that leaves there"
+    if there.goes is None:
+        return f"a device between {there.route.oif.name} and {found.port.name} has an egress chain, or there are too many tags"
+    return f"a device between {there.route.oif.name} and {found.port.name} has an ingress chain, or there are too many tags"
 
 
 def ends(side: FlowTuple, family: int) -> str:
@@ -86,6 +111,19 @@ def untagged(device: Device) -> tuple[Device, tuple[tuple[int, int], ...]]:
         tags = ((device.vlan_proto, device.vlan_id), *tags)
         device = device.parent
     return device, tags
+
+
+def carrier(device: Device, crossing: Any) -> tuple[Device, tuple[tuple[int, int], ...]]:
+    """As `untagged`, the bridge of a Crossing passed over."""
+    base, tags = untagged(device)
+    if crossing is None:
+        return base, tags
+    lowest, below = untagged(crossing.port)
+    code = int(crossing.tags)
+    while code:
+        below = (*below, (ETH_P_8021AD if code & 0x2000 else ETH_P_8021Q, code & 0xFFF))
+        code >>= 16
+    return lowest, below
 
 
 def link_address(side: FlowTuple) -> bytes | None:

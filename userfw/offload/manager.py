@@ -47,7 +47,7 @@ class Offloaded:
     """What the manager keeps with a flow (`Flow.offload`): its rules, how many are in, and why not, if not.
 
     `state`: waiting, installing, installed, failed, gone. `not_before`: when a waiting flow may be offered (ns).
-    `seen`: totals of each rule that were already credited. `neighbours`: those its rules were made with.
+    `seen`: totals of each rule that were already credited. `neighbours`: those its rules were made with, `crossings` likewise.
     """
 
     flow: Flow
@@ -58,6 +58,7 @@ class Offloaded:
     done: int = 0
     seen: dict[int, tuple[int, int]] = field(default_factory=dict)
     neighbours: tuple[Any, ...] = ()
+    crossings: tuple[Any, ...] = ()
 
 
 class OffloadManager:
@@ -66,6 +67,7 @@ class OffloadManager:
     - `target`: how a driver finds the device of a name; its own name differs if another device carries the frames (VLAN).
     - `threshold`: packets of one direction before a flow is offered. `rate`: installations a second.
     - `generation`: a number that changes with every change of routes and addresses; whoever changes it calls `revalidate`.
+    - `cross`: walks a bridge (Gateway.walk_bridge), to say what stands in a flow's way.
     - `use`: told that packets of a flow's direction go to the neighbour of its route, or want to.
     - `wake`: called when a flow is ready, on the packet path: have `tick` called soon.
     """
@@ -80,6 +82,7 @@ class OffloadManager:
         threshold: int = 16,
         rate: int = 1000,
         use: Callable[[FlowTuple], None] | None = None,
+        cross: describe.Cross | None = None,
     ) -> None:
         self.clock = clock
         self.drivers = list(drivers)
@@ -88,6 +91,7 @@ class OffloadManager:
         self.threshold = threshold
         self.rate = rate
         self.use = use
+        self.cross: describe.Cross = cross if cross is not None else _unknown
         self.wake: Callable[[], None] | None = None
         self.placements: dict[str, Placement] = {}
         self.watchers: list[Callable[[str], None]] = []  # told of devices that were lost
@@ -101,6 +105,7 @@ class OffloadManager:
         self.packets = 0
         self.bytes = 0
         self._by_neighbour: dict[int, set[Offloaded]] = {}
+        self._by_anchor: dict[int, set[Offloaded]] = {}
         self._next_rule = 1
         self._budget = float(rate)
         self._refilled = clock.now
@@ -210,6 +215,13 @@ class OffloadManager:
         if entries:
             self._again(list(entries), "a neighbour")
 
+    def bridge_changed(self, anchor: Any) -> None:
+        """An address of a bridge's database moved or is gone, or (None) ports or settings changed: the pipeline bridges anew."""
+        groups = [self._by_anchor.get(id(anchor), set())] if anchor is not None else list(self._by_anchor.values())
+        found = {e for group in groups for e in group if not all(crossing.valid() for crossing in e.crossings)}
+        if found:
+            self._end(list(found), "a bridge")
+
     def lost(self, name: str) -> None:
         """A device was reset or is gone: none of its rules exists any more, and rules that send to it must go."""
         for watcher in self.watchers:
@@ -224,11 +236,19 @@ class OffloadManager:
             driver.poll(now, self.lost)
         if self.generation() != self._generation:
             self.revalidate()
+        self._age()
         self._offer(now)
         for driver in self.drivers:
             if now - self._counted.setdefault(id(driver), now) >= driver.interval:
                 self._count(driver)
         self.tables = [table for table in self.tables if table.count]
+
+    def _age(self) -> None:
+        """Addresses that a bridge has not heard for too long."""
+        for entries in list(self._by_anchor.values()):
+            stale = [crossing for crossing in next(iter(entries)).crossings if not crossing.valid()]
+            for crossing in stale:
+                self.bridge_changed(crossing.anchor)
 
     def _offer(self, now: int) -> None:
         self._budget = min(float(max(self.rate, 1)), self._budget + (now - self._refilled) * self.rate / SECOND)
@@ -247,7 +267,7 @@ class OffloadManager:
         """Both directions were judged, and the neighbours of both are known; asks for those that are not."""
         known = bool(flow.original.judged and flow.reply.judged)
         for side in (flow.original, flow.reply):
-            if side.route.oif.mac and describe.link_address(side) is None:
+            if not side.local and side.route.oif.mac and describe.link_address(side) is None:
                 known = False
                 if self.use is not None:
                     self.use(side)
@@ -255,7 +275,7 @@ class OffloadManager:
 
     def _install(self, entry: Offloaded) -> None:
         flow = entry.flow
-        reason = describe.obstacle(flow)
+        reason = describe.obstacle(flow, self.cross)
         rules = []
         for side in (flow.original, flow.reply):
             if reason:
@@ -279,6 +299,9 @@ class OffloadManager:
         entry.neighbours = tuple(side.route.neigh for side in (flow.original, flow.reply) if side.route.neigh is not None)
         for neighbour in entry.neighbours:
             self._by_neighbour.setdefault(id(neighbour), set()).add(entry)
+        entry.crossings = tuple(c for side in (flow.original, flow.reply) for c in (side.comes, side.goes) if c is not None)
+        for crossing in entry.crossings:
+            self._by_anchor.setdefault(id(crossing.anchor), set()).add(entry)
         for rule in rules:
             self.rules[rule.id] = entry
         for driver, group in self._by_driver(entry.rules):
@@ -328,18 +351,19 @@ class OffloadManager:
         for entry in entries:
             for rule in entry.rules:
                 self.rules.pop(rule.id, None)
-            for neighbour in entry.neighbours:
-                users = self._by_neighbour.get(id(neighbour))
-                if users is not None:
-                    users.discard(entry)
-                    if not users:
-                        del self._by_neighbour[id(neighbour)]
+            for index, keys in ((self._by_neighbour, entry.neighbours), (self._by_anchor, [c.anchor for c in entry.crossings])):
+                for key in map(id, keys):
+                    users = index.get(key)
+                    if users is not None:
+                        users.discard(entry)
+                        if not users:
+                            del index[key]
             if entry.state == "installed":
                 self.installed -= 1
                 self.withdrawn[why] += 1
                 entry.flow.conn.status &= ~IPS_HW_OFFLOAD
             entry.state = "gone"
-            entry.rules = entry.neighbours = ()
+            entry.rules = entry.neighbours = entry.crossings = ()
 
     def _end(self, entries: list[Offloaded], why: str) -> None:
         """Out of the devices, all at once, then out of the flowtable."""
@@ -381,8 +405,11 @@ class OffloadManager:
         self.bytes += octets
         idle = table.tcp_timeout if flow.l4proto == IPPROTO_TCP else table.udp_timeout
         flow.timeout = max(flow.timeout, record.last_used + idle)
+        side: FlowTuple = flow.direction(dir)
+        if side.comes is not None:
+            side.comes.heard(record.last_used)
         if self.use is not None:
-            self.use(flow.direction(dir))
+            self.use(side)
 
     def _number(self, device: Device) -> int:
         placement = self.placements.get(device.name)
@@ -450,3 +477,7 @@ class OffloadManager:
             missing = "a neighbour's address is not known yet" if judged else "rules have let only one direction come to `flow add`"
             reason = "its turn will come" if self._resolved(flow) else missing
         return {"state": entry.state, "reason": reason}
+
+
+def _unknown(*way: Any) -> object:
+    return f"{way[3].name} is a bridge, and nobody knows its ports"

@@ -24,7 +24,7 @@ cdef class FdbEntry:
     cdef readonly int vlan
     cdef public Members port
     cdef public unsigned long long updated, used
-    cdef public bint fixed
+    cdef public bint fixed, dead
 
 cdef class Leaving:
     cdef readonly bytes header
@@ -37,6 +37,8 @@ cdef class Bridge:
     cdef readonly list ports
     cdef readonly dict fdb, local
     cdef public unsigned long long ageing, learned, refused
+    cdef public unsigned int generation
+    cdef public object watcher
     cdef public Py_ssize_t fdb_max
     cdef public bint filtering, brouted
     cdef public int vlan_proto, group_fwd_mask
@@ -44,11 +46,11 @@ cdef class Bridge:
     cpdef int finish(self, Packet pkt) except -1
     cpdef int up(self, Packet pkt, int vid) except -1
     cpdef int enter(self, Packet pkt) except -1
-    cdef int _learn(self, Packet pkt, Members port, int vid) except -1
-    cdef FdbEntry _find(self, unsigned long long mac, int vid)
+    cpdef int learn(self, Packet pkt, Members port, int vid) except -1
+    cpdef FdbEntry find(self, unsigned long long mac, int vid)
     cpdef int transmit(self, Packet pkt) except -1
     cpdef int send(self, Packet pkt, Device device) except -1
-    cdef bint _deliverable(self, Members to, Members source, int vid) except? -1
+    cpdef bint deliverable(self, Members to, Members source, int vid) except? -1
     cdef int _flood(self, Packet pkt, int vid, Members source, bint keep) except -1
     cdef int _copy_to(self, Packet pkt, Members port, int vid, bint own) except -1
     cdef int _forward(self, Packet pkt, Members port, int vid, bint own) except -1

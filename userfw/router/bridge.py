@@ -10,10 +10,13 @@ Laws:
 - The link-local groups 01:80:c2:00:00:0x go no further, but for those in `group_fwd_mask` and, there being no spanning tree,
   its own.
 - Sources are learned behind prerouting. At most `fdb_max` are; an entry dies when nothing was heard for `ageing` ns.
+- Who keeps a way through the bridge (router.crossing) is told when an address moves or is forgotten, and, as `changed` is called,
+  of every change of ports and settings.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cython
@@ -68,7 +71,7 @@ class Members:
 
 
 class FdbEntry:
-    """Where an address was seen; `fixed`: configured, it neither moves nor dies. Times in ns."""
+    """Where an address was seen; `fixed`: configured, it neither moves nor dies; `dead`: no longer in the database. Times in ns."""
 
     def __init__(self, mac: int, vlan: int, port: Members, now: int, fixed: bool = False) -> None:
         self.mac = mac
@@ -77,6 +80,7 @@ class FdbEntry:
         self.updated = now
         self.used = now
         self.fixed = fixed
+        self.dead = False
 
 
 class Leaving:
@@ -88,7 +92,10 @@ class Leaving:
 
 
 class Bridge:
-    """One bridge. `device`: itself, as the router sees it; `own`: itself as a member; `ports`: in the order they were added."""
+    """One bridge. `device`: itself, as the router sees it; `own`: itself as a member; `ports`: in the order they were added.
+
+    `watcher`: told of an FdbEntry that moved or is gone, or of None: anything may have changed. `generation` counts `changed`.
+    """
 
     def __init__(self, router: Router, device: Device) -> None:
         self.router = router
@@ -105,6 +112,8 @@ class Bridge:
         self.brouted = False
         self.learned = 0
         self.refused = 0
+        self.generation = 0
+        self.watcher: Callable[[FdbEntry | None], None] | None = None
         device.kind = "bridge"
         device.bridge = self
 
@@ -133,21 +142,38 @@ class Bridge:
     def addresses(self) -> None:
         """The ports' and the bridge's own addresses are local; call it when one changed."""
         self.local = {int.from_bytes(member.device.mac, "big"): member for member in [*self.ports, self.own]}
+        self.changed()
+
+    def changed(self) -> None:
+        """Call it after a change of a port's or the bridge's settings: ways through the bridge are walked anew."""
+        self.generation += 1
+        if self.watcher is not None:
+            self.watcher(None)
 
     def forget(self, port: Members) -> None:
         """What was learned on a port (it went down)."""
-        for key, entry in list(self.fdb.items()):
+        for entry in list(self.fdb.values()):
             if entry.port is port and not entry.fixed:
-                del self.fdb[key]
+                self.remove(entry)
 
     def sweep(self, now: int) -> None:
         """Remove entries that died."""
-        for key, entry in list(self.fdb.items()):
+        for entry in list(self.fdb.values()):
             if not entry.fixed and now - entry.updated > self.ageing:
-                del self.fdb[key]
+                self.remove(entry)
+
+    def remove(self, entry: FdbEntry) -> None:
+        """Forget one address."""
+        del self.fdb[(cython.cast(cython.ulonglong, entry.vlan) << 48) | entry.mac]
+        entry.dead = True
+        if self.watcher is not None:
+            self.watcher(entry)
 
     def add_static(self, mac: int, vlan: int, port: Members) -> None:
         """A configured entry."""
+        old = self.fdb.get((vlan << 48) | mac)
+        if old is not None:
+            self.remove(old)
         self.fdb[(vlan << 48) | mac] = FdbEntry(mac, vlan, port, self.router.clock.now, True)
 
     # -- in
@@ -189,7 +215,7 @@ class Bridge:
         vid: cython.int = self._ingress(pkt, port)
         if vid < 0:
             return self.router.drop(pkt, DROP_BRIDGE_FILTER)
-        self._learn(pkt, port, vid)
+        self.learn(pkt, port, vid)
         if pkt.get8(pkt.start) & 1:
             self._flood(pkt, vid, port, True)
             return self.up(pkt, vid)
@@ -198,10 +224,10 @@ class Bridge:
         mac = (mac << 16) | pkt.get16(pkt.start + 4)
         if mac in self.local:
             return self.up(pkt, vid)
-        entry = self._find(mac, vid)
+        entry = self.find(mac, vid)
         if entry is not None:
             entry.used = self.router.clock.now
-            if not self._deliverable(entry.port, port, vid):
+            if not self.deliverable(entry.port, port, vid):
                 return self.router.drop(pkt, DROP_BRIDGE_FILTER)
             return self._forward(pkt, entry.port, vid, False)
         return self._flood(pkt, vid, port, False)
@@ -228,8 +254,8 @@ class Bridge:
 
     # -- the forwarding database
 
-    def _learn(self, pkt: Packet, port: Members, vid: cython.int) -> cython.int:
-        """Linux: br_fdb_update."""
+    def learn(self, pkt: Packet, port: Members, vid: cython.int) -> cython.int:
+        """The sender of a frame of VLAN `vid` is behind `port`. Linux: br_fdb_update."""
         entry: FdbEntry | None
         now: cython.ulonglong = self.router.clock.now
         mac: cython.ulonglong = pkt.get32(pkt.start + 6)
@@ -240,8 +266,11 @@ class Bridge:
         entry = self.fdb.get(key)
         if entry is not None:
             if not entry.fixed:
-                entry.port = port
                 entry.updated = now
+                if entry.port is not port:
+                    entry.port = port
+                    if self.watcher is not None:
+                        self.watcher(entry)
             return 0
         if len(self.fdb) >= self.fdb_max:
             self.refused += 1
@@ -250,11 +279,12 @@ class Bridge:
         self.fdb[key] = FdbEntry(mac, vid, port, now)
         return 0
 
-    def _find(self, mac: cython.ulonglong, vid: cython.int) -> FdbEntry | None:
+    def find(self, mac: cython.ulonglong, vid: cython.int) -> FdbEntry | None:
+        """Where an address is, unless that was too long ago."""
         key: cython.ulonglong = (cython.cast(cython.ulonglong, vid) << 48) | mac
         entry: FdbEntry | None = self.fdb.get(key)
         if entry is not None and not entry.fixed and self.router.clock.now - entry.updated > self.ageing:
-            del self.fdb[key]
+            self.remove(entry)
             return None
         return entry
 
@@ -265,6 +295,8 @@ class Bridge:
         start: cython.Py_ssize_t = pkt.start
         proto: cython.int = pkt.get16(start + 12)
         entry: FdbEntry | None
+        self.device.tx_packets += 1
+        self.device.tx_bytes += pkt.end - start
         pkt.vlan_tci = pkt.get16(start + 14) if proto in (ETH_P_8021Q, ETH_P_8021AD) else -1
         vid: cython.int = self._ingress(pkt, self.own)
         if vid < 0:
@@ -274,9 +306,9 @@ class Bridge:
         if not pkt.get8(start) & 1:
             if mac in self.local:
                 return self.router.drop(pkt, DROP_OTHERHOST)
-            entry = self._find(mac, vid)
+            entry = self.find(mac, vid)
             if entry is not None:
-                if not self._deliverable(entry.port, self.own, vid):
+                if not self.deliverable(entry.port, self.own, vid):
                     return self.router.drop(pkt, DROP_BRIDGE_FILTER)
                 return self._forward(pkt, entry.port, vid, True)
         return self._flood(pkt, vid, self.own, False)
@@ -286,8 +318,8 @@ class Bridge:
         pkt.oif = device
         return self._output(pkt)
 
-    def _deliverable(self, to: Members, source: Members, vid: cython.int) -> cython.bint:
-        """Linux: should_deliver."""
+    def deliverable(self, to: Members, source: Members, vid: cython.int) -> cython.bint:
+        """A frame of VLAN `vid` from `source` may leave by `to`. Linux: should_deliver."""
         if (to is source and not to.hairpin) or not to.device.up:
             return False
         if to.isolated and source.isolated:
@@ -303,7 +335,7 @@ class Bridge:
         unknown: cython.bint = not pkt.get8(pkt.start) & 1
         for i in range(len(self.ports) - 1, -1, -1):
             port = self.ports[i]
-            if (unknown and not port.flood) or not self._deliverable(port, source, vid):
+            if (unknown and not port.flood) or not self.deliverable(port, source, vid):
                 continue
             if last is not None:
                 self._copy_to(pkt, last, vid, own)

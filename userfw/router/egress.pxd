@@ -4,6 +4,7 @@ from userfw.core.const cimport (
     ARPHRD_ETHER, ARPHRD_LOOPBACK, ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, NF_ACCEPT, NF_DROP, NFPROTO_IPV4,
 )
 from userfw.core.drop cimport DROP_DEVICE_DOWN, DROP_NEIGH_FAILED, DROP_NOT_SPECIFIED, DROP_RULE, DROP_TX_FAILED
+from userfw.core.fastpath cimport Crossing
 from userfw.core.hook cimport HookList
 from userfw.core.packet cimport Device, Packet, Port
 from userfw.router.arp cimport Arp
@@ -23,7 +24,7 @@ cdef class Egress(Router):
     cdef list backlog
     cdef int _emit_bridged(self, Packet pkt) except -1
     cdef Neighbour _neighbour(self, Packet pkt, Dst dst)
-    cpdef int emit_through(self, Packet pkt, Device device, unsigned int tags) except -1
+    cpdef int emit_through(self, Packet pkt, Device device, unsigned int tags, Crossing crossing) except -1
     cdef _touch(self, Port port)
     cdef _tag(self, Packet pkt, Device device)
     cdef int _virtual(self, Packet pkt, Device device) except -1

@@ -24,6 +24,7 @@ if not cython.compiled:
         NFPROTO_IPV4,
     )
     from userfw.core.drop import DROP_DEVICE_DOWN, DROP_NEIGH_FAILED, DROP_NOT_SPECIFIED, DROP_RULE, DROP_TX_FAILED
+    from userfw.core.fastpath import Crossing
     from userfw.core.hook import HookList
     from userfw.core.packet import Device, Packet, Port
     from userfw.router.arp import Arp
@@ -99,10 +100,11 @@ class Egress(Router):
             return self.neighbours.of_dst(dst, 0, 0)
         return neigh
 
-    def emit_through(self, pkt: Packet, device: Device, tags: cython.uint) -> cython.int:
-        """As `emit`, the VLAN devices above `device` passed over: one link-layer header with all tags, their counters kept."""
+    def emit_through(self, pkt: Packet, device: Device, tags: cython.uint, crossing: Crossing | None) -> cython.int:
+        """As `emit`, what is above `device` passed over: one link-layer header with all tags; the counters there are kept."""
         dst: Dst = pkt.route
         l3: cython.Py_ssize_t = pkt.l3
+        size: cython.Py_ssize_t = pkt.end - l3 + 14
         neigh: Neighbour | None = self._neighbour(pkt, dst)
         if neigh is None:
             return self.drop(pkt, DROP_NEIGH_FAILED)
@@ -111,9 +113,15 @@ class Egress(Router):
         upper: Device | None = dst.oif
         while upper is not None and upper is not device:
             upper.tx_packets += 1
-            upper.tx_bytes += pkt.end - l3 + 14
-            upper = upper.parent
-        start: cython.Py_ssize_t = l3 - 18 if tags < 0x10000 else l3 - 22
+            upper.tx_bytes += size
+            if crossing is not None and upper is crossing.bridge:
+                upper = crossing.port
+            else:
+                size += 4
+                upper = upper.parent
+        start: cython.Py_ssize_t = l3 - 14
+        if tags:
+            start -= 4 if tags < 0x10000 else 8
         set_start(pkt, start)
         pkt.put64(start, neigh.head)
         pkt.put32(start + 8, neigh.mid)

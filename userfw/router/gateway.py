@@ -14,17 +14,22 @@ from typing import Any
 import cython
 
 if not cython.compiled:
+    from userfw.conntrack.conn import Conn, TupleNode
     from userfw.core.clock import Clock
-    from userfw.core.fastpath import CachedRoute, Sender
+    from userfw.core.const import CT_DIR_ORIGINAL, ETH_P_8021AD, ETH_P_8021Q
+    from userfw.core.fastpath import CachedRoute, Crossing, Sender
     from userfw.core.packet import Device, Packet
     from userfw.engine.services import SocketInfo
     from userfw.router.answers import Answers
+    from userfw.router.const import NUD_VALID, RTN_LOCAL, RTN_UNICAST
+    from userfw.router.crossing import BridgeCrossing, walk
     from userfw.router.icmp import Icmp
     from userfw.router.local import Local
     from userfw.router.nd import Ndisc
     from userfw.router.ra import Advertisement, Advertiser
     from userfw.router.settings import Settings
     from userfw.router.synproxy import Synproxy
+    from userfw.router.types import Dst, Neighbour
 from userfw.router.nd import link_local_of
 from userfw.router.queue import Queues
 from userfw.router.reassembly import Defrag
@@ -35,13 +40,26 @@ class GatewaySender(Sender):
     """What a fast path sends with (core.fastpath.Sender)."""
 
     def __init__(self, gateway: Gateway) -> None:
+        super().__init__()
         self.gateway = gateway
 
     def emit(self, pkt: Packet) -> cython.int:
         return self.gateway.emit(pkt)
 
-    def emit_through(self, pkt: Packet, device: Device, tags: cython.uint) -> cython.int:
-        return self.gateway.emit_through(pkt, device, tags)
+    def emit_through(self, pkt: Packet, device: Device, tags: cython.uint, crossing: Crossing | None) -> cython.int:
+        return self.gateway.emit_through(pkt, device, tags, crossing)
+
+    def deliver(self, pkt: Packet) -> cython.int:
+        return self.gateway.local.hand_over(pkt)
+
+    def cross(
+        self, route: CachedRoute, hi: cython.ulonglong, lo: cython.ulonglong, bridge: Device, tags: cython.uint
+    ) -> Crossing | None:
+        found = self.gateway.walk_bridge(route, hi, lo, bridge, tags)
+        return found if isinstance(found, Crossing) else None
+
+    def route_local(self, pkt: Packet, out: cython.bint) -> CachedRoute | None:
+        return self.gateway.route_local(pkt, out)
 
     def route_back(self, pkt: Packet) -> CachedRoute | None:
         return self.gateway.route_back(pkt)
@@ -96,6 +114,44 @@ class Gateway(Answers):
         """The TUN device behind which services carry the gateway's addresses; None: nothing listens here."""
         self.local_device = device
         self.local.device = device
+        self.sender.host = device
+        self.routes.changed()
+
+    def walk_bridge(
+        self, route: CachedRoute, hi: cython.ulonglong, lo: cython.ulonglong, device: Device, tags: cython.uint
+    ) -> object:
+        """The Crossing of bridge `device` for what goes along `route` to (`hi`, `lo`) under `tags`; in words, why there is none."""
+        dst: Dst = cython.cast(Dst, route)
+        neigh: Neighbour | None
+        found: object
+        crossing: BridgeCrossing
+        if device.bridge is None or device.master is not None:
+            return f"{device.name} is no bridge"
+        neigh = self.neighbours.of_dst(dst, hi, lo)
+        if neigh is None or neigh.dead or not neigh.state & NUD_VALID:
+            return f"{device.name}: the neighbour's address is not known"
+        found = walk(device.bridge, neigh, tags)
+        if isinstance(found, BridgeCrossing):
+            crossing = found
+            if crossing.tags:  # a VLAN device on the port takes its frames before the bridge does
+                proto = ETH_P_8021AD if crossing.tags & 0x2000 else ETH_P_8021Q
+                if (cython.cast(Device, crossing.port).index, proto, crossing.tags & 0xFFF) in self.vlans:
+                    crossing.both = False
+        return found
+
+    def route_local(self, pkt: Packet, out: cython.bint) -> CachedRoute | None:
+        """See core.fastpath.Sender."""
+        conn: Conn | None = pkt.ct
+        if conn is None:
+            return None
+        node: TupleNode = conn.orig if pkt.ctdir == CT_DIR_ORIGINAL else conn.reply
+        back: Dst
+        if out:
+            there: Dst = pkt.route
+            back = self.routes.resolve(pkt.nfproto, node.src_hi, node.src_lo, 0, 0, pkt.mark, there.oif)
+            return back if back.type == RTN_LOCAL else None
+        back = self.routes.resolve(pkt.nfproto, node.src_hi, node.src_lo, node.dst_hi, node.dst_lo, pkt.mark, None)
+        return back if back.ways is None and back.type == RTN_UNICAST and back.oif is pkt.iif else None
 
     def set_pipeline(self, pipeline: Any) -> None:
         """Swap the hooks; call it between two batches. None: no ruleset, plain routing."""

@@ -26,7 +26,7 @@ cdef class Local:
     cdef public Device device
     cdef readonly unsigned long long delivered, resets
     cpdef int deliver_untrusted(self, Packet pkt) except -1
-    cdef int _hand_over(self, Packet pkt) except -1
+    cpdef int hand_over(self, Packet pkt) except -1
     cdef int _icmp(self, Packet pkt) except -1
     cdef int _tcp(self, Packet pkt) except -1
     cdef int _udp(self, Packet pkt) except -1

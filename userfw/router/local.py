@@ -77,7 +77,7 @@ class Local:
         if proto == (IPPROTO_ICMP if pkt.nfproto == NFPROTO_IPV4 else IPPROTO_ICMPV6) and pkt.has_l4:
             return self._icmp(pkt)
         if self.device is not None:
-            return self._hand_over(pkt)
+            return self.hand_over(pkt)
         if proto == IPPROTO_TCP:
             return self._tcp(pkt)
         if proto in (IPPROTO_UDP, IPPROTO_UDPLITE):
@@ -92,7 +92,8 @@ class Local:
             self.router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_UNK_NEXTHDR, next_header_offset(pkt))
         return self.router.drop(pkt, DROP_NO_PROTOCOL)
 
-    def _hand_over(self, pkt: Packet) -> cython.int:
+    def hand_over(self, pkt: Packet) -> cython.int:
+        """To the services behind the local port, which there must be."""
         set_start(pkt, pkt.l3)
         self.delivered += 1
         return self.router.transmit(pkt, cython.cast(Device, self.device))
@@ -109,7 +110,7 @@ class Local:
         if pkt.nfproto == NFPROTO_IPV6 and NDISC_RS <= pkt.get8(pkt.l4) <= NDISC_REDIRECT:
             return self.ndisc.receive_untrusted(pkt)
         if self.device is not None:
-            return self._hand_over(pkt)
+            return self.hand_over(pkt)
         return DROP_NOT_SPECIFIED
 
     # -- nothing listens

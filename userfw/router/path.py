@@ -158,12 +158,13 @@ class Path(Routing):
         """The way of a parsed frame, to its end."""
         fast: FastPath
         entries: HookList
+        if device.flowtable is not None and reason == DROP_NOT_SPECIFIED:
+            if pkt.pkttype == PACKET_HOST or device.master is not None:
+                fast = device.flowtable
+                if fast.forward(pkt):
+                    return DROP_NOT_SPECIFIED
         if device is self.local_device:
             return self._from_local(pkt, reason)
-        if device.flowtable is not None and reason == DROP_NOT_SPECIFIED and pkt.pkttype == PACKET_HOST:
-            fast = device.flowtable
-            if fast.forward(pkt):
-                return DROP_NOT_SPECIFIED
         if device.ingress is not None:
             entries = device.ingress
             verdict: cython.int = entries.run(pkt)
@@ -214,7 +215,8 @@ class Path(Routing):
         return self.drop(pkt, DROP_UNKNOWN_ETHERTYPE)
 
     def _vlan(self, pkt: Packet, reason: cython.int) -> cython.int:
-        """The outermost tag chooses a VLAN device, which receives the frame without it (Linux: vlan_do_receive)."""
+        """The outermost tag chooses a VLAN device, which receives the frame without it; what is for the device below is for this
+        one too, whatever its address (Linux: vlan_do_receive)."""
         parent: Device = cython.cast(Device, pkt.iif)
         vid: cython.int = pkt.vlan_tci & 0xFFF
         proto: cython.int = pkt.get16(pkt.start + 12)
@@ -223,15 +225,23 @@ class Path(Routing):
             return self.drop(pkt, DROP_OTHERHOST)
         i: cython.Py_ssize_t
         d: bytearray = pkt.data
+        host: cython.bint = pkt.pkttype == PACKET_HOST
         for i in range(pkt.start + 11, pkt.start - 1, -1):
             d[i + 4] = d[i]
         set_start(pkt, pkt.start + 4)
         if device is not None:
+            if not device.up:
+                return self.drop(pkt, DROP_DEVICE_DOWN)
             pkt.iif = device
-            return self._receive(pkt)
+            reason = self._parse(pkt, device)
+            if host:
+                pkt.pkttype = PACKET_HOST
+            return self._judge(pkt, device, reason)
         reason = parse_link_untrusted(pkt)
         if reason == DROP_NOT_SPECIFIED:
             reason = parse_network_untrusted(pkt)
+        if host:
+            pkt.pkttype = PACKET_HOST
         return self.after_ingress(pkt, reason)
 
     def _check_ipv6(self, pkt: Packet) -> cython.int:

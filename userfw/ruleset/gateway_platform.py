@@ -84,6 +84,7 @@ class GatewayNames(Names):
 class GatewayPlatform:
     """Runs a ruleset on a gateway. `conns` None: a gateway that tracks nothing, whatever the rules need.
 
+    `local_flows`: `flow add` may stand at input and output.
     `steer`: none, or two entries right before and behind defragmentation, which hand packets to the worker that owns them.
     """
 
@@ -100,6 +101,7 @@ class GatewayPlatform:
         self.helpers = Helpers(HelperTools(self.nat)) if self.nat is not None else None
         self.hooks = Hooks()
         self.no_objects: Mapping[int, str] = NO_OBJECTS
+        self.local_flows = False
         self.steer: tuple[HookEntry, ...] = ()
         self.hardware: Any = None  # what runs netdev chains with `flags offload` (offload.hardware.HardwareChains)
         self._track: dict[str, HookEntry] = {}

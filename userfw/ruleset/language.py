@@ -19,6 +19,7 @@ from userfw.engine.bind import refusal
 from userfw.engine.chain import BaseChain
 from userfw.engine.chain import Chain as EngineChain
 from userfw.engine.const import SET_CONSTANT, SET_EVAL, SET_INTERVAL, SET_MAP, SET_OBJECT, SET_TIMEOUT
+from userfw.engine.expressions.flow_offload import FlowOffload
 from userfw.engine.expressions.immediate import VERDICTS
 from userfw.engine.expressions.objref import OBJECT_TYPES
 from userfw.engine.objects.object import NamedObject
@@ -120,7 +121,10 @@ class LanguageBackend:
                 raise NftError(f"Could not process rule: {reason}", rule.loc)
 
     def refusal(self, table: Table, chain: Chain, rule: Rule, base: Chain) -> int:
+        local = base.node.hook in ("input", "output") and getattr(self.platform, "local_flows", False)
         for expr in rule.program.exprs if rule.program is not None else ():
+            if local and isinstance(expr, FlowOffload):
+                continue  # userfw's own: flows of the gateway's services
             text = refusal(expr, base.base)
             if text is not None:
                 name = text.rsplit("(", 1)[-1].rstrip(")")

@@ -63,12 +63,13 @@ class CapturePort(IoPort):
         self.inbound.attach(device)
         self.outbound.attach(device)
 
-    def load(self, flows: int | None = None, filters: FilterList | None = None) -> None:
-        """Put the program in place, or a new one in one step, so that every frame finds one. VerifierError, OSError."""
+    def load(self, flows: int | None = None, filters: FilterList | None = None, bridge: bytes = b"") -> None:
+        """Put the program in place, or a new one in one step, so that every frame finds one. `bridge`: the address of the bridge
+        whose port this is, if frames for it are forwarded. VerifierError, OSError."""
         mac = self.device.mac if self.device is not None and self.device.mac else self.mac
-        code = forward.build(
-            TC, self._none.fd if flows is None else flows, self.index, mac, capture=self.tap_index, mark=MARK, filters=filters
-        )
+        macs = (mac, bridge) if bridge else (mac,)
+        known = self._none.fd if flows is None else flows
+        code = forward.build(TC, known, self.index, macs, capture=self.tap_index, mark=MARK, filters=filters)
         program = syscall.load(syscall.PROG_TYPE_SCHED_CLS, code, "userfw_tc")
         try:
             if self.clsact is not None:

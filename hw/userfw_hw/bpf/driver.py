@@ -36,14 +36,16 @@ SLICE = 8192  # entries read in one call of `statistics`
 
 @dataclass(slots=True)
 class Hook:
-    """One interface: why the program is where it is, the link that it hangs on (-1: the port holds it), its stateless filters."""
+    """One interface: why the program is where it is, the link that it hangs on (-1: the port holds it), its stateless filters.
+    `mac`: its address in the program that is there; `bridge`: that of the bridge whose port it is, once a flow came over it."""
 
     target: Target
     facts: Facts
     choice: Choice
     link: int = -1
     hung: bool = False
-    mac: bytes = b""
+    mac: tuple[bytes, ...] = ()
+    bridge: bytes = b""
     filters: FilterList | None = None
 
     def release(self) -> None:
@@ -118,7 +120,7 @@ class BpfDriver(Driver):
             self.flows = syscall.Map(
                 syscall.MAP_TYPE_HASH, forward.KEY_SIZE, forward.VALUE_SIZE, self.capacity, "userfw_flows", syscall.F_NO_PREALLOC
             )
-        mac = self._address(hook)
+        mac = self._addresses(hook)
         index = hook.target.ifindex
         if hook.choice.kind == "tc":
             code = forward.build(TC, self.flows.fd, index, mac, capture=capture, filters=hook.filters)
@@ -128,8 +130,13 @@ class BpfDriver(Driver):
         code = forward.build(XDP, self.flows.fd, index, mac, sockets=sockets, otherwise=XDP_DROP, filters=hook.filters)
         return syscall.load(syscall.PROG_TYPE_XDP, code, "userfw_xdp")
 
+    def _addresses(self, hook: Hook) -> tuple[bytes, ...]:
+        """The addresses that frames for the gateway carry on this interface."""
+        own = self._address(hook)
+        return (own, hook.bridge) if hook.bridge else (own,)
+
     def _address(self, hook: Hook) -> bytes:
-        """The address that frames for the gateway carry on this interface."""
+        """The interface's address."""
         device = getattr(hook.target.port, "device", None)
         if device is not None and device.mac:
             return bytes(device.mac)
@@ -142,7 +149,7 @@ class BpfDriver(Driver):
     def _hang(self, hook: Hook, anew: bool = False) -> None:
         """Put the program on the interface, with the first flow that needs it; `anew`, or if the interface's address changed, a new
         one in the old one's place."""
-        mac = self._address(hook)
+        mac = self._addresses(hook)
         if hook.hung and hook.mac == mac and not anew:
             return
         target = hook.target
@@ -152,7 +159,7 @@ class BpfDriver(Driver):
                 assert self.capture is not None
                 target.port = port = self.capture(target.name)
             assert self.flows is not None
-            port.load(self.flows.fd, hook.filters)
+            port.load(self.flows.fd, hook.filters, hook.bridge)
         else:
             program = self._load(hook)
             try:
@@ -183,6 +190,7 @@ class BpfDriver(Driver):
         if max(len(rule.match.vlans), len(rule.actions.vlans)) > 2:
             return Failure.UNSUPPORTED
         key = forward.key(rule.match)
+        here.bridge = rule.match.ethernet or here.bridge
         try:
             for hook in (here, there):
                 self._hang(hook)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -128,10 +129,10 @@ def partial(data: bytes) -> int:
 
 
 def build(
-    edge: Edge, flows: int, ifindex: int, mac: bytes, capture: int = 0, mark: int = 0, sockets: int = 0, otherwise: int = 2,
-    filters: FilterList | None = None,
+    edge: Edge, flows: int, ifindex: int, macs: Sequence[bytes], capture: int = 0, mark: int = 0, sockets: int = 0,
+    otherwise: int = 2, filters: FilterList | None = None,
 ) -> bytes:  # fmt: skip
-    """The program for one interface: `flows` is the map's descriptor, `mac` the address that frames for the gateway carry.
+    """The program for one interface: `flows` is the map's descriptor, `macs` the addresses that frames for the gateway carry.
 
     What is passed up goes on as usual; with `capture` (tc) to the interface of this number instead; with `sockets` (XDP), a map's
     descriptor, to the AF_XDP socket of its receive queue, and if there is none gets the verdict `otherwise`.
@@ -146,7 +147,7 @@ def build(
     if edge is TC:
         _tc_preamble(p)
     _bounds(p, edge, 42)
-    _own_address(p, mac)
+    _own_address(p, macs)
     _tags(p, edge)
     for family, ethertype in ((IPV4, b"\x08\x00"), (IPV6, b"\x86\xdd")):
         p.branch("jeq", R3, int.from_bytes(ethertype, sys.byteorder), family.name)
@@ -251,11 +252,18 @@ def _reach(p: Program, size: int, otherwise: str = "pass") -> None:
     p.branch("jgt", R2, R8, otherwise, register=True)
 
 
-def _own_address(p: Program, mac: bytes) -> None:
+def _own_address(p: Program, macs: Sequence[bytes]) -> None:
     p.load(4, R3, R7, 0)
-    p.branch("jne", R3, _signed(int.from_bytes(mac[:4], sys.byteorder)), "pass", bits=32)
-    p.load(2, R3, R7, 4)
-    p.branch("jne", R3, int.from_bytes(mac[4:], sys.byteorder), "pass")
+    p.load(2, R4, R7, 4)
+    for place, mac in enumerate(macs):
+        other = f"not-{place}" if place + 1 < len(macs) else "pass"
+        p.branch("jne", R3, _signed(int.from_bytes(mac[:4], sys.byteorder)), other, bits=32)
+        if other != "pass":
+            p.branch("jeq", R4, int.from_bytes(mac[4:], sys.byteorder), "ours")
+            p.label(other)
+        else:
+            p.branch("jne", R4, int.from_bytes(mac[4:], sys.byteorder), other)
+    p.label("ours")
 
 
 def _signed(number: int) -> int:

@@ -181,7 +181,7 @@ class FlowerDriver(Driver):
 
     def _requests(self, place: Place, rule: Rule) -> tuple[Held, list[bytes]]:
         """What puts a rule into the kernel; its connection, if it takes one, is there already. OSError."""
-        match, mac, encode = rule.match, _mac(place.target), place.encoder.encode
+        match, mac, encode = rule.match, rule.match.ethernet or _mac(place.target), place.encoder.encode
         protocol = filters.protocol_of(match)
 
         def item(pref: int, chain: int) -> bytes:

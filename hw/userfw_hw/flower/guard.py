@@ -1,6 +1,6 @@
 """eBPF before flower, in software only: passes up what the contract keeps from devices and flower cannot tell apart.
 
-- the first guard: frames for other hosts, IPv4 options, IPv6 extension headers, TTL or hop limit 1, more than two tags;
+- the first guard: broadcast and multicast frames, IPv4 options, IPv6 extension headers, TTL or hop limit 1, more than two tags;
 - the second, before translated flows: large sends. pedit changes addresses beneath a checksum that is still to be completed and
   act_csum leaves large sends alone, so their segments would carry wrong checksums (Linux: act_csum.c, tcf_csum_ipv4_tcp).
 
@@ -23,7 +23,9 @@ def doubtful(capture: int) -> bytes:
     p = Program()
     p.mov(R6, R1)
     p.load(4, R2, R6, 4)  # pkt_type
-    p.branch("jne", R2, 0, "up")
+    p.branch("jeq", R2, 0, "unicast")
+    p.branch("jne", R2, 3, "up")  # PACKET_OTHERHOST: a bridge's frame on its port, perhaps; filters compare the address
+    p.label("unicast")
     p.load(4, R2, R6, 0)  # len
     p.branch("jlt", R2, 42, "up")
     p.branch("jle", R2, _LONGEST, "pull")
