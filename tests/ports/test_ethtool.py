@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import shutil
+import struct
 import subprocess
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+import ethtool_golden
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from userfw.ports import ethtool
-from userfw.ports.ethtool import FLOWS, Steer, bits_untrusted
+from userfw.ports.ethtool import FLOWS, Steer, Steering, bits_untrusted
 from userfw.ports.netlink import attribute
 
 OFFSETS = """
@@ -25,6 +29,72 @@ int main(void) {
         offsetof(struct ethtool_rxnfc, fs.location), offsetof(struct ethtool_rxnfc, rule_cnt));
 }
 """
+
+
+@pytest.mark.parametrize("args", ethtool_golden.CASES)
+def test_a_rule_is_what_ethtool_asks_for(args: str) -> None:
+    golden = json.loads(ethtool_golden.GOLDEN.read_text())
+    assert ethtool_golden.CASES[args].encode().hex() == golden[args]
+
+
+def test_ethtool_still_asks_for_the_golden_bytes() -> None:
+    """Recorded anew where ethtool is; version 6.1 made the recording."""
+    if why := ethtool_golden.missing():
+        pytest.skip(why)
+    golden = json.loads(ethtool_golden.GOLDEN.read_text())
+    for args in ethtool_golden.CASES:
+        try:
+            asked = ethtool_golden.asked(args)
+        except OSError as error:
+            pytest.skip(f"ethtool cannot be watched here: {error}")
+        assert asked.hex() == golden[args], args
+
+
+class Card(Steering):
+    """A card with places for rules, as its driver answers the ioctls; `special`: it finds places itself."""
+
+    def __init__(self, size: int, special: bool = False) -> None:
+        super().__init__("eth0")
+        self.size, self.special = size, special
+        self.table: dict[int, bytes] = {}
+
+    def _ioctl(self, data: bytearray) -> bytearray:
+        command, location = struct.unpack_from("=I", data)[0], struct.unpack_from("=I", data, ethtool.LOCATION_AT)[0]
+        if command == ethtool.GRXCLSRLCNT:
+            struct.pack_into("=I", data, ethtool.COUNT_AT, len(self.table))
+            struct.pack_into("=Q", data, ethtool.DATA_AT, ethtool.LOCATION_SPECIAL if self.special else 0)
+        elif command == ethtool.GRXCLSRLALL:
+            struct.pack_into("=Q", data, ethtool.DATA_AT, self.size)
+            struct.pack_into(f"={len(self.table)}I", data, ethtool.COUNT_AT + 4, *self.table)
+        elif command == ethtool.GRXCLSRULE:
+            return bytearray(self.table[location])
+        elif command == ethtool.SRXCLSRLDEL:
+            del self.table[location]
+        elif command == ethtool.SRXCLSRLINS:
+            if location == ethtool.LOCATION_ANY:
+                if not self.special:
+                    raise OSError(errno.EINVAL, "no such place")
+                struct.pack_into("=I", data, ethtool.LOCATION_AT, location := 100 + len(self.table))
+            self.table[location] = bytes(data)
+        return data
+
+
+def test_a_place_is_found_as_ethtool_finds_it() -> None:
+    """The last that is free, unless the driver chooses."""
+    card = Card(4)
+    assert card.add(Steer("tcp4", 1, location=2)) == 2
+    assert [card.add(Steer("udp4", None, destination_port=at)) for at in range(3)] == [3, 1, 0]
+    with pytest.raises(OSError, match="No space left"):
+        card.add(Steer("tcp4", 1))
+    card.remove(3)
+    assert card.add(Steer("tcp6", 5)) == 3
+    assert card.rules() == [
+        {"location": 2, "flow": "tcp4", "queue": 1},
+        {"location": 1, "flow": "udp4", "drop": True, "destination-port": 1},
+        {"location": 0, "flow": "udp4", "drop": True, "destination-port": 2},
+        {"location": 3, "flow": "tcp6", "queue": 5},
+    ]
+    assert Card(4, special=True).add(Steer("tcp4", 1)) == 100
 
 
 def bitset(bits: list[tuple[str, bool]], nomask: bool = False) -> bytes:

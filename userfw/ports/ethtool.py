@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
@@ -177,7 +178,7 @@ def features(ifname: str, netns: str | None = None) -> dict[str, bool]:
 SIOCETHTOOL = 0x8946
 GRXCLSRLCNT, GRXCLSRULE, GRXCLSRLALL, SRXCLSRLDEL, SRXCLSRLINS = 0x2E, 0x2F, 0x30, 0x31, 0x32
 RXNFC_SIZE, SPEC_AT, MASK_AT, COOKIE_AT, LOCATION_AT, COUNT_AT = 192, 20, 92, 168, 176, 184
-LOCATION_ANY = 0xFFFFFFFF
+LOCATION_ANY, LOCATION_SPECIAL, DATA_AT = 0xFFFFFFFF, 0x80000000, 8
 DISCARD = 0xFFFFFFFFFFFFFFFF
 FLOWS: Final = {"tcp4": 1, "udp4": 2, "sctp4": 3, "tcp6": 5, "udp6": 6, "sctp6": 7}
 
@@ -186,7 +187,7 @@ FLOWS: Final = {"tcp4": 1, "udp4": 2, "sctp4": 3, "tcp6": 5, "udp6": 6, "sctp6":
 class Steer:
     """One n-tuple rule: frames of `flow` from and to these ends go to receive queue `queue`, or nowhere if it is None.
 
-    An address or a port that is None matches all. `location`: the rule's place in the card; None lets the card choose.
+    An address or a port that is None matches all. `location`: the rule's place in the card; None is any that is free.
     """
 
     flow: str
@@ -263,9 +264,37 @@ class Steering:
         return data
 
     def add(self, rule: Steer) -> int:
-        """Put a rule in; its location. OSError EOPNOTSUPP: the device has no such rules."""
+        """Put a rule in; its location. OSError EOPNOTSUPP: the device has no such rules, ENOSPC: no place is free."""
+        if rule.location is None:
+            rule = replace(rule, location=self._free())
         answer = self._ioctl(bytearray(rule.encode()))
         return int(struct.unpack_from("=I", answer, LOCATION_AT)[0])
+
+    def _free(self) -> int:
+        """Where a rule may go: wherever the driver says if it chooses itself, else the last place that is free, as ethtool does."""
+        count, special = self._count()
+        if special:
+            return LOCATION_ANY
+        size, taken = self._locations(count)
+        free = next((at for at in range(size - 1, -1, -1) if at not in taken), None)
+        if free is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return free
+
+    def _count(self) -> tuple[int, bool]:
+        """How many rules there are, and whether the driver finds places for new ones (RX_CLS_LOC_SPECIAL)."""
+        data = bytearray(RXNFC_SIZE)
+        struct.pack_into("=I", data, 0, GRXCLSRLCNT)
+        answer = self._ioctl(data)
+        return struct.unpack_from("=I", answer, COUNT_AT)[0], bool(struct.unpack_from("=Q", answer, DATA_AT)[0] & LOCATION_SPECIAL)
+
+    def _locations(self, count: int) -> tuple[int, tuple[int, ...]]:
+        """The size of the table, and where there are rules."""
+        data = bytearray(RXNFC_SIZE + 4 * count)
+        struct.pack_into("=I", data, 0, GRXCLSRLALL)
+        struct.pack_into("=I", data, COUNT_AT, count)
+        answer = self._ioctl(data)
+        return struct.unpack_from("=Q", answer, DATA_AT)[0], struct.unpack_from(f"={count}I", answer, COUNT_AT + 4)
 
     def remove(self, location: int) -> None:
         """Take the rule at `location` out."""
@@ -277,15 +306,8 @@ class Steering:
     def rules(self) -> list[dict[str, Any]] | None:
         """Every rule that the device has, as JSON types; None if it has no such rules."""
         try:
-            data = bytearray(RXNFC_SIZE)
-            struct.pack_into("=I", data, 0, GRXCLSRLCNT)
-            count = struct.unpack_from("=I", self._ioctl(data), COUNT_AT)[0]
-            data = bytearray(RXNFC_SIZE + 4 * count)
-            struct.pack_into("=I", data, 0, GRXCLSRLALL)
-            struct.pack_into("=I", data, COUNT_AT, count)
-            locations = struct.unpack_from(f"={count}I", self._ioctl(data), COUNT_AT + 4)
             found = []
-            for location in locations:
+            for location in self._locations(self._count()[0])[1]:
                 data = bytearray(RXNFC_SIZE)
                 struct.pack_into("=I", data, 0, GRXCLSRULE)
                 struct.pack_into("=I", data, LOCATION_AT, location)
