@@ -34,12 +34,13 @@ def needed() -> None:
         pytest.skip(reason)
 
 
-def run(command: str, *, modules: str = "", seconds: int = 240) -> subprocess.CompletedProcess[str]:
-    """A shell command in the guest, in the repository, with kernel modules loaded first; output and exit status."""
+def run(command: str, *, modules: str = "", seconds: int = 240, qemu: str = "") -> subprocess.CompletedProcess[str]:
+    """A shell command in the guest, in the repository, with kernel modules loaded first; output and exit status. `qemu`: further
+    arguments for it, cards for example."""
     load = f"modprobe -a {modules} && " if modules else ""
     env = " ".join(f"{name}={value}" for name, value in QUIET.items())
     line = f"cd {shlex.quote(str(ROOT))} && {load}ip link set lo up && env {env} {command}"
-    argv = [sys.executable, str(VMRUN), "--timeout", str(seconds), "--", line]
+    argv = [sys.executable, str(VMRUN), "--timeout", str(seconds), *([f"--qemu={qemu}"] if qemu else []), "--", line]
     return subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 60, check=False)
 
 

@@ -66,6 +66,8 @@ class Settings:
         change = {name: value for name, value in values.items() if now.get(name) != value}
         if change:
             self._note(what, {name: now[name] for name in change if now.get(name, SPEED_UNKNOWN) != SPEED_UNKNOWN})
+            if what == "link" and now.get("autoneg"):
+                self._note("modes", dict.fromkeys(sorted(tool.modes(self.ifname)), True))
             tool.set_numbers(what, self.ifname, change)
 
     def _set_features(self, tool: Ethtool, values: dict[str, bool]) -> None:
@@ -103,6 +105,10 @@ class Settings:
             features = before.pop("features", {})
             if features:
                 self._try(partial(tool.set_features, self.ifname, features), "features")
+            modes = before.pop("modes", {})
+            if modes:
+                before.pop("link", None)  # what was negotiated is negotiated again
+                self._try(partial(tool.negotiate, self.ifname, sorted(modes)), "link")
             for what, values in before.items():
                 if what in TABLES and values:
                     self._try(partial(tool.set_numbers, what, self.ifname, values), what)

@@ -13,7 +13,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
@@ -114,6 +114,19 @@ class Ethtool(Netlink):
         table, _, command = TABLES[what]
         more = b"".join(attribute(table[name][0], struct.pack("=" + table[name][1], value)) for name, value in wanted.items())
         self._ask(command, ifname, more)
+
+    def modes(self, ifname: str) -> frozenset[str]:
+        """The link modes that the device advertises (or would, with autonegotiation on); empty if it does not tell."""
+        try:
+            return bits_untrusted(self._ask(LINKMODES_GET, ifname).get(3, b""))  # ETHTOOL_A_LINKMODES_OURS
+        except OSError:
+            return frozenset()
+
+    def negotiate(self, ifname: str, modes: Iterable[str]) -> None:
+        """Autonegotiation on, and exactly these modes advertised; speed and duplex come of it. OSError from the device."""
+        bits = b"".join(attribute(1 | 0x8000, attribute(2, name.encode() + b"\0")) for name in modes)
+        ours = attribute(3 | 0x8000, attribute(1, b"") + attribute(3 | 0x8000, bits))  # no mask: this list is all
+        self._ask(LINKMODES_SET, ifname, attribute(LINK["autoneg"][0], b"\x01") + ours)
 
     def carrier(self, ifname: str) -> bool | None:
         """Whether the link is there; None if the device does not say."""
