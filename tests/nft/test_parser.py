@@ -75,7 +75,7 @@ def test_all_problems_of_a_file_are_reported_with_carets() -> None:
         "x:4:20-20: Error: syntax error, unexpected ']', expecting '}'",
         "x:5:13-13: Error: unknown identifier 'x'",
         "x:6:8-15: Error: unknown meta key 'nonsense'",
-        "x:9:6-10: Error: syntax error, unexpected bogus",
+        "x:9:6-10: Error: syntax error, unexpected string",
     ]
     at = lines.index("x:4:20-20: Error: syntax error, unexpected ']', expecting '}'")
     assert lines[at + 1 : at + 3] == ["\t\ttcp dport { 1, 2 ] accept", "\t\t" + " " * 17 + "^"]

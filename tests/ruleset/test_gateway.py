@@ -391,3 +391,24 @@ def test_connections_only_where_there_are_any() -> None:
     helper = 'add ct helper netdev t h { type "ftp" protocol tcp; }'
     for text in ("add rule netdev t c ct state new", "add rule netdev t c ct count 3", helper):
         assert "Protocol error" in lab.rules.execute(text).errors
+
+
+SERVICES = """
+table ip services {
+  map ports { type inet_proto . inet_service : ipv4_addr . inet_service
+    elements = { udp . 2222 : 198.51.100.10 . 22, tcp . 2222 : 198.51.100.10 . 23 }
+  }
+  chain c { type nat hook prerouting priority dstnat
+    dnat ip addr . port to meta l4proto . th dport map @ports
+  }
+}
+"""
+
+
+def test_a_map_by_protocol_and_port_gives_address_and_port() -> None:
+    """As systemd-networkd and kube-proxy write it."""
+    lab = Rules(SERVICES)
+    lab.send(IP(src="192.0.2.10", dst="192.0.2.1") / UDP(sport=1000, dport=2222) / b"x")
+    assert (lab.one()[IP].dst, lab.run("list ruleset").count("meta l4proto . th dport map @ports")) == ("198.51.100.10", 1)
+    lab.send(IP(src="192.0.2.10", dst="192.0.2.1") / TCP(sport=1000, dport=2222, flags="S"))
+    assert lab.one()[TCP].dport == 23

@@ -90,3 +90,40 @@ def test_a_rule_that_is_replaced_keeps_its_handle() -> None:
     assert [rule.handle for rule in bench.rules.tables["ip", "t"].chains["c"].rules] == [2, 3, 4]
     bench.run("delete rule ip t c handle 2")
     assert bench.errors("replace rule ip t c handle 2 return") == [PROCESS + "No such file or directory"]
+
+
+@pytest.mark.parametrize(
+    ("command", "report"),
+    [
+        ("add rule ip t c tcp", "Error: syntax error, unexpected newline\nadd rule ip t c tcp\n                   ^\n"),
+        ("add rule ip t c jump nope",
+         f"Error: {PROCESS}No such file or directory\nadd rule ip t c jump nope\n                     ^^^^\n"),
+        ("add rule ip t c jump c",
+         f"Error: {PROCESS}Operation not supported\nadd rule ip t c jump c\n                     ^\n"),
+        ("add rule ip t c tcp dport @plain",
+         "Error: datatype mismatch, expected internet network service, expression has type IPv4 address\n"
+         "add rule ip t c tcp dport @plain\n                ~~~~~~~~~ ^^^^^^\n"),
+        ("add rule ip t c ip saddr @plains",
+         "Error: No such file or directory; did you mean set ‘plain’ in table ip ‘t’?\n"
+         "add rule ip t c ip saddr @plains\n                         ^^^^^^^\n"),
+        ("rename chain ip t c c",
+         f"Error: {PROCESS}File exists\nrename chain ip t c c\n^^^^^^^^^^^^^^^^^^^^^\n"),
+        ("add rule ip t c accept \\", ""),
+    ],
+)  # fmt: skip
+def test_a_command_line_is_a_line(command: str, report: str) -> None:
+    """Texts and places as nft 1.0.6 has them: what it is given on the command line ends in a newline."""
+    assert loaded().execute(command).errors == report
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("add set ip t x { type ipv4_addr; flags interval, dynamic; }", f"{PROCESS}Operation not supported"),
+        ("add set ip t x { type ipv4_addr; auto-merge; }", "auto-merge only works with interval sets"),
+        ("list meter ip t ranges", "No such file or directory"),
+        ("list hooks foo", "syntax error, unexpected string"),
+    ],
+)
+def test_sets_and_listings(command: str, words: str) -> None:
+    assert loaded().execute(command).errors.startswith(f"Error: {words}")

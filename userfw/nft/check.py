@@ -98,6 +98,9 @@ class _Overlay:
     def flowtable_of(self, family: str, table: str, name: str) -> FlowtableBlock | None:
         return self.flowtables.get((family, table, name)) or self.below.flowtable_of(family, table, name)
 
+    def like(self, family: str, table: str, name: str) -> str:
+        return self.below.like(family, table, name)
+
 
 _ADDS = frozenset(("add", "create", "insert", "replace"))
 

@@ -173,6 +173,8 @@ class BlockChecker:
         flags = node.flags
         if node.timeout is not None and "timeout" not in flags:
             flags = (*flags, "timeout")
+        if node.auto_merge and not interval:
+            fail(node.loc, "auto-merge only works with interval sets")
         if "constant" in flags and "dynamic" in flags:
             fail(node.loc, "a set cannot be constant and dynamic")
         checked = replace(

@@ -40,6 +40,9 @@ class Resolver(TypingProtocol):
     def flowtable_of(self, family: str, table: str, name: str) -> FlowtableBlock | None:
         """The flowtable of that name."""
 
+    def like(self, family: str, table: str, name: str) -> str:
+        """A question that names the set or map that was perhaps meant, or ""."""
+
 
 class NothingThere:
     """A resolver of an empty ruleset: for tests and for ``describe``."""
@@ -61,6 +64,9 @@ class NothingThere:
 
     def flowtable_of(self, family: str, table: str, name: str) -> FlowtableBlock | None:
         return None
+
+    def like(self, family: str, table: str, name: str) -> str:
+        return ""
 
 
 @dataclass(frozen=True)

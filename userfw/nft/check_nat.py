@@ -18,7 +18,9 @@ from userfw.nft.syntax import (
     ConcatExpr,
     Expr,
     MapExpr,
+    MetaExpr,
     NatStmt,
+    PayloadExpr,
     PrefixExpr,
     RangeExpr,
     SetExpr,
@@ -51,7 +53,7 @@ class NatChecker(MatchChecker):
                 fail(port, "the map gives the port already")
             port = self.argument(port, INET_SERVICE, node)
             self._need_transport(port, node)
-        elif "concat" in form:
+        elif "concat" in form and not (isinstance(addr, MapExpr) and _asks_transport(addr.key)):
             self._need_transport(node, node)
         return NatStmt(node.kind, family, form, addr, port, node.flags, loc=node.loc)
 
@@ -164,6 +166,15 @@ class NatChecker(MatchChecker):
     def _single(self, node: Expr) -> None:
         if isinstance(node, RangeExpr | PrefixExpr):
             fail(node, "ranges and prefixes are not supported here")
+
+
+def _asks_transport(key: Expr) -> bool:
+    """Whether a map's key has the transport protocol in it: each element is for one (nft: nat_evaluate_addr_has_th_expr)."""
+    return isinstance(key, ConcatExpr) and any(
+        (isinstance(item, MetaExpr) and item.key == "l4proto")
+        or (isinstance(item, PayloadExpr) and (item.protocol, item.field) in (("ip", "protocol"), ("ip6", "nexthdr")))
+        for item in key.items
+    )
 
 
 def _ranged(node: Expr | None) -> bool:

@@ -50,7 +50,9 @@ class SetChecker(ExprChecker):
         """The set that a reference names."""
         found = self.resolver.set_of(self.family, self.chain.table, node.name)
         if found is None:
-            fail(node, f"No such file or directory; set '{node.name}' does not exist in table {self.family} '{self.chain.table}'")
+            guess = self.resolver.like(self.family, self.chain.table, node.name)
+            more = guess or f"set '{node.name}' does not exist in table {self.family} '{self.chain.table}'"
+            fail(node, f"No such file or directory; {more}")
         return found
 
     def set_ref(self, node: SetRefExpr) -> SetRefExpr:
@@ -198,9 +200,9 @@ class SetChecker(ExprChecker):
         sizes = have.octets != want.octets and have.name == want.name
         more = f" of {want.octets} bytes, not {have.octets}" if sizes else ""
         fail(
-            key,
-            f"datatype mismatch, expected {_described(want)}{more}, expression has type {_described(have)}",
-            ref.loc,
+            ref,
+            f"datatype mismatch, expected {_described(have)}, expression has type {_described(want)}{more}",
+            key.loc,
         )
 
 

@@ -311,7 +311,9 @@ def _one_host(text: str, family: str, names: Names) -> int:
     if _HOSTNAME.match(text) and not text[0].isdigit():
         found = list(dict.fromkeys(names.host(text, family)))
     if not found:
-        raise ValueError("Could not resolve hostname: Name or service not known")
+        other = ":" in text and not text.strip("0123456789abcdefABCDEF:.") and family != "ip6"
+        why = "Address family for hostname not supported" if other else "Name or service not known"
+        raise ValueError(f"Could not resolve hostname: {why}")
     if len(found) > 1:
         raise ValueError("Hostname resolves to multiple addresses")
     return int.from_bytes(found[0], "big")

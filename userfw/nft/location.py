@@ -133,7 +133,7 @@ class NftError(Exception):
             if place.source is not self.loc.source or not place.known or place.line != line:
                 continue
             first = place.column - 1
-            last = min(first + max(place.end - place.start, 1), max(width, first + 1))
+            last = min(first + max(place.end - place.start, 1), max(width + 1, first + 1))
             for at in range(first, min(last, len(marks))):
                 marks[at] = mark
         return "".join(marks).rstrip()

@@ -13,7 +13,7 @@ from typing import Final
 
 from userfw.nft import keywords as kw
 from userfw.nft.location import Location, NftError, NftErrors, Source
-from userfw.nft.parser_base import TooManyErrors
+from userfw.nft.parser_base import TooManyErrors, shown_word
 from userfw.nft.parser_block import BlockParser
 from userfw.nft.parser_expr import LOAD
 from userfw.nft.syntax import (
@@ -35,6 +35,7 @@ _OPS: Final = (
     "monitor", "import", "export",
 )  # fmt: skip
 _LIST_PLURALS: Final = ("tables", "chains", "sets", "maps", "meters", "flowtables")
+_HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting", "ingress", "egress")
 _MONITOR_OBJECTS: Final = ("tables", "chains", "sets", "rules", "elements", "ruleset", "trace")
 
 
@@ -333,7 +334,7 @@ class Parser(BlockParser):
         elif obj in ("chain", "set", "map", "meter", "flowtable") or obj in kw.OBJECT_KINDS or obj.startswith("ct "):
             self._name_spec(command, obj)
         else:
-            raise self.fail(f"syntax error, unexpected {obj}", self.span(self.last_end - len(obj)))
+            raise self.fail(f"syntax error, unexpected {shown_word(obj)}", self.span(self.last_end - len(obj)))
         return command
 
     def _list_word(self) -> str:
@@ -353,7 +354,7 @@ class Parser(BlockParser):
         start = self.tok[2]
         spec = HooksSpec()
         command.family = self._family()
-        if self.word and self.word not in ("device", "devices"):
+        if self.word in _HOOKS:
             spec.hook = self.advance()[1]
         if self.accept_word("device") or self.accept_word("devices"):
             spec.device = self.parse_string()

@@ -39,6 +39,11 @@ _MAX_EXPECTED: Final = 4
 _UNITS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 
 
+def shown_word(word: str) -> str:
+    """What an error calls a word: itself if it is one of the language."""
+    return word if word in RESERVED_NAMES else _SHOWN["word"]
+
+
 class Scope:
     """Variables of a block; a lookup goes outwards."""
 
@@ -261,7 +266,7 @@ class ParserBase:
         if self.tok[0] in ("nl", ";"):
             self.advance()
         elif self.tok[0] != "eof":
-            raise self.unexpected("newline or semicolon")
+            raise self.unexpected("newline or semicolon" if self.braces else "end of file or newline or semicolon")
 
     # --- small pieces used everywhere
 

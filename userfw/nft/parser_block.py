@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from userfw.nft import keywords as kw
-from userfw.nft.parser_base import DEVICE_MAX
+from userfw.nft.parser_base import DEVICE_MAX, shown_word
 from userfw.nft.parser_expr import LOAD
 from userfw.nft.parser_object import ObjectParser
 from userfw.nft.syntax import (
@@ -74,7 +74,7 @@ class BlockParser(ObjectParser):
             obj.loc = self.span(start)
             table.objects.append(obj)
         else:
-            raise self.fail(f"syntax error, unexpected {word}", self.span(start))
+            raise self.fail(f"syntax error, unexpected {shown_word(word)}", self.span(start))
         self.end_statement()
 
     def _words(self, allowed: tuple[str, ...], what: str) -> tuple[str, ...]:

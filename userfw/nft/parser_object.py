@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from userfw.nft.location import Location, NftError
-from userfw.nft.parser_base import MAX_SCOPES, Scope
+from userfw.nft.parser_base import MAX_SCOPES, Scope, shown_word
 from userfw.nft.parser_expr import VALUE
 from userfw.nft.parser_stmt import StmtParser
 from userfw.nft.syntax import (
@@ -225,7 +225,7 @@ class ObjectParser(StmtParser):
             elif word == "timeout" and kind == "expectation":
                 numbers[word] = self.parse_time()
             else:
-                raise self.fail(f"syntax error, unexpected {word}", self.span(start))
+                raise self.fail(f"syntax error, unexpected {shown_word(word)}", self.span(start))
             self.end_statement()
 
         self.parse_block(item)
@@ -296,7 +296,7 @@ class ObjectParser(StmtParser):
                 raise self.fail("a tunnel is of one kind")
             self._enclosed({"vxlan": self._vxlan, "erspan": self._erspan, "geneve": self._geneve}[word](body))
         else:
-            raise self.fail(f"syntax error, unexpected {word}")
+            raise self.fail(f"syntax error, unexpected {shown_word(word)}")
         self._separator_or_end()
 
     def _vxlan(self, body: TunnelBody) -> Callable[[], None]:

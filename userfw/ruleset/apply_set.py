@@ -25,7 +25,8 @@ def add_set(draft: Draft, command: Command) -> None:
         raise NftError(f"{'map' if node.is_map else 'set'} definition does not specify key", name_place(command))
     if old is None:
         timed = "timeout" in node.flags or node.timeout is not None
-        if ("constant" in node.flags and timed) or ("dynamic" in node.flags and node.objtype is not None):
+        dynamic = "dynamic" in node.flags
+        if ("constant" in node.flags and timed) or (dynamic and (node.objtype is not None or "interval" in node.flags)):
             raise refused(errno.EOPNOTSUPP, name_place(command))  # Linux: nf_tables_newset
         table = draft.edit(table)
         entry = draft.new_set(table, node)

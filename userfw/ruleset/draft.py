@@ -198,7 +198,7 @@ class Draft:
         bound = [self._bind(table, verdict) for verdict in found.bound]
         table.hgenerator += found.anonymous
         refs = found.uses
-        check_refs(self, table, refs, loc)
+        check_refs(self, table, refs, loc, node)
         rule = Rule(table.new_handle() if handle is None else handle, node, refs)
         rule.bound = tuple(bound)
         self.backend.rule(self, table, chain, rule)

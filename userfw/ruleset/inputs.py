@@ -53,6 +53,11 @@ class _Given(Parser):
         return Source(path, self._texts[path], included_from=loc)
 
 
+def _whole(text: str, options: Options) -> str:
+    """The text as nft reads it: a line of commands ends in a newline, a file as it ends."""
+    return text if options.filename else f"{text}\n"
+
+
 def collect(text: str, options: Options) -> dict[str, list[tuple[str, str]]]:
     """The files that a text includes, for the daemon: pattern to paths and texts. Errors are left to the daemon to find."""
     if "include" not in text:
@@ -63,7 +68,7 @@ def collect(text: str, options: Options) -> dict[str, list[tuple[str, str]]]:
         pass
 
     Collector.seen = seen
-    parser = Collector(Source(options.filename or "<cmdline>", text), options.include_path, dict(options.defines))
+    parser = Collector(Source(options.filename or "<cmdline>", _whole(text, options)), options.include_path, dict(options.defines))
     with contextlib.suppress(TooManyErrors, RecursionError):
         parser.parse_commands()
     return seen
@@ -73,7 +78,7 @@ def parse_text(text: str, options: Options, files: Mapping[str, list[tuple[str, 
     """The commands of a text in nft's language."""
     from userfw.nft.parser import parse
 
-    name = options.filename or "<cmdline>"
+    name, text = options.filename or "<cmdline>", _whole(text, options)
     if files is None:
         return parse(text, filename=name, include_path=options.include_path, defines=dict(options.defines))
 

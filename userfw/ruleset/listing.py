@@ -185,7 +185,11 @@ class Lister:
     def one_set(self, command: Command) -> Listing:
         table = self._table(command)
         entry = table.sets.get(command.name or "")
-        if entry is None or (command.obj != "meter" and entry.node.is_map != (command.obj == "map")):
+        if entry is None or (
+            "dynamic" not in entry.node.flags and not entry.node.meter
+            if command.obj == "meter"
+            else entry.node.is_map != (command.obj == "map")
+        ):
             raise missing(name_place(command))
         block = self.table(table)
         block.sets = [self.set(entry)]

@@ -9,6 +9,7 @@ from userfw.engine.sets.base import SetError
 from userfw.nft.location import Location, NftErrors
 from userfw.nft.lower import lower_rule
 from userfw.nft.syntax import Expr, SetBlock, SetElemExpr
+from userfw.ruleset.elements import key_place
 from userfw.ruleset.problems import refused
 from userfw.ruleset.scope import TableScope
 
@@ -40,5 +41,5 @@ def _clash(elements: list[SetElemExpr]) -> Location:
     seen: dict[str, Expr | None] = {}
     for node in elements:
         if seen.setdefault(repr(node.key), node.data) != node.data:
-            return node.loc
-    return elements[-1].loc
+            return key_place(node)
+    return key_place(elements[-1])

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from userfw.engine.expressions.objref import OBJECT_TYPES
 from userfw.nft.datatype import Names
+from userfw.nft.location import NOWHERE
 from userfw.nft.syntax import ChainBlock, FlowtableBlock, ObjectBlock, SetBlock
 from userfw.ruleset.model import Ref, Table
+from userfw.ruleset.problems import no_set
 
 if TYPE_CHECKING:
     from userfw.ruleset.draft import Draft
@@ -44,6 +46,11 @@ class DraftResolver:
         found = self.rules.tables.get((family, table))
         entry = found.flowtables.get(name) if found is not None else None
         return entry.node if entry is not None else None
+
+    def like(self, family: str, table: str, name: str) -> str:
+        found = self.rules.tables.get((family, table))
+        message = no_set(self.rules, found, name, NOWHERE).message if found is not None else ""
+        return message.partition("; ")[2]
 
 
 class TableScope:

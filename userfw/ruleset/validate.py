@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from userfw.nft.location import Location, NftError
 from userfw.nft.syntax import VerdictExpr
@@ -117,15 +117,24 @@ def _leads(rule: Rule) -> bool:
     return bool(rule.bound) or any(ref.kind in ("chain", "set") for ref in rule.refs)
 
 
-def check_refs(draft: Draft, table: Table, refs: Iterable[Ref], loc: Location) -> None:
-    """Whether what a new rule or element refers to is there, and jumps go to regular chains (Linux: nft_verdict_init)."""
+def verdict_place(node: Any, name: str, loc: Location) -> Location:
+    """Where in a rule the chain of a jump statement is named, else `loc`."""
+    for stmt in getattr(node, "stmts", ()):
+        expr = getattr(stmt, "expr", None)
+        if isinstance(expr, VerdictExpr) and expr.chain == name and expr.loc.known:
+            return Location(expr.loc.source, max(expr.loc.start, expr.loc.end - len(name)), expr.loc.end)
+    return loc
+
+
+def check_refs(draft: Draft, table: Table, refs: Iterable[Ref], loc: Location, node: Any = None) -> None:
+    """Whether what a new rule (`node`) or element refers to is there, and jumps go to regular chains (Linux: nft_verdict_init)."""
     for ref in refs:
         if ref.kind == "chain":
             chain = table.chains.get(ref.name)
             if chain is None:
-                raise no_chain(draft.rules, table, ref.name, loc)
+                raise no_chain(draft.rules, table, ref.name, verdict_place(node, ref.name, loc))
             if chain.is_base:
-                raise refused(errno.EOPNOTSUPP, loc)
+                raise refused(errno.EOPNOTSUPP, verdict_place(node, ref.name, loc))
         elif ref.kind == "set":
             if ref.name not in table.sets:
                 raise no_set(draft.rules, table, ref.name, loc)
