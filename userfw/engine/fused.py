@@ -88,7 +88,7 @@ class PayloadTest(Expr):
         if self.base == BASE_TRANSPORT:
             if not ctx.l4 or (pkt.fragoff != 0 and not self.fast):
                 return NFT_BREAK
-            start = (pkt.l4 if pkt.fragoff == 0 else fast_transport(pkt)) + self.offset
+            start = (pkt.l4 if pkt.fragoff == 0 else fast_transport(ctx, pkt)) + self.offset
         elif self.base == BASE_NETWORK:
             start = pkt.l3 + self.offset
         else:

@@ -1,5 +1,6 @@
 from userfw.core.const cimport (
-    ARPHRD_LOOPBACK, CT_RELATED, IPPROTO_ICMP, IPPROTO_ICMPV6, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC, PACKET_HOST, U32_MASK,
+    ARPHRD_LOOPBACK, CT_RELATED, IPPROTO_AH, IPPROTO_DSTOPTS, IPPROTO_FRAGMENT, IPPROTO_HOPOPTS, IPPROTO_ICMP, IPPROTO_ICMPV6,
+    IPPROTO_NONE, IPPROTO_ROUTING, NFPROTO_IPV4, NFPROTO_IPV6, NSEC_PER_SEC, PACKET_HOST, U32_MASK,
     VNET_F_NEEDS_CSUM,
 )
 from userfw.core.packet cimport Device, Packet
@@ -25,6 +26,7 @@ cdef class Icmp:
     cdef unsigned int _own_source4(self, Packet pkt, Dst dst) except? 0xFFFFFFFF
     cdef int _error6(self, Packet pkt, int type, int code, unsigned int info) except -1
     cdef bint _answerable6(self, Packet pkt, int type, int code, unsigned long long hi, unsigned long long lo) except? -1
+    cdef bint _is_error6(self, Packet pkt) except? -1
     cpdef Dst route_back6(self, Packet pkt, unsigned long long hi, unsigned long long lo)
     cdef tuple _own_source6(self, Packet pkt, Dst dst)
     cdef bint _from_loopback(self, Packet pkt) except? -1

@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import cython
 
+from userfw.router.source import select_ipv6
+
 if not cython.compiled:
     from userfw.core.const import (
         ARPHRD_LOOPBACK,
         CT_RELATED,
+        IPPROTO_AH,
+        IPPROTO_DSTOPTS,
+        IPPROTO_FRAGMENT,
+        IPPROTO_HOPOPTS,
         IPPROTO_ICMP,
         IPPROTO_ICMPV6,
+        IPPROTO_NONE,
+        IPPROTO_ROUTING,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
         NSEC_PER_SEC,
@@ -184,10 +192,30 @@ class Icmp:
             return False
         if (hi == 0 and lo == 0) or hi >> 56 == 0xFF:
             return False
-        if pkt.l4proto == IPPROTO_ICMPV6 and pkt.fragoff == 0:
-            if pkt.l4 >= pkt.end or pkt.get8(pkt.l4) < 128:
+        return not self._is_error6(pkt)
+
+    def _is_error6(self, pkt: Packet) -> cython.bint:
+        """An ICMPv6 error, or too short to tell, behind whatever the headers claim (Linux: is_ineligible, ipv6_skip_exthdr)."""
+        at: cython.Py_ssize_t = pkt.l3 + 40
+        proto: cython.int = pkt.get8(pkt.l3 + 6)
+        size: cython.Py_ssize_t
+        first: cython.bint = False
+        while proto in (IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_FRAGMENT, IPPROTO_AH, IPPROTO_DSTOPTS, IPPROTO_NONE):
+            if proto == IPPROTO_NONE or at + 2 > pkt.end:
                 return False
-        return True
+            size = (pkt.get8(at + 1) + 1) * 8
+            if proto == IPPROTO_FRAGMENT:
+                if at + 4 > pkt.end or pkt.get16(at + 2) & 0xFFF8:
+                    return False
+                first = pkt.get16(at + 2) != 0
+                size = 8
+            elif proto == IPPROTO_AH:
+                size = (pkt.get8(at + 1) + 2) * 4
+            proto = pkt.get8(at)
+            at += size
+        if proto != IPPROTO_ICMPV6:
+            return False
+        return not first if at >= pkt.end else pkt.get8(at) < 128
 
     def route_back6(self, pkt: Packet, hi: cython.ulonglong, lo: cython.ulonglong) -> Dst:
         """The way back to a source; a link-local one is on the link the packet came from."""
@@ -206,6 +234,8 @@ class Icmp:
                 return (hi, lo)
         if dst.type == RTN_LOCAL:
             return (dst.key_hi, dst.key_lo)
+        if outside and (dst.source is None or not (dst.source.src_hi or dst.source.src_lo)):
+            return select_ipv6(self.router, pkt.iif, pkt.get64(pkt.l3 + 8), pkt.get64(pkt.l3 + 16))  # Linux: icmp6_send
         return self.router.source_for(dst, NFPROTO_IPV6)
 
     # -- both

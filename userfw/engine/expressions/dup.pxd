@@ -1,5 +1,5 @@
-from userfw.core.const cimport NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6, NFT_BREAK, NFT_CONTINUE
-from userfw.core.drop cimport DROP_DEVICE_DOWN, DROP_NEIGH_FAILED, DROP_NOT_SPECIFIED, DROP_TTL_EXPIRED, DROP_TX_FAILED
+from userfw.core.const cimport ETH_P_IP, ETH_P_IPV6, NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6, NFT_BREAK, NFT_CONTINUE
+from userfw.core.drop cimport DROP_DEVICE_DOWN, DROP_MALFORMED, DROP_NEIGH_FAILED, DROP_NOT_SPECIFIED, DROP_TTL_EXPIRED, DROP_TX_FAILED
 from userfw.core.packet cimport Device, Packet
 from userfw.engine.context cimport Context
 from userfw.engine.expr cimport Expr

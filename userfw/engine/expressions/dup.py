@@ -9,9 +9,10 @@ from userfw.engine.expr import Expr, register_offset
 from userfw.engine.registry import HOOKS, Row, register
 
 if not cython.compiled:
-    from userfw.core.const import NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6, NFT_BREAK, NFT_CONTINUE
+    from userfw.core.const import ETH_P_IP, ETH_P_IPV6, NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6, NFT_BREAK, NFT_CONTINUE
     from userfw.core.drop import (
         DROP_DEVICE_DOWN,
+        DROP_MALFORMED,
         DROP_NEIGH_FAILED,
         DROP_NOT_SPECIFIED,
         DROP_TTL_EXPIRED,
@@ -94,8 +95,11 @@ class Fwd(Expr):
         verdict: cython.int
         at: cython.Py_ssize_t = pkt.l3 + (8 if self.family == NFPROTO_IPV4 else 7)
         ttl: cython.int
-        if pkt.nfproto != self.family:
+        if ctx.protocol != (ETH_P_IP if self.family == NFPROTO_IPV4 else ETH_P_IPV6):
             return NFT_BREAK
+        if at + 1 > pkt.end:
+            pkt.drop_reason = DROP_MALFORMED
+            return NF_DROP
         ttl = pkt.get8(at)
         if ttl <= 1:
             pkt.drop_reason = DROP_TTL_EXPIRED

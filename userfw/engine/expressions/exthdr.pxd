@@ -1,6 +1,6 @@
 from userfw.core.const cimport (
     ETH_P_IP, ETH_P_IPV6, IPPROTO_AH, IPPROTO_DCCP, IPPROTO_DSTOPTS, IPPROTO_FRAGMENT, IPPROTO_HOPOPTS, IPPROTO_ROUTING,
-    IPPROTO_SCTP, IPPROTO_TCP, NF_DROP, NFT_BREAK, NFT_CONTINUE, VNET_F_NEEDS_CSUM,
+    IPPROTO_SCTP, IPPROTO_TCP, NF_DROP, NF_NETDEV_EGRESS, NFPROTO_NETDEV, NFT_BREAK, NFT_CONTINUE, VNET_F_NEEDS_CSUM,
 )
 from userfw.core.packet cimport Packet
 from userfw.engine.const cimport EXTHDR_IPV4, EXTHDR_IPV6, EXTHDR_SCTP, EXTHDR_TCPOPT
@@ -15,7 +15,7 @@ cdef int option_length(Packet pkt, Py_ssize_t at) except? -100
 cdef Py_ssize_t walk_tcp_options(Packet pkt, Py_ssize_t end, int type) except? -100
 cdef Py_ssize_t find_tcp_option(Context ctx, Packet pkt, int type, int needed) except? -100
 cdef int change_tcp16(Packet pkt, Py_ssize_t at, unsigned int new) except -1
-cdef Py_ssize_t find_ipv4_option(Packet pkt, int type) except? -100
+cdef Py_ssize_t find_ipv4_option(Context ctx, Packet pkt, int type) except? -100
 cdef Py_ssize_t find_sctp_chunk(Context ctx, Packet pkt, int type, int needed) except? -100
 cdef Py_ssize_t find_dccp_option(Context ctx, Packet pkt, int type) except? -100
 

@@ -20,6 +20,8 @@ if not cython.compiled:
         IPPROTO_SCTP,
         IPPROTO_TCP,
         NF_DROP,
+        NF_NETDEV_EGRESS,
+        NFPROTO_NETDEV,
         NFT_BREAK,
         NFT_CONTINUE,
         VNET_F_NEEDS_CSUM,
@@ -118,10 +120,14 @@ def change_tcp16(pkt: Packet, at: cython.Py_ssize_t, new: cython.uint) -> cython
     return 0
 
 
-def find_ipv4_option(pkt: Packet, type: cython.int) -> cython.Py_ssize_t:
-    """Start of option `type` (source routes, record route, router alert), or -1; broken options: none (Linux: ipv4_find_option)."""
-    at: cython.Py_ssize_t = pkt.l3 + 20
-    end: cython.Py_ssize_t = pkt.l3 + (pkt.get8(pkt.l3) & 15) * 4
+def find_ipv4_option(ctx: Context, pkt: Packet, type: cython.int) -> cython.Py_ssize_t:
+    """Start of option `type` (source routes, record route, router alert), or -1; broken options: none (Linux: ipv4_find_option).
+
+    The header is where the data of an skb begin: at egress that is the link header, whose first byte then tells the length.
+    """
+    network: cython.Py_ssize_t = pkt.start if ctx.family == NFPROTO_NETDEV and ctx.hook == NF_NETDEV_EGRESS else pkt.l3
+    at: cython.Py_ssize_t = network + 20
+    end: cython.Py_ssize_t = network + (pkt.get8(network) & 15) * 4
     kind: cython.int
     size: cython.int
     found: cython.Py_ssize_t = -1
@@ -152,7 +158,7 @@ def find_ipv4_option(pkt: Packet, type: cython.int) -> cython.Py_ssize_t:
 def find_sctp_chunk(ctx: Context, pkt: Packet, type: cython.int, needed: cython.int) -> cython.Py_ssize_t:
     """Start of the first chunk `type`, or -1; with `needed` it must be whole and have that many bytes."""
     # Linux does not look at the fragment offset here; in IPv6 it then has no transport offset and starts from the network header
-    at: cython.Py_ssize_t = fast_transport(pkt) + 12
+    at: cython.Py_ssize_t = fast_transport(ctx, pkt) + 12
     size: cython.int
     if not ctx.l4 or pkt.l4proto != IPPROTO_SCTP:
         return -1
@@ -235,7 +241,7 @@ class Exthdr(Expr):
         elif self.op == EXTHDR_IPV4:
             if ctx.protocol != ETH_P_IP:
                 return NFT_BREAK
-            at = find_ipv4_option(pkt, self.type)
+            at = find_ipv4_option(ctx, pkt, self.type)
         elif self.op == EXTHDR_SCTP:
             at = find_sctp_chunk(ctx, pkt, self.type, 0 if self.present else self.offset + self.length)
         else:

@@ -1,4 +1,7 @@
-from userfw.core.const cimport ARPHRD_LOOPBACK, NF_INET_PRE_ROUTING, NFPROTO_IPV4, NFT_BREAK, NFT_CONTINUE, PACKET_LOOPBACK
+from userfw.core.const cimport (
+    ARPHRD_LOOPBACK, ETH_P_IP, ETH_P_IPV6, NF_INET_PRE_ROUTING, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, NFT_BREAK, NFT_CONTINUE,
+    PACKET_LOOPBACK,
+)
 from userfw.core.packet cimport Device, Packet
 from userfw.engine.const cimport FIB_ADDRTYPE, FIB_F_DADDR, FIB_F_IIF, FIB_F_MARK, FIB_F_OIF, FIB_OIF, RTN_LOCAL, U32_MASK
 from userfw.engine.context cimport Context
@@ -11,5 +14,5 @@ cdef class Fib(Expr):
     cdef readonly bint present
     cdef FibResult answer
     cpdef int evaluate(self, Context ctx, Packet pkt) except? -100
-    cdef bint _goes_back(self, Context ctx, Packet pkt) except -1
+    cdef bint _goes_back(self, Context ctx, Packet pkt, int family) except -1
     cdef int _store(self, Context ctx, Device device) except? -100

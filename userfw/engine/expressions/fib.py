@@ -10,8 +10,12 @@ from userfw.engine.registry import FWD, IN, INET_ONLY, OUT, POST, PRE, Row, regi
 if not cython.compiled:
     from userfw.core.const import (
         ARPHRD_LOOPBACK,
+        ETH_P_IP,
+        ETH_P_IPV6,
         NF_INET_PRE_ROUTING,
         NFPROTO_IPV4,
+        NFPROTO_IPV6,
+        NFPROTO_NETDEV,
         NFT_BREAK,
         NFT_CONTINUE,
         PACKET_LOOPBACK,
@@ -69,11 +73,14 @@ class Fib(Expr):
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
         device: Device | None = None
-        own: cython.int = 12 if pkt.nfproto == NFPROTO_IPV4 else 8
-        other: cython.int = 16 if pkt.nfproto == NFPROTO_IPV4 else 24
-        answer: FibResult = self.answer
-        if not ctx.l4:
+        family: cython.int = pkt.nfproto
+        if ctx.family == NFPROTO_NETDEV:  # what the frame says that it carries (Linux: nft_fib_netdev_eval)
+            family = NFPROTO_IPV4 if ctx.protocol == ETH_P_IP else NFPROTO_IPV6 if ctx.protocol == ETH_P_IPV6 else 0
+        if (family != NFPROTO_IPV4 and family != NFPROTO_IPV6) or pkt.l3 + (20 if family == NFPROTO_IPV4 else 40) > len(pkt.data):
             return NFT_BREAK
+        own: cython.int = 12 if family == NFPROTO_IPV4 else 8
+        other: cython.int = 16 if family == NFPROTO_IPV4 else 24
+        answer: FibResult = self.answer
         if self.flags & FIB_F_IIF:
             device = pkt.iif
         elif self.flags & FIB_F_OIF:
@@ -81,26 +88,26 @@ class Fib(Expr):
         if self.flags & FIB_F_DADDR:
             own, other = other, own
         if self.result == FIB_ADDRTYPE:
-            ctx.services.fib(pkt, pkt.nfproto, pkt.l3 + own, -1, device, 0, answer)
+            ctx.services.fib(pkt, family, pkt.l3 + own, -1, device, 0, answer)
             ctx.write32(self.dst, answer.type)
             return NFT_CONTINUE
-        if self._goes_back(ctx, pkt):
+        if self._goes_back(ctx, pkt, family):
             return self._store(ctx, pkt.iif)
         mark: cython.uint = pkt.mark if self.flags & FIB_F_MARK else 0
-        if not ctx.services.fib(pkt, pkt.nfproto, pkt.l3 + own, pkt.l3 + other, device, mark, answer):
+        if not ctx.services.fib(pkt, family, pkt.l3 + own, pkt.l3 + other, device, mark, answer):
             return self._store(ctx, None)
         if answer.type == RTN_LOCAL:
             return self._store(ctx, None)
         return self._store(ctx, answer.oif)
 
-    def _goes_back(self, ctx: Context, pkt: Packet) -> cython.bint:
+    def _goes_back(self, ctx: Context, pkt: Packet, family: cython.int) -> cython.bint:
         """Loopback at prerouting, and senders without an address, belong to the device they came in by (Linux: nft_fib4_eval)."""
         at: cython.Py_ssize_t = pkt.l3
         if pkt.iif is None:
             return False
         if ctx.hook == NF_INET_PRE_ROUTING and (pkt.iif.type == ARPHRD_LOOPBACK or pkt.pkttype == PACKET_LOOPBACK):
             return True
-        if pkt.nfproto == NFPROTO_IPV4 and pkt.get8(at + 12) == 0:
+        if family == NFPROTO_IPV4 and pkt.get8(at + 12) == 0:
             return pkt.get32(at + 16) == U32_MASK or pkt.get32(at + 16) >> 8 == 0xE00000
         return False
 

@@ -23,7 +23,9 @@ if not cython.compiled:
         IPPROTO_IPIP,
         IPPROTO_TCP,
         IPPROTO_UDP,
+        NF_NETDEV_EGRESS,
         NFPROTO_IPV6,
+        NFPROTO_NETDEV,
         NFT_BREAK,
         NFT_CONTINUE,
     )
@@ -48,10 +50,10 @@ def base_offset(ctx: Context, pkt: Packet, base: cython.int) -> cython.Py_ssize_
     return -1
 
 
-def fast_transport(pkt: Packet) -> cython.Py_ssize_t:
-    """Where a fast transport load reads, fragments included."""
+def fast_transport(ctx: Context, pkt: Packet) -> cython.Py_ssize_t:
+    """Where a fast transport load reads, fragments included (at egress the data of an skb begin with the link header)."""
     if pkt.fragoff != 0 and pkt.nfproto == NFPROTO_IPV6:
-        return pkt.l3
+        return pkt.start if ctx.family == NFPROTO_NETDEV and ctx.hook == NF_NETDEV_EGRESS else pkt.l3
     return pkt.l4
 
 
@@ -159,7 +161,7 @@ class Payload(Expr):
         if self.fast:
             if not ctx.l4:
                 return NFT_BREAK
-            start = fast_transport(pkt)
+            start = fast_transport(ctx, pkt)
         else:
             start = base_offset(ctx, pkt, self.base)
             if start < 0:
