@@ -78,6 +78,7 @@ class Assembly:
         self.nft = NftService(self.rules)
         self.routes: dict[tuple[Any, ...], Route] = {}
         self.bridges: dict[str, Bridge] = {}
+        self.bridge_configs: dict[str, schema.Bridge] = {}
         self.bridges_swept = 0
         self.on_event: Callable[[], None] = _nothing
         self.offload_options: dict[str, Any] = {}
@@ -284,7 +285,7 @@ class Assembly:
         bridge = Bridge(self.gateway, device)
         bridge.watcher = self.offload.bridge_changed
         self.gateway.add_device(device)
-        self.bridges[config.name] = bridge
+        self.bridges[config.name], self.bridge_configs[config.name] = bridge, config
         try:
             for member in members:
                 bridge.add_port(member)
@@ -316,6 +317,7 @@ class Assembly:
     def remove_bridge(self, config: schema.Bridge) -> None:
         """Its ports are plain devices again."""
         bridge = self.bridges.pop(config.name, None)
+        self.bridge_configs.pop(config.name, None)
         if bridge is not None:
             for port in list(bridge.ports):
                 bridge.remove_port(port.device)
@@ -480,7 +482,7 @@ class Assembly:
     def rungs(self) -> dict[str, int]:
         """Frames that each rung of the ladder forwarded: the flowtable, and the pipeline for all others."""
         fast = sum(int(e.engine.forwarded) for e in self.platform.hooks.flowtables if e.engine is not None)
-        received = sum(device.rx_packets for device in self.gateway.devices.values())
+        received = sum(device.rx_packets for device in self.gateway.devices.values() if device.port is not None)
         return {"pipeline": max(0, received - fast), "flowtable": fast, "hardware": self.offload.packets}
 
     def status(self) -> dict[str, Any]:

@@ -472,6 +472,8 @@ class Server:
         for opened in self.ports.values():
             found += opened.config.addresses
             found += [address for vlan in opened.config.vlan for address in vlan.addresses]
+        for bridge in self.assembly.bridge_configs.values():
+            found += bridge.addresses
         return found
 
     # -- reload
