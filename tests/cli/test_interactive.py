@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -55,6 +55,12 @@ class Terminal:
             asleep = asleep + 1 if state == "S" else 0
             time.sleep(0.01)
 
+    def wait(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + DEADLINE
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
     def expect(self, text: str) -> str:
         """What was printed up to and including `text`, without the terminal's control sequences."""
         end = time.monotonic() + DEADLINE
@@ -84,7 +90,7 @@ class Terminal:
         return self.process.wait(max(end - time.monotonic(), 1))
 
 
-Start = Callable[[str], Terminal]
+Start = Callable[..., Terminal]
 
 
 @pytest.fixture
@@ -92,7 +98,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start the interactive nft on a private ruleset with an editor; histories are in a folder of the test."""
     made: list[Terminal] = []
 
-    def begin(editor: str) -> Terminal:
+    def begin(editor: str, argv: Sequence[str] = ("-m", "userfw", "nft", "--private", "-i")) -> Terminal:
         if find_spec(editor) is None:
             pytest.skip(f"{editor} is not installed")
         env = {**os.environ, "HOME": str(tmp_path), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "COLUMNS": "200"}
@@ -102,7 +108,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             hidden.mkdir(parents=True, exist_ok=True)
             (hidden / "__init__.py").write_text("raise ImportError('hidden by the test')\n")
             env["PYTHONPATH"] = f"{hidden.parent}:{ROOT}"
-        terminal = Terminal([sys.executable, "-m", "userfw", "nft", "--private", "-i"], env)
+        terminal = Terminal([sys.executable, *argv], env)
         made.append(terminal)
         terminal.expect(PROMPT)
         return terminal
@@ -174,3 +180,49 @@ def test_interrupt_gives_up_the_line_only(start: Start, editor: str) -> None:
     terminal.expect("list tables")
     before = terminal.expect(PROMPT)
     assert "nonsense" not in before
+
+
+@pytest.mark.parametrize("editor", EDITORS)
+def test_a_line_goes_on_behind_a_backslash(start: Start, editor: str) -> None:
+    terminal = start(editor)
+    terminal.send("add table \\\r")
+    terminal.expect("....")
+    terminal.send("inet \\\r")
+    terminal.expect("....")
+    terminal.send("long\r")
+    terminal.expect(PROMPT)
+    terminal.send("list tables\r")
+    terminal.expect("table inet long")
+
+
+SLOW = """
+import pathlib, sys, time
+sys.path[:0] = {path!r}
+from userfw.cli import nft_interactive
+
+names = nft_interactive.Completer._names
+def slow(self, before):
+    pathlib.Path({mark!r}).touch()
+    time.sleep(3)
+    return names(self, before)
+nft_interactive.Completer._names = slow
+from userfw.cli.main import main
+sys.exit(main(["nft", "--private", "-i"]))
+"""
+
+
+@pytest.mark.parametrize("editor", EDITORS)
+def test_an_interrupt_ends_a_completion(start: Start, editor: str, tmp_path: Path) -> None:
+    """One that waits for a busy daemon: the line is given up and the prompt is back."""
+    mark = tmp_path / "asked"
+    (tmp_path / "slow.py").write_text(SLOW.format(path=[str(ROOT)], mark=str(mark)))
+    terminal = start(editor, [str(tmp_path / "slow.py")])
+    terminal.send("list table inet ele" + TAB)
+    terminal.wait(mark.exists)
+    terminal.send(CTRL_C)
+    terminal.expect(PROMPT)
+    terminal.send("list tables\r")
+    terminal.expect("list tables")
+    terminal.expect(PROMPT)
+    terminal.send("quit\r")
+    assert terminal.close() == 0

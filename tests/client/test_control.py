@@ -156,3 +156,41 @@ def test_the_daemon_goes_away(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="daemon"):
         client.request("nft", text="list tables")
     client.close()
+
+
+class Interrupted:
+    """A socket whose reads and writes are interrupted once, in the middle."""
+
+    def __init__(self, answers: list[bytes]) -> None:
+        self.answers = answers
+        self.sent = b""
+        self.stop = True
+
+    def recv(self, size: int) -> bytes:
+        piece = self.answers.pop(0)
+        if not piece:
+            raise KeyboardInterrupt
+        return piece
+
+    def send(self, data: bytes) -> int:
+        if self.sent and self.stop:
+            self.stop = False
+            raise KeyboardInterrupt
+        self.sent += bytes(data[:5])
+        return 5
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += bytes(data)
+
+
+def test_an_interrupt_spoils_no_later_request() -> None:
+    client = object.__new__(ControlClient)
+    client._next, client._chunks = 0, [b""]
+    wire = Interrupted([b'{"id": 1, "res', b"", b'ult": 1}\n{"id"', b': 2, "result": 2}\n'])
+    client._socket = wire  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        client._send("ping", {})
+    assert json.loads(wire.sent) == {"id": 1, "command": "ping", "args": {}}
+    with pytest.raises(KeyboardInterrupt):
+        client._line()
+    assert client.request("ping") == 2

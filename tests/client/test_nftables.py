@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_files_includes_variables(nft: Nftables, tmp_path: Path) -> None:
 
 def test_flags_of_input_and_debug(nft: Nftables) -> None:
     assert nft.set_input_flags(["json"]) == []
-    assert nft.get_input_flags() == {"no-dns": False, "json": True}
+    assert nft.get_input_flags() == ["json"]
     assert nft.set_debug("netlink") == []
     assert nft.set_debug([0x1, "mnl"]) == ["netlink"]
     assert nft.get_debug() == ["scanner", "mnl"]
@@ -103,3 +104,28 @@ def test_two_clients_of_one_ruleset() -> None:
     one, other = Nftables(manager=manager), Nftables(manager=manager)
     one.cmd("add table ip t")
     assert other.cmd("list tables")[1] == "table ip t\n"
+
+
+def test_programs_written_for_libnftables_run() -> None:
+    """What their module takes: a library's name, bytes, a validator of one's own; what `list ruleset` gives can be given back."""
+    from userfw.client import nftables
+
+    nft = nftables.Nftables("libnftables.so.1", private=True)
+    assert nft.cmd(b"add table inet t") == (0, b"", b"")
+    assert nft.cmd(b"list tables")[1] == b"table inet t\n"
+    assert nft.cmd(b"list bogus")[2].startswith(b"Error: syntax error")
+    nftables.SchemaValidator().validate({"nftables": []})
+    document = {"nftables": [
+        {"metainfo": {"version": "1", "release_name": "x", "json_schema_version": 1}},
+        {"counter": {"family": "inet", "table": "t", "name": "c"}},
+        {"chain": {"family": "inet", "table": "t", "name": "k"}},
+        {"rule": {"family": "inet", "table": "t", "chain": "k", "expr": [{"counter": "c"}, {"accept": None}]}},
+    ]}  # fmt: skip
+    assert nft.json_validate(document)
+    assert nft.json_cmd(document) == (0, "", "")
+    nft.set_json_output(True)
+    status, listing, error = nft.cmd("list ruleset")
+    again = nftables.Nftables(private=True)
+    assert (status, error) == (0, "") and again.json_cmd(json.loads(listing))[0] == 0
+    nft.set_json_output(False)
+    assert again.cmd("list ruleset") == nft.cmd("list ruleset")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from userfw.ruleset.options import Options
 
 PROMPT = "nft> "
+MORE = ".... "  # after a line that ends in a backslash
+AGAIN_S = 0.02
 HISTORY = "~/.userfw_nft_history"
 HISTORY_LENGTH = 1000
 
@@ -71,7 +73,9 @@ def interactive(runner: Runner, options: Options) -> int:
     read = _reader(Completer(runner, options))
     while True:
         try:
-            line = read()
+            line = read(PROMPT)
+            while line.rstrip("\n").endswith("\\"):
+                line = line.rstrip("\n")[:-1] + read(MORE)
         except EOFError:
             print()
             return 0
@@ -92,7 +96,7 @@ def interactive(runner: Runner, options: Options) -> int:
             print(f"Error: {problem}", file=sys.stderr)
 
 
-def _reader(completer: Completer) -> Callable[[], str]:
+def _reader(completer: Completer) -> Callable[[str], str]:
     if not sys.stdin.isatty():
         return _plain
     try:
@@ -101,14 +105,14 @@ def _reader(completer: Completer) -> Callable[[], str]:
         return _readline(completer)
 
 
-def _plain() -> str:
+def _plain(prompt: str) -> str:
     line = sys.stdin.readline()
     if not line:
         raise EOFError
     return line
 
 
-def _prompt_toolkit(completer: Completer) -> Callable[[], str]:
+def _prompt_toolkit(completer: Completer) -> Callable[[str], str]:
     completion: Any = import_module("prompt_toolkit.completion")
     history: Any = import_module("prompt_toolkit.history").FileHistory(os.path.expanduser(HISTORY))
 
@@ -121,12 +125,14 @@ def _prompt_toolkit(completer: Completer) -> Callable[[], str]:
     words = type("Words", (completion.Completer,), {"get_completions": get_completions})()
     toolkit: Any = import_module("prompt_toolkit")
     session = toolkit.PromptSession(history=history, completer=words, complete_while_typing=False)
-    return lambda: str(session.prompt(PROMPT))
+    return lambda prompt: str(session.prompt(prompt))
 
 
-def _readline(completer: Completer) -> Callable[[], str]:
+def _readline(completer: Completer) -> Callable[[str], str]:
     import atexit
     import readline
+    import signal
+    import threading
 
     history = Path(HISTORY).expanduser()
     if history.exists():
@@ -135,10 +141,14 @@ def _readline(completer: Completer) -> Callable[[], str]:
     atexit.register(readline.write_history_file, history)
 
     def complete(text: str, state: int) -> str | None:
-        found = [word + " " for word in completer.words(readline.get_line_buffer()) if word.startswith(text)]
+        try:
+            found = [word + " " for word in completer.words(readline.get_line_buffer()) if word.startswith(text)]
+        except KeyboardInterrupt:  # readline would swallow it; let it come again when it waits for a key
+            threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGINT)).start()
+            return None
         return found[state] if state < len(found) else None
 
     readline.set_completer(complete)
     readline.set_completer_delims(" \t\n")
     readline.parse_and_bind("tab: complete")
-    return lambda: input(PROMPT)
+    return input

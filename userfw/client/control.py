@@ -37,7 +37,7 @@ class ControlClient:
 
     def __init__(self, path: str | None = None, timeout: float | None = None) -> None:
         self.path = socket_path(path)
-        self._buffer = b""
+        self._chunks = [b""]  # what was received and is no whole line yet: an interrupt loses nothing of it
         self._next = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
@@ -84,14 +84,19 @@ class ControlClient:
     def _send(self, command: str, args: dict[str, Any]) -> int:
         self._next += 1
         line = json.dumps({"id": self._next, "command": command, "args": args}) + "\n"
+        rest = memoryview(line.encode("utf-8", "surrogateescape"))
         try:
-            self._socket.sendall(line.encode("utf-8", "surrogateescape"))
+            while rest:
+                rest = rest[self._socket.send(rest) :]
+        except KeyboardInterrupt:
+            self._socket.sendall(rest)  # half a request would spoil the next one
+            raise
         except OSError as error:
             raise ControlError(f"the daemon went away: {error.strerror or error}") from None
         return self._next
 
     def _line(self) -> dict[str, Any]:
-        chunks = [self._buffer]
+        chunks = self._chunks
         while b"\n" not in chunks[-1]:
             try:
                 data = self._socket.recv(READ_SIZE)
@@ -102,7 +107,8 @@ class ControlClient:
             if not data:
                 raise ControlError("the daemon closed the connection")
             chunks.append(data)
-        line, _, self._buffer = b"".join(chunks).partition(b"\n")
+        line, _, rest = b"".join(chunks).partition(b"\n")
+        self._chunks = [rest]
         try:
             message = json.loads(line)
         except ValueError:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from json import dumps
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from userfw.client.runner import Answer, DaemonRunner, PrivateRunner, Runner
 from userfw.ruleset.options import Options
@@ -19,7 +20,26 @@ from userfw.ruleset.options import Options
 if TYPE_CHECKING:
     from userfw.ruleset.manager import RulesetManager
 
+NFTABLES_VERSION = "0.1"
+"""That of libnftables' Python module, which programs may ask for."""
+
 Value = int | str | list[int | str] | tuple[int | str, ...]
+
+
+class SchemaValidator:
+    """What `json_validate` asks; the parser itself is the schema."""
+
+    def validate(self, json: Any) -> None:
+        """ValueError with what is wrong."""
+        from userfw.nft.json_in import parse_json
+        from userfw.nft.location import NftErrors
+
+        if not isinstance(json, dict) or not isinstance(json.get("nftables"), list):
+            raise ValueError("a document is an object with a list 'nftables'")
+        try:
+            parse_json(dumps(json))
+        except NftErrors as problems:
+            raise ValueError(str(problems)) from None
 
 
 class Nftables:
@@ -54,13 +74,17 @@ class Nftables:
 
     def __init__(
         self,
+        sofile: str | None = None,
         *,
         socket: str | None = None,
         private: bool = False,
         manager: RulesetManager | None = None,
         runner: Runner | None = None,
     ) -> None:
-        """ControlError if there is no daemon at `socket` (default: $USERFW_SOCKET or /run/userfw/control.sock)."""
+        """ControlError if there is no daemon at `socket` (default: $USERFW_SOCKET or /run/userfw/control.sock).
+
+        `sofile`: libnftables' file, for programs that name it; there is none here, so it means nothing.
+        """
         if runner is None:
             runner = PrivateRunner(manager) if private or manager is not None else DaemonRunner(socket)
         self.runner = runner
@@ -78,9 +102,18 @@ class Nftables:
 
     # --- running commands
 
-    def cmd(self, cmdline: str) -> tuple[int, str, str]:
-        """Run commands in nft's language (or JSON, if JSON is switched on): (status, output, error)."""
-        return self._run(cmdline, "")
+    @overload
+    def cmd(self, cmdline: str) -> tuple[int, str, str]: ...
+
+    @overload
+    def cmd(self, cmdline: bytes) -> tuple[int, bytes, bytes]: ...
+
+    def cmd(self, cmdline: str | bytes) -> tuple[int, Any, Any]:
+        """Run commands in nft's language (or JSON, if JSON is switched on): (status, output, error), text or bytes as they came."""
+        if isinstance(cmdline, str):
+            return self._run(cmdline, "")
+        status, output, error = self._run(cmdline.decode("utf-8", "surrogateescape"), "")
+        return status, output.encode("utf-8", "surrogateescape"), error.encode("utf-8", "surrogateescape")
 
     def cmd_from_file(self, filename: str) -> tuple[int, str, str]:
         """Run the commands of a file: (status, output, error)."""
@@ -103,15 +136,9 @@ class Nftables:
 
     def json_validate(self, json_root: Any) -> bool:
         """Whether a structure is a document of commands. Raises ValueError with what is wrong, as jsonschema would."""
-        from userfw.nft.json_in import parse_json
-        from userfw.nft.location import NftErrors
-
-        if not isinstance(json_root, dict) or not isinstance(json_root.get("nftables"), list):
-            raise ValueError("a document is an object with a list 'nftables'")
-        try:
-            parse_json(json.dumps(json_root))
-        except NftErrors as problems:
-            raise ValueError(str(problems)) from None
+        if self._validator is None:
+            self._validator = SchemaValidator()
+        self._validator.validate(json_root)
         return True
 
     def _run(self, text: str, filename: str) -> tuple[int, str, str]:
@@ -250,13 +277,13 @@ class Nftables:
 
     # --- input, debugging, dry run
 
-    def get_input_flags(self) -> dict[str, bool]:
-        """The input flags, by name."""
-        return {name: bool(self._input & bit) for name, bit in self.input_flags.items()}
+    def get_input_flags(self) -> list[str]:
+        """The names of the input flags that are set."""
+        return [name for name, bit in self.input_flags.items() if self._input & bit]
 
     def set_input_flags(self, values: Value) -> list[str]:
         """Set the input flags (names, numbers, or a list of them); returns those that were set before."""
-        before = [name for name, bit in self.input_flags.items() if self._input & bit]
+        before = self.get_input_flags()
         self._input = _bits(values, self.input_flags)
         return before
 
