@@ -6,6 +6,7 @@ import pytest
 
 from tests.ruleset.bench import Bench
 from userfw.ruleset.manager import RulesetManager
+from userfw.ruleset.options import Options
 
 PROCESS = "Could not process rule: "
 SETS = """
@@ -127,3 +128,15 @@ def test_a_command_line_is_a_line(command: str, report: str) -> None:
 )
 def test_sets_and_listings(command: str, words: str) -> None:
     assert loaded().execute(command).errors.startswith(f"Error: {words}")
+
+
+def test_echo_tells_what_is_added() -> None:
+    """Not what is deleted, flushed or renamed, unless a rule is replaced (observed with nft 1.0.6 on Linux 6.18)."""
+    manager, echo = loaded(), Options(echo=True, process="nft")
+    for quiet in ("rename chain ip t c d", "delete set ip t plain", "flush chain ip t d"):
+        assert manager.execute(quiet, echo).output == ""
+    assert manager.execute("flush chain ip t d; add rule ip t d drop", echo).output.startswith("add rule ip t d drop\n# new")
+    handle = manager.rules.tables["ip", "t"].chains["d"].rules[0].handle
+    lines = manager.execute(f"replace rule ip t d handle {handle} accept", echo).output.splitlines()
+    assert [line.split(" handle")[0] for line in lines[:2]] == ["delete rule ip t d", "add rule ip t d accept"]
+    assert manager.execute("delete table ip t", echo).output == ""

@@ -9,7 +9,7 @@ from userfw.nft.check_stmt import RuleChecker
 from userfw.nft.datatype import ProtocolType
 from userfw.nft.datatype_tables import TYPES
 from userfw.nft.location import NftError
-from userfw.nft.syntax import Command, DescribeSpec, Expr, SymbolExpr
+from userfw.nft.syntax import Command, ConstantExpr, DescribeSpec, Expr, SymbolExpr
 
 _KINDS = {
     "PayloadExpr": "payload expression",
@@ -41,8 +41,8 @@ def describe(command: Command) -> str:
     node = command.node
     assert isinstance(node, DescribeSpec)
     expr = node.expr
-    if isinstance(expr, SymbolExpr):
-        dtype = TYPES.get(expr.name)
+    if isinstance(expr, SymbolExpr | ConstantExpr):
+        dtype = TYPES.get(expr.name) if isinstance(expr, SymbolExpr) else None
         if dtype is None:
             return "symbol expression, datatype invalid (invalid)\n"
         return _type(dtype, "", dtype.width)
@@ -71,7 +71,7 @@ def _type(dtype: Any, kind: str, width: int) -> str:
     bases = []
     base = dtype.base
     while base is not None:
-        bases.append(base.name)
+        bases.append(base.desc)
         base = base.base
     if bases:
         text += f" (basetype {', '.join(bases)})"
@@ -84,7 +84,8 @@ def _type(dtype: Any, kind: str, width: int) -> str:
 def _symbols(dtype: Any, width: int) -> str:
     """The names of a type's values. Protocols come without a heading, as nft prints them."""
     if isinstance(dtype, ProtocolType):
-        return "".join(f"\t{word:<30}\t{value}\n" for word, value in dtype.symbols.items())
+        first = {value: word for word, value in reversed(dtype.symbols.items())}
+        return "".join(f"\t{word:<30}\t{value}\n" for word, value in dtype.symbols.items() if first[value] == word)
     hexadecimal = dtype.hexadecimal or dtype.is_bitmask
     lines = [f"\npre-defined symbolic constants (in {'hexadecimal' if hexadecimal else 'decimal'}):\n"]
     digits = max(2, (width or dtype.width) // 4)

@@ -32,6 +32,7 @@ class Draft:
         self.client = client
         self.rules = base.copy()
         self.events: list[Event] = []
+        self.echoing = True
         self.overlays: dict[int, tuple[Table, Set, Overlay]] = {}
         self.dirty_chains: dict[int, Chain] = {}
         self.dirty_tables: dict[tuple[str, str], Location] = {}
@@ -92,7 +93,7 @@ class Draft:
         return bool(self.events)
 
     def emit(self, op: str, obj: str, table: Table, name: str, node: Any, handle: int, **more: Any) -> None:
-        self.events.append(Event(op, obj, table.family, table.name, name, node, handle, **more))
+        self.events.append(Event(op, obj, table.family, table.name, name, node, handle, echoed=self.echoing, **more))
 
     # --- tables
 

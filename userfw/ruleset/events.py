@@ -16,7 +16,8 @@ from userfw.ruleset.elements import CATCH_ALL, Element, width_of
 @dataclass(slots=True)
 class Event:
     """One change. `position`: the handle of the rule that the new one stands behind, where it is not the last.
-    `partial`: only `node.devices` of a chain or flowtable were added or deleted."""
+    `partial`: only `node.devices` of a chain or flowtable were added or deleted. `echoed`: a command that adds, inserts or replaces
+    made it, which `--echo` tells of (nft sets NLM_F_ECHO for these only)."""
 
     op: str
     obj: str
@@ -27,6 +28,7 @@ class Event:
     handle: int
     position: int | None = None
     partial: bool = False
+    echoed: bool = True
 
 
 @dataclass(slots=True)

@@ -249,12 +249,15 @@ class RulesetManager:
 
             return annotated(document, plan)
         style = options.style(self.names)
+        events = [event for event in plan.events if event.echoed]
+        if not events:
+            return ""
         if options.json:
             from userfw.ruleset.output_json import echo_json
 
-            return echo_json(plan, style, self._now())
+            return echo_json(events, style, self._now())
         end = NewGeneration(plan.rules.generation, options.pid, options.process)
-        return events_text(plan.events, style, self._now()) + event_text(end, style)
+        return events_text(events, style, self._now()) + event_text(end, style)
 
     def weight(self) -> int:
         """How many rules and elements there are: what a listing may have to print."""

@@ -33,9 +33,9 @@ def answers_json(plan: Plan, style: Style) -> str:
     return "".join(dumps(listing_json(answer.data, style)) + "\n" for answer in plan.answers)
 
 
-def echo_json(plan: Plan, style: Style, now: int) -> str:
+def echo_json(events: list[Event], style: Style, now: int) -> str:
     """The document of what a run changed."""
-    return dumps({"nftables": [METAINFO, *events_json(plan.events, style, now)]}) + "\n"
+    return dumps({"nftables": [METAINFO, *events_json(events, style, now)]}) + "\n"
 
 
 _ADDS = ("add", "insert", "create", "replace")

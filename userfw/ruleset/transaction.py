@@ -68,6 +68,8 @@ class Plan:
 MANY = 256
 """Changes of elements that a commit makes at once; of more it swaps in a copy of the set that has them."""
 
+ECHOED = ("add", "create", "insert", "replace")
+
 Reader = Callable[[Draft, Command], Any]
 
 
@@ -89,6 +91,7 @@ def plan_steps(
             try:
                 _find(draft, step)
                 step = backend.check(draft, step)
+                draft.echoing = step.op in ECHOED
                 APPLY[step.op, kind_of(step.obj)](draft, step)
             except NftErrors as problem:
                 errors.extend(problem.errors)
