@@ -8,6 +8,7 @@ Laws:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from userfw.nft.check_context import ChainInfo, Resolver, fail
@@ -25,6 +26,7 @@ from userfw.nft.datatype_tables import (
     integer,
     joined_type,
 )
+from userfw.nft.element_run import ElementRun
 from userfw.nft.syntax import (
     ChainBlock,
     Command,
@@ -249,20 +251,25 @@ class BlockChecker:
             fail(node.loc, "verdict maps have no interval data")
         return data, None
 
-    def _settle(self, node: SetBlock, elements: list[SetElemExpr]) -> list[SetElemExpr]:
+    def _settle(self, node: SetBlock, elements: Sequence[SetElemExpr]) -> Sequence[SetElemExpr]:
         """Elements of one declaration or command: ranges are sorted, and merged if the set says so."""
+        if isinstance(elements, ElementRun):
+            if "interval" not in node.flags:
+                return elements
+            ordered = elements.in_order(merge=node.auto_merge)
+            return sort_intervals(list(elements), merge=False) if ordered is None else ordered
         self._statements(node, elements)
         if node.key_dtype.is_bitmask:
             elements = [_joined(elem) for elem in elements]
         if "interval" not in node.flags or isinstance(node.key_dtype, ConcatType):
             return elements
         if node.auto_merge:
-            return sort_intervals(elements, merge=True)
+            return sort_intervals(list(elements), merge=True)
         if all(type(elem.key) is ConstantExpr for elem in elements):
             return elements
-        return sort_intervals(elements, merge=False)
+        return sort_intervals(list(elements), merge=False)
 
-    def _statements(self, node: SetBlock, elements: list[SetElemExpr]) -> None:
+    def _statements(self, node: SetBlock, elements: Sequence[SetElemExpr]) -> None:
         """Elements may only carry statements that the set declares, in their order."""
         if "dynamic" in node.flags and not node.stmts:
             return

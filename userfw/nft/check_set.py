@@ -9,13 +9,15 @@ Laws:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from userfw.nft.check_context import fail
 from userfw.nft.check_expr import ExprChecker
 from userfw.nft.datatype import Datatype
 from userfw.nft.datatype_tables import STRING, VERDICT, ConcatType
-from userfw.nft.location import Location, NftError
+from userfw.nft.element_run import ElementRun
+from userfw.nft.spans import bounds, span
 from userfw.nft.syntax import (
     CatchAllExpr,
     ConcatExpr,
@@ -62,7 +64,7 @@ class SetChecker(ExprChecker):
 
     def anonymous_set(self, node: SetExpr, key: Datatype, data: Data = None, *, data_interval: bool = False) -> SetExpr:
         """``{ … }`` in a rule."""
-        elements = self.elements(node.elements, key, data, interval=True, data_interval=data_interval)
+        elements = list(self.elements(node.elements, key, data, interval=True, data_interval=data_interval))
         if not isinstance(key, ConcatType) and any(type(elem.key) in (RangeExpr, PrefixExpr) for elem in elements):
             elements = sort_intervals(elements, merge=data is None)
         elif data is None:
@@ -70,9 +72,13 @@ class SetChecker(ExprChecker):
         return SetExpr(elements, loc=node.loc, dtype=key)
 
     def elements(
-        self, nodes: list[SetElemExpr], key: Datatype, data: Data, *, interval: bool, data_interval: bool = False
-    ) -> list[SetElemExpr]:
+        self, nodes: Sequence[SetElemExpr], key: Datatype, data: Data, *, interval: bool, data_interval: bool = False
+    ) -> Sequence[SetElemExpr]:
         """Checked elements; nested sets are flattened."""
+        if isinstance(nodes, ElementRun) and data is None and (interval or not nodes.ranged):
+            run = nodes.typed(key)
+            if run is not None:
+                return run
         out: list[SetElemExpr] = []
         append = out.append
         parse = key.parse
@@ -229,26 +235,6 @@ def _alike_key(have: Datatype, want: Datatype) -> bool:
     return have.is_string and want.is_string
 
 
-def bounds(node: Expr) -> tuple[int, int]:
-    """First and last value that a checked key covers; strings count as numbers, first byte highest."""
-    if isinstance(node, ConstantExpr):
-        value = _number(node, node.dtype)
-        return value, value
-    if isinstance(node, RangeExpr):
-        return bounds(node.left)[0], bounds(node.right)[1]
-    if isinstance(node, PrefixExpr):
-        low = bounds(node.expr)[0]
-        width: int = node.dtype.octets * 8 if node.dtype.is_string else node.dtype.width
-        return low, low | ((1 << (width - node.length)) - 1)
-    raise NftError("not a value", node.loc)
-
-
-def _number(node: ConstantExpr, dtype: Datatype) -> int:
-    if isinstance(node.value, bytes):
-        return int.from_bytes(node.value.ljust(dtype.octets, b"\0"), "big")
-    return node.value
-
-
 def _as_prefix(key: Expr) -> Expr:
     """An element's range of addresses that is a prefix, as a prefix."""
     if isinstance(key, RangeExpr):
@@ -307,14 +293,3 @@ def _joined(elem: SetElemExpr, low: int, high: int) -> SetElemExpr:
     return SetElemExpr(
         span(low, high, dtype, elem.loc), elem.data, elem.stmts, elem.timeout, elem.expires, elem.comment, loc=elem.loc, dtype=dtype
     )
-
-
-def span(low: int, high: int, dtype: Datatype, loc: Location) -> Expr:
-    """The expression that covers ``low`` to ``high``: a value, a prefix where nft lists prefixes, else a range."""
-    first = ConstantExpr(low, loc=loc, dtype=dtype)
-    if low == high:
-        return first
-    size = high - low + 1
-    if dtype.prefix and size & (size - 1) == 0 and low % size == 0:
-        return PrefixExpr(first, dtype.width - size.bit_length() + 1, loc=loc, dtype=dtype)
-    return RangeExpr(first, ConstantExpr(high, loc=loc, dtype=dtype), loc=loc, dtype=dtype)

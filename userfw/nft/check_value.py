@@ -9,11 +9,13 @@ Laws:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from userfw.nft import proto
 from userfw.nft.check_context import ProtoContext
-from userfw.nft.check_set import bounds, span
 from userfw.nft.datatype import BIG, HOST_IS, Datatype
 from userfw.nft.datatype_tables import BOOLEAN
+from userfw.nft.spans import bounds, span
 from userfw.nft.syntax import (
     BinopExpr,
     CatchAllExpr,
@@ -144,7 +146,7 @@ def listed_element(elem: SetElemExpr, *, is_map: bool = False, interval_data: bo
     )
 
 
-def listing_order(elements: list[SetElemExpr]) -> list[SetElemExpr]:
+def listing_order(elements: Sequence[SetElemExpr]) -> Sequence[SetElemExpr]:
     """Elements in the order of a listing: by value; concatenations as they are (nft: list_expr_sort).
 
     Strings count as numbers in host order, so that shorter ones come first.

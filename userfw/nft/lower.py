@@ -40,13 +40,13 @@ from userfw.engine.expressions import (
 from userfw.nft.check import CheckedRule
 from userfw.nft.check_context import Resolver, fail
 from userfw.nft.check_merge import MergedMatch
-from userfw.nft.check_set import bounds
 from userfw.nft.datatype import Datatype
 from userfw.nft.datatype_tables import INET_SERVICE, IPV4_ADDR, IPV6_ADDR
 from userfw.nft.location import NftError, NftErrors
 from userfw.nft.lower_expr import reg
 from userfw.nft.lower_set import LoweredElement, LoweredSet, dump_set, lower_element, lower_elements, lower_set
 from userfw.nft.lower_write import WriteLowering
+from userfw.nft.spans import bounds
 from userfw.nft.syntax import (
     ChainBlock,
     ConcatExpr,

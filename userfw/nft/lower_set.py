@@ -26,9 +26,9 @@ from userfw.engine.const import (
     SET_TIMEOUT,
 )
 from userfw.nft.check_context import fail
-from userfw.nft.check_set import bounds
 from userfw.nft.datatype import Datatype
 from userfw.nft.datatype_tables import VERDICT, ConcatType
+from userfw.nft.spans import bounds
 from userfw.nft.syntax import CatchAllExpr, ConcatExpr, ConstantExpr, Expr, SetBlock, SetElemExpr, VerdictExpr
 
 _FLAG_BITS = {"constant": SET_CONSTANT, "interval": SET_INTERVAL, "timeout": SET_TIMEOUT, "dynamic": SET_EVAL}

@@ -320,7 +320,7 @@ def _merged_maps(rows: list[Row], at: int) -> list[s.Stmt]:
 def _elements(stmt: s.Stmt) -> list[s.SetElemExpr]:
     found = _vmap(stmt)
     assert found is not None and isinstance(found.mapping, s.SetExpr)
-    return found.mapping.elements
+    return list(found.mapping.elements)
 
 
 def _nat_of(row: Row) -> s.NatStmt:

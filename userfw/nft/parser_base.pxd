@@ -14,6 +14,8 @@ cdef class ParserBase:
     cdef public Scope scope
     cdef public int braces, depth
     cdef list _stack, _line
+    cdef bytes _octets
+    cdef Source _octets_of
     cdef public bint _ends_file
     cdef Py_ssize_t _next
     cdef public Py_ssize_t last_end

@@ -85,6 +85,8 @@ class ParserBase:
         self._ends_file = False
         self._line: list[Token] = []
         self._next = 1
+        self._octets = b""
+        self._octets_of: Source | None = None
         self.tok: Token = ("nl", "", 0, 0)
         self._fetch()
         self.last_end = 0
@@ -202,6 +204,13 @@ class ParserBase:
     def skip_newlines(self) -> None:
         while self.tok[0] == "nl":
             self.advance()
+
+    def octets(self) -> bytes:
+        """The current source's text with a byte for each character: what is not Latin is a question mark."""
+        if self._octets_of is not self.source:
+            self._octets_of = self.source
+            self._octets = self.source.text.encode("latin-1", "replace")
+        return self._octets
 
     # --- places and errors
 

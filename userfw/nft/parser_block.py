@@ -7,6 +7,7 @@ Laws:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from userfw.nft import keywords as kw
@@ -296,14 +297,14 @@ class BlockParser(ObjectParser):
                 stmt = self.parse_stateful_stmt()
         self.end_statement()
 
-    def parse_elements(self) -> list[SetElemExpr]:
+    def parse_elements(self) -> Sequence[SetElemExpr]:
         """``{ … }`` or a variable that holds a set."""
         if self.tok[0] == "$":
             start = self.tok[2]
             value = self.variable()
             if not isinstance(value, SetExpr):
                 raise self.fail("a set is needed here", self.span(start))
-            return list(value.elements)
+            return value.elements
         if self.tok[0] != "{":
             raise self.unexpected("'{' or '$'")
         return self.parse_set().elements

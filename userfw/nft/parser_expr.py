@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from userfw.nft import keywords as kw
+from userfw.nft.element_run import FEW, ElementRun, take_run
 from userfw.nft.location import Location
 from userfw.nft.parser_base import ParserBase
 from userfw.nft.parser_fast import take_elements
@@ -239,7 +240,9 @@ class ExprParser(ParserBase):
         if self.tok[0] == "}":
             raise self.unexpected()
         while True:
-            self._fast_elements(elements)
+            run = self._fast_elements(elements)
+            if run is not None:
+                break
             self._element(elements)
             self.skip_newlines()
             if not self.accept(","):
@@ -249,17 +252,23 @@ class ExprParser(ParserBase):
                 break
         end = self.expect("}")[3]
         self.leave()
-        return SetExpr(elements, loc=Location(source, start, end if self.source is source else start + 1))
+        return SetExpr(run or elements, loc=Location(source, start, end if self.source is source else start + 1))
 
-    def _fast_elements(self, elements: list[SetElemExpr]) -> None:
-        """Plain elements, each followed by a comma, straight from the text."""
+    def _fast_elements(self, elements: list[SetElemExpr]) -> ElementRun | None:
+        """Plain elements straight from the text; a run if these are many and all that the set has."""
         if self.tok[0] not in ("str", "num"):
-            return
+            return None
         begin = self.tok[2]
-        pos = take_elements(self.source, begin, elements)
+        run, pos = take_run(self.source, self.octets(), begin)
+        whole = pos < len(self.source.text) and self.source.text[pos] == "}"
+        found = run if len(run) >= FEW and whole and not elements else None
+        if found is None:
+            elements += run
+            pos = pos if whole else take_elements(self.source, pos, elements)
         if pos != begin:
             self.resume_at(pos)
             self.skip_newlines()
+        return found
 
     def _element(self, elements: list[SetElemExpr]) -> None:
         if self.tok[0] == "{":

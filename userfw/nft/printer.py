@@ -14,7 +14,7 @@ from typing import Final
 
 from userfw.nft import priority
 from userfw.nft import syntax as s
-from userfw.nft.printer_expr import PLAIN, Style, catch_all_last, format_expr, format_time, quote
+from userfw.nft.printer_expr import PLAIN, Style, element_texts, format_expr, format_time, quote
 from userfw.nft.printer_stmt import format_counter, format_limit, format_quota, format_stmt, synproxy_options
 
 __all__ = [
@@ -173,7 +173,7 @@ def _per_line(block: s.SetBlock) -> int:
 def format_elements(block: s.SetBlock, style: Style) -> str:
     """``{ a, b,\\n c }`` with the line breaks of a listing."""
     per_line = _per_line(block)
-    texts = [format_expr(element, style) for element in catch_all_last(block.elements)]
+    texts = element_texts(block.elements, style)
     groups = [", ".join(texts[at : at + per_line]) for at in range(0, len(texts), per_line)]
     return "{ " + _SPACED.join(groups) + " }"
 

@@ -8,12 +8,13 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from userfw.nft import syntax as s
-from userfw.nft.datatype import Output
+from userfw.nft.datatype import IPv4Type, Output
+from userfw.nft.element_run import ElementRun
 
 NEVER: Final = -1
 
@@ -107,15 +108,24 @@ def _concat(expr: s.ConcatExpr, style: Style) -> str:
 def _set(expr: s.SetExpr, style: Style) -> str:
     if not expr.elements:
         return "{ }"
-    return "{ " + ", ".join(_element(element, style) for element in catch_all_last(expr.elements)) + " }"
+    return "{ " + ", ".join(element_texts(expr.elements, style)) + " }"
 
 
-def catch_all_last(elements: list[s.SetElemExpr]) -> list[s.SetElemExpr]:
+def catch_all_last(elements: Sequence[s.SetElemExpr]) -> Sequence[s.SetElemExpr]:
     """The elements in the order of a listing: ``*`` comes last, as the kernel hands it out."""
+    if isinstance(elements, ElementRun):
+        return elements
     for at, element in enumerate(elements):
         if type(element.key) is s.CatchAllExpr:
             return [*elements[:at], *elements[at + 1 :], element]
     return elements
+
+
+def element_texts(elements: Sequence[s.SetElemExpr], style: Style) -> list[str]:
+    """Each element as text, in the order of a listing."""
+    if isinstance(elements, ElementRun) and type(elements.dtype) is IPv4Type and not style.out.marked:
+        return elements.texts()
+    return [format_expr(element, style) for element in catch_all_last(elements)]
 
 
 def _element(expr: s.SetElemExpr, style: Style) -> str:

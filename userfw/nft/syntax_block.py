@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -64,7 +65,7 @@ class SetBlock(Node):
     policy: str | None = None
     auto_merge: bool = False
     stmts: list[Stmt] = field(default_factory=list)
-    elements: list[SetElemExpr] = field(default_factory=list)
+    elements: Sequence[SetElemExpr] = field(default_factory=list)
     comment: str | None = None
     handle: int | None = None
     meter: bool = False
@@ -180,7 +181,7 @@ class TableBlock(Node):
 class ElementsBlock(Node):
     """The elements of ``add element …``."""
 
-    elements: list[SetElemExpr]
+    elements: Sequence[SetElemExpr]
 
 
 @dataclass(slots=True)

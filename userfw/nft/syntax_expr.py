@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ class SetExpr(Expr):
     """``{ … }``: an anonymous set or map in a rule, or the elements of a named one. Nested sets of a variable appear
     as elements whose key is a SetExpr."""
 
-    elements: list[SetElemExpr]
+    elements: Sequence[SetElemExpr]
 
 
 @dataclass(slots=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from userfw.nft.element_run import ElementRun
 from userfw.nft.location import NftError, NftErrors
 from userfw.nft.syntax import Command, ConstantExpr, ElementsBlock, Expr, RangeExpr, SetBlock, SetElemExpr
 from userfw.ruleset.draft import Draft
@@ -82,7 +84,7 @@ def _writable(table: Table, entry: Set, command: Command) -> None:
         raise refused(errno.EBUSY, name_place(command))
 
 
-def _elements(command: Command) -> list[SetElemExpr]:
+def _elements(command: Command) -> Sequence[SetElemExpr]:
     assert isinstance(command.node, ElementsBlock)
     return command.node.elements
 
@@ -96,7 +98,11 @@ def add_elements(draft: Draft, command: Command) -> None:
     entry = find_set(draft, table, command)
     _writable(table, entry, command)
     interval = entry.elements.interval
-    pairs = keys_of(_elements(command), interval)
+    run = _elements(command)
+    full = entry.has("constant") and entry.node.size is None and len(draft.elements(entry)) > 0
+    if isinstance(run, ElementRun) and command.op == "add" and not full and draft.add_run(table, entry, run):
+        return
+    pairs = keys_of(run, interval)
     if interval:
         catch_all = [pair for pair in pairs if pair[0] == CATCH_ALL]
         spans = sorted((pair for pair in pairs if pair[0] != CATCH_ALL), key=lambda pair: pair[0])
@@ -105,9 +111,6 @@ def add_elements(draft: Draft, command: Command) -> None:
         else:
             _check_overlaps(draft.overlay(table, entry), spans)
         pairs = [*spans, *catch_all]
-    full = entry.has("constant") and entry.node.size is None and len(draft.elements(entry)) > 0
-    if command.op == "add" and not full and draft.add_plain(table, entry, pairs):
-        return
     timed = entry.has("timeout") or entry.node.timeout is not None
     errors: list[NftError] = []
     for key, node in pairs:
@@ -152,7 +155,7 @@ def _add(draft: Draft, table: Table, entry: Set, key: Any, node: SetElemExpr, cr
 def _check_overlaps(overlay: Overlay, spans: list[tuple[Span, SetElemExpr]]) -> None:
     errors: list[NftError] = []
     before: tuple[Span, SetElemExpr] | None = None
-    if not overlay.spans and (overlay.flushed or not overlay.base.lows):
+    if not overlay.spans and (overlay.flushed or not len(overlay.base)):
         last = -1
         for span, _ in spans:
             if span[0] <= last:

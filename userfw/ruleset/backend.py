@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from userfw.nft.syntax import Command, SetElemExpr
 
 if TYPE_CHECKING:
+    from userfw.nft.element_run import ElementRun
+    from userfw.ruleset.bulk import EngineElements
     from userfw.ruleset.draft import Draft
     from userfw.ruleset.elements import Element, Overlay
     from userfw.ruleset.model import Chain, Flowtable, Object, Rule, Set, Table
@@ -37,8 +39,15 @@ class Backend(Protocol):
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         """What the engine's set will hold for one element."""
 
-    def plain_elements(self, entry: Set, pairs: list[tuple[Any, SetElemExpr]]) -> list[Any] | None:
-        """`element` for many keys that come with nothing else; None if they have to be taken one by one."""
+    def elements(self, entry: Set) -> EngineElements | None:
+        """What answers for the elements of a set that the engine alone keeps; None for a set of which the ruleset keeps them."""
+
+    def add_run(self, entry: Set, overlay: Overlay, run: ElementRun) -> ElementRun | None:
+        """Add plain elements to a copy of such a set, on which the overlay then stands. What of them is new; None if some overlap
+        elements that are there."""
+
+    def run_of(self, entry: Set) -> ElementRun | None:
+        """All elements of such a set, if they are many and plain."""
 
     def set_size(self, entry: Set) -> None:
         """Tell the engine of a new size."""
@@ -101,7 +110,13 @@ class ModelBackend:
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         return None
 
-    def plain_elements(self, entry: Set, pairs: list[tuple[Any, SetElemExpr]]) -> list[Any] | None:
+    def elements(self, entry: Set) -> EngineElements | None:
+        return None
+
+    def add_run(self, entry: Set, overlay: Overlay, run: ElementRun) -> ElementRun | None:
+        return None
+
+    def run_of(self, entry: Set) -> ElementRun | None:
         return None
 
     def set_size(self, entry: Set) -> None:

@@ -26,8 +26,7 @@ def bury(prepared: Prepared) -> Iterator[None]:
         lists += _lists(command.node)
     lists.append(prepared.commands)
     if plan is not None:
-        lists.append(plan.events)
-        lists.append(plan.draft.events)
+        lists += [vars(plan).get("events", []), plan.draft.events]  # as a monitor saw them, if one looked
         for table in plan.base.tables.values():
             after = plan.rules.tables.get(table.key)
             kept = {id(chain.rules) for chain in after.chains.values()} if after is not None else set()
@@ -56,5 +55,5 @@ def _lists(node: Any) -> list[list[Any]]:
     if isinstance(node, ChainBlock):
         return [node.rules]
     if isinstance(node, SetBlock | ElementsBlock):
-        return [node.elements]
+        return [node.elements] if isinstance(node.elements, list) else []
     return []

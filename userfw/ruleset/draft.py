@@ -12,6 +12,7 @@ import errno
 from dataclasses import replace
 from typing import Any
 
+from userfw.nft.element_run import ElementRun
 from userfw.nft.location import Location, NftError
 from userfw.nft.syntax import ChainBlock, FlowtableBlock, MeterStmt, ObjectBlock, RuleBlock, SetBlock, SetElemExpr
 from userfw.ruleset.backend import Backend
@@ -273,6 +274,9 @@ class Draft:
         live = bool({"dynamic", "timeout"} & set(node.flags)) or node.timeout is not None
         entry = Set(table.new_handle(), node, Elements("interval" in node.flags and not concat, live))
         self.backend.set(self, table, entry)
+        backed = self.backend.elements(entry)
+        if backed is not None:
+            entry.elements = backed
         table.sets[node.name] = entry
         table.use(set_refs(node))
         self.new_sets.add(id(entry.elements))
@@ -323,27 +327,25 @@ class Draft:
         self.emit("add", "element", table, entry.name, element, 0)
         return element
 
-    def add_plain(self, table: Table, entry: Set, pairs: list[tuple[Any, SetElemExpr]]) -> bool:
-        """Add many elements that are nothing but a key, as `add_element` would one by one; False if they are not all so, or the set
-        is not."""
-        node, interval = entry.node, entry.elements.interval
-        if len(pairs) < 64 or node.is_map or node.size or node.timeout or node.stmts or entry.elements.live or entry.has("dynamic"):
+    def add_run(self, table: Table, entry: Set, run: ElementRun) -> bool:
+        """Add many plain elements, as `add_element` would one by one; False if they have to be looked at one by one."""
+        overlay, size = self.overlay(table, entry), entry.node.size
+        if not entry.elements.backed or (entry.node.auto_merge and len(overlay)) or entry.elements.live:
             return False
-        lowered = self.backend.plain_elements(entry, pairs)
-        overlay = self.overlay(table, entry)
-        if lowered is None or (interval and overlay.removed):
+        if size is not None and len(overlay) + len(run) > size:
             return False
-        added, base = overlay.added, {} if overlay.flushed else entry.elements.by_key
-        removed = overlay.removed
-        fresh: dict[Any, Element] = {}
-        for (key, elem), engine in zip(pairs, lowered, strict=True):
-            if key in added or key in fresh or (key in base and key not in removed):
-                continue
-            fresh[key] = Element(key, elem, engine)
-        overlay.add_many(list(fresh.values()))
-        family, name, where = table.family, table.name, entry.name
-        self.events += [Event("add", "element", family, name, where, element, 0) for element in fresh.values()]
+        new = self.backend.add_run(entry, overlay, run)
+        if new is None:
+            return False
+        if len(new):
+            self.emit("add", "element", table, entry.name, new, 0)
         return True
+
+    def run_of(self, entry: Set) -> ElementRun | None:
+        """All elements of a set that this transaction has not changed, if they are many and plain."""
+        if id(entry.elements) in self.overlays or not entry.elements.backed:
+            return None
+        return self.backend.run_of(entry)
 
     def retime_element(self, table: Table, entry: Set, key: Any, node: SetElemExpr) -> None:
         """Give an element that is there another timeout; its counters stay (Linux: nft_add_set_elem, NFT_SET_ELEM update)."""
@@ -365,8 +367,11 @@ class Draft:
 
     def flush_set(self, table: Table, entry: Set) -> None:
         """Take all elements away; the last one first, as Linux does."""
-        gone = self.all_elements(entry)
+        run = self.run_of(entry)
+        gone = [] if run is not None else self.all_elements(entry)
         self.overlay(table, entry).flush(gone)
+        if run is not None:
+            self.emit("delete", "element", table, entry.name, run, 0)
         if entry.elements.interval:
             gone.reverse()
         for element in gone:

@@ -7,6 +7,7 @@ Laws:
   transaction adds and takes away, so an element costs O(log n) to plan and a failed transaction leaves nothing behind.
 - Interval sets (one dimension) keep their elements sorted by low end and free of overlaps. Concatenated ranges are
   sought by exact value only and compared with those that share a first field (Linux: nft_pipapo_insert).
+- Sets of plain keys have no copy of their elements here at all (`bulk.EngineElements`).
 - Sets whose elements packets add, delete or let expire are `live`: their elements are in the engine's set alone, and an
   overlay of one only logs what to do there.
 """
@@ -14,8 +15,8 @@ Laws:
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from userfw.nft.location import Location
 from userfw.nft.syntax import (
@@ -29,12 +30,15 @@ from userfw.nft.syntax import (
     SymbolExpr,
 )
 
+if TYPE_CHECKING:
+    from userfw.ruleset.bulk import EngineElements
+
 Key = Any
 Span = tuple[int, int]
 CATCH_ALL: Key = "*"
 
 
-def keys_of(nodes: list[SetElemExpr], interval: bool) -> list[tuple[Key, SetElemExpr]]:
+def keys_of(nodes: Iterable[SetElemExpr], interval: bool) -> list[tuple[Key, SetElemExpr]]:
     """`key_of` of many elements, quick for plain numbers and prefixes of them."""
     pairs: list[tuple[Key, SetElemExpr]] = []
     append = pairs.append
@@ -125,6 +129,7 @@ class Elements:
     """The committed elements of one set, in order of their addition and, for intervals, sorted."""
 
     __slots__ = ("by_key", "interval", "live", "lows")
+    backed = False
 
     def __init__(self, interval: bool = False, live: bool = False) -> None:
         self.interval = interval
@@ -134,6 +139,20 @@ class Elements:
 
     def __len__(self) -> int:
         return len(self.by_key)
+
+    def get(self, key: Key) -> Element | None:
+        """The element with exactly this key."""
+        return self.by_key.get(key)
+
+    def overlapping(self, span: Span, gone: set[Key]) -> Element | None:
+        """The last element that shares a value with `span` and is not in `gone` (interval sets)."""
+        spans = self.lows
+        at = bisect_right(spans, (span[1], _INFINITE)) - 1
+        while at >= 0 and spans[at][1] >= span[0]:
+            if spans[at] not in gone:
+                return self.by_key[spans[at]]
+            at -= 1
+        return None
 
     def __iter__(self) -> Iterator[Element]:
         if self.interval:
@@ -146,6 +165,10 @@ class Elements:
             yield from self.by_key.values()
 
 
+Base: TypeAlias = "Elements | EngineElements"
+"""The committed elements of a set: as nodes, or the engine's own."""
+
+
 class Overlay:
     """What a transaction adds to and takes from the elements of one set.
 
@@ -154,7 +177,7 @@ class Overlay:
 
     __slots__ = ("added", "aside", "base", "flushed", "log", "lows", "removed", "scratch", "spans", "swapped", "table")
 
-    def __init__(self, base: Elements) -> None:
+    def __init__(self, base: Base) -> None:
         self.base = base
         self.added: dict[Key, Element] = {}
         self.removed: set[Key] = set()
@@ -187,22 +210,16 @@ class Overlay:
         """The element with exactly this key."""
         element = self.added.get(key)
         if element is None and not self.flushed and key not in self.removed:
-            element = self.swapped.get(key) or self.base.by_key.get(key)
+            element = self.swapped.get(key) or self.base.get(key)
         return element
 
     def overlapping(self, span: Span) -> Element | None:
         """The first element that shares a value with `span` (interval sets)."""
-        for spans, ours in ((self.spans, True), (self.base.lows, False)):
-            if not ours and self.flushed:
-                break
-            at = bisect_right(spans, (span[1], _INFINITE)) - 1
-            while at >= 0 and spans[at][1] >= span[0]:
-                if ours:
-                    return self.added[spans[at]]
-                if spans[at] not in self.removed:
-                    return self.base.by_key[spans[at]]
-                at -= 1
-        return None
+        spans = self.spans
+        at = bisect_right(spans, (span[1], _INFINITE)) - 1
+        if at >= 0 and spans[at][1] >= span[0]:
+            return self.added[spans[at]]
+        return None if self.flushed else self.base.overlapping(span, self.removed)
 
     def containing(self, key: Key) -> Element | None:
         """The element whose key covers all of `key`: a span for interval sets, fields for concatenations."""
@@ -256,9 +273,20 @@ class Overlay:
         if old.key in self.added:
             self.added[old.key] = new
 
+    def stand_on(self, base: Base, aside: Any) -> None:
+        """Go on from `base`, the elements of `aside`, a copy of the set that has all changes so far."""
+        self.base = base
+        self.aside = aside
+        self.flushed = False
+        self.added = {}
+        self.removed = set()
+        self.spans = []
+        self.log = []
+
     def flush(self, gone: list[Element]) -> None:
         """Take away all, which is `gone`."""
         self.flushed = True
+        self.aside = None
         self.removed.clear()
         self.added.clear()
         self.spans.clear()
@@ -268,10 +296,10 @@ class Overlay:
     def settle(self) -> None:
         """Work out the new order beforehand; no change may follow."""
         base = self.base
-        if base.live:
+        if base.live or not isinstance(base, Elements):
             return
         if base.interval and (self.removed or self.spans):
-            self.lows = self._new_lows()
+            self.lows = self._new_lows(base)
         if len(base.by_key) < 4 * len(self.added):
             self.table = {} if self.flushed else dict(base.by_key)
             for key in self.removed:
@@ -279,23 +307,24 @@ class Overlay:
             self.table.update((key, element) for key, element in self.swapped.items() if key in self.table)
             self.table.update(self.added)
 
-    def _new_lows(self) -> list[Span]:
+    def _new_lows(self, base: Elements) -> list[Span]:
         removed = self.removed
-        lows = [] if self.flushed else [span for span in self.base.lows if span not in removed] if removed else list(self.base.lows)
+        lows = [] if self.flushed else [span for span in base.lows if span not in removed] if removed else list(base.lows)
         lows += self.spans
         lows.sort()
         return lows
 
-    def moved(self, base: Elements) -> Overlay:
+    def moved(self, base: Base) -> Overlay:
         """The same changes on top of other elements (of a set that became live)."""
         other = Overlay(base)
         other.added, other.removed, other.flushed, other.log = self.added, self.removed, self.flushed, self.log
+        other.aside = self.aside
         return other
 
     def apply(self) -> None:
         """Make it so in the base. The base was not changed by anybody else since this overlay was made."""
         base = self.base
-        if base.live:
+        if base.live or not isinstance(base, Elements):
             return
         if self.table is not None:
             base.by_key = self.table

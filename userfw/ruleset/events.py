@@ -1,16 +1,18 @@
 """Events: what a committed transaction did, in the order it was done. Monitors and `nft -e` print them.
 
 `op` is `add`, `insert`, `delete` or `reset`; `obj` as in `syntax.Command` (`table chain rule set map element flowtable`
-and the kinds of objects). `node` is the block at that time; for an element an ElementsBlock of one, with `name` its set.
+and the kinds of objects). `node` is the block at that time; for an element an `Element`, with `name` its set. A draft's
+event may have an `ElementRun` as node: many elements at once, which `ordered` takes apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from userfw.ruleset.elements import CATCH_ALL, Element, width_of
+from userfw.nft.element_run import ElementRun
+from userfw.ruleset.elements import CATCH_ALL, Element, key_of, width_of
 
 
 @dataclass(slots=True)
@@ -45,7 +47,7 @@ def ordered(events: Iterable[Event]) -> list[Event]:
     printed when the next event of the same set is known, as nft needs two netlink elements for an interval."""
     result: list[Event] = []
     held: Event | None = None
-    for event in events:
+    for event in _each(events):
         if held is not None and not (_same(held, event) and not _open_ended(event)):
             result.append(held)
             held = None
@@ -56,6 +58,20 @@ def ordered(events: Iterable[Event]) -> list[Event]:
     if held is not None:
         result.append(held)
     return result
+
+
+def _each(events: Iterable[Event]) -> Iterator[Event]:
+    """The events, with one for each element of a run; of intervals that go the last goes first, as in Linux."""
+    for event in events:
+        run = event.node
+        if not isinstance(run, ElementRun):
+            yield event
+            continue
+        back = event.op == "delete" and run.ranged
+        for at in reversed(range(len(run))) if back else range(len(run)):
+            node = run[at]
+            element = Element(key_of(node.key, run.ranged), node)
+            yield Event(event.op, event.obj, event.family, event.table, event.name, element, event.handle)
 
 
 def _same(one: Event, other: Event) -> bool:

@@ -29,12 +29,14 @@ from userfw.engine.sets.elements import Element as EngineElement
 from userfw.engine.sets.elements import Verdict
 from userfw.engine.sets.factory import make_set
 from userfw.nft.check import check_command
-from userfw.nft.datatype_tables import VERDICT, ConcatType
+from userfw.nft.datatype_tables import VERDICT
+from userfw.nft.element_run import ElementRun
 from userfw.nft.location import Location, NftError
 from userfw.nft.lower_set import lower_element
 from userfw.nft.syntax import Command, ConstantExpr, Expr, SetBlock, SetElemExpr, VerdictExpr
 from userfw.ruleset import compile as hooks
 from userfw.ruleset import keys
+from userfw.ruleset.bulk import EngineElements, keeps_keys_only, put_run, run_of
 from userfw.ruleset.elements import Element, Overlay, key_of
 from userfw.ruleset.live import with_states
 from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Set, Table, priority_of
@@ -163,29 +165,26 @@ class LanguageBackend:
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         return self.engine_element(entry.node, node, TableScope(table))
 
-    def plain_elements(self, entry: Set, pairs: list[tuple[Any, SetElemExpr]]) -> list[EngineElement] | None:
-        """The engine's form of elements that are nothing but a number or a range of numbers; None if some are more."""
-        block = entry.node
-        dtype = block.key_dtype
-        interval = entry.elements.interval
-        octets = dtype.octets
-        if isinstance(dtype, ConcatType) or ("interval" in block.flags and not interval):
-            return None
-        order: Any = "big" if interval or dtype.is_string or dtype.byteorder == "big" else "little"
-        made: list[EngineElement] = []
-        append = made.append
-        for key, node in pairs:
-            if node.stmts or node.timeout is not None or node.expires is not None or node.comment is not None:
-                return None
-            if type(key) is int:
-                append(EngineElement(key.to_bytes(octets, order)))
-            elif type(key) is tuple and interval:
-                low, high = key
-                first = low.to_bytes(octets, order)
-                append(EngineElement(first, None if low == high else high.to_bytes(octets, order)))
-            else:
-                return None
-        return made
+    def elements(self, entry: Set) -> EngineElements | None:
+        return EngineElements(entry.node, entry.engine) if keeps_keys_only(entry.node) else None
+
+    def add_run(self, entry: Set, overlay: Overlay, run: ElementRun) -> ElementRun | None:
+        copy = self._copy(entry, overlay)
+        for _ in _in_slices(copy, overlay):
+            pass
+        new = put_run(copy, entry.node, run)
+        if new is not None:
+            overlay.stand_on(EngineElements(entry.node, copy), copy)
+        return new
+
+    def _copy(self, entry: Set, overlay: Overlay) -> Any:
+        """The set as it was before an overlay's changes, to make them to it."""
+        if overlay.aside is not None:
+            return overlay.aside
+        return self.engine_set(entry.node, "") if overlay.flushed else entry.engine.fork()
+
+    def run_of(self, entry: Set) -> ElementRun | None:
+        return run_of(entry.node, entry.engine)
 
     def engine_element(self, block: SetBlock, node: SetElemExpr, scope: TableScope) -> EngineElement:
         """The engine's form of one checked element."""
@@ -228,13 +227,17 @@ class LanguageBackend:
             raise refused(errno.EEXIST, element.node.loc) from None
 
     def fill(self, entry: Set, overlay: Overlay) -> Iterator[None]:
-        if entry.elements.live or len(overlay.log) < SLICE:
+        if overlay.aside is not None:
+            yield from _in_slices(overlay.aside, overlay)
+            entry.engine.adopt(overlay.aside)
+            overlay.aside = None
+        elif entry.elements.live or len(overlay.log) < SLICE:
             apply_elements(entry.engine, overlay)
         else:
             yield from _in_slices(entry.engine, overlay)
 
     def build_aside(self, entry: Set, overlay: Overlay) -> Iterator[None]:
-        copy = self.engine_set(entry.node, "") if overlay.flushed else entry.engine.fork()
+        copy = self._copy(entry, overlay)
         yield from _in_slices(copy, overlay)
         overlay.aside = copy
 
@@ -352,8 +355,11 @@ def _needs(draft: Draft) -> frozenset[tuple[tuple[str, str], Ref]]:
 
 def _in_slices(engine: Any, overlay: Overlay) -> Iterator[None]:
     """Make an overlay's changes in a set that no packet uses. They were checked; no slice keeps the interpreter for long."""
-    gone = [] if overlay.flushed else [overlay.base.by_key[key].engine for key in overlay.removed]
+    base = overlay.base
+    gone = [] if overlay.flushed else [found.engine for key in overlay.removed if (found := base.get(key)) is not None]
     fresh = [element.engine for element in overlay.added.values()]
+    if not gone and not fresh:
+        return
     engine.begin_change()
     for at in range(0, len(gone), SLICE):
         engine.take_out(gone[at : at + SLICE])

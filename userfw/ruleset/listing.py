@@ -8,6 +8,7 @@ Laws:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +83,14 @@ class Lister:
 
     def set(self, entry: Set, *, empty: bool = False) -> SetBlock:
         """A set with its elements."""
-        elements = [] if empty or self.terse else self.elements(entry)
+        elements: Sequence[SetElemExpr] = [] if empty or self.terse else self.elements(entry)
         return replace(entry.node, elements=elements, handle=entry.handle)
 
-    def elements(self, entry: Set) -> list[SetElemExpr]:
+    def elements(self, entry: Set) -> Sequence[SetElemExpr]:
         """The elements of a set in the order of a listing."""
+        run = self.draft.run_of(entry)
+        if run is not None:
+            return run
         nodes = [self.element(entry, element) for element in self.draft.all_elements(entry)]
         return in_order(entry, nodes)
 

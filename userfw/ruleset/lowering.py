@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from userfw.engine.sets.base import SetError
@@ -36,7 +37,7 @@ def anonymous_set(backend: LanguageBackend, table: Table, block: SetBlock, scope
     return engine
 
 
-def _clash(elements: list[SetElemExpr]) -> Location:
+def _clash(elements: Sequence[SetElemExpr]) -> Location:
     """Where the first element stands whose key came before with other data."""
     seen: dict[str, Expr | None] = {}
     for node in elements:

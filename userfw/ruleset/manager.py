@@ -22,7 +22,7 @@ from userfw.nft.location import Location, NftError, NftErrors
 from userfw.nft.syntax import Command
 from userfw.ruleset.backend import Backend
 from userfw.ruleset.draft import Draft
-from userfw.ruleset.events import Event, NewGeneration
+from userfw.ruleset.events import Event, NewGeneration, ordered
 from userfw.ruleset.inputs import parse_input
 from userfw.ruleset.listing import Lister, Listing
 from userfw.ruleset.model import Ruleset
@@ -46,7 +46,6 @@ class Result:
     output: str = ""
     errors: str = ""
     status: int = 0
-    events: list[Event] = field(default_factory=list)
     generation: int = 0
     problems: list[NftError] = field(default_factory=list)
 
@@ -190,7 +189,7 @@ class RulesetManager:
         options = prepared.options
         if plan is None:
             return self._failed(prepared)
-        result = Result(generation=plan.rules.generation, events=plan.events)
+        result = Result(generation=plan.rules.generation)
         result.errors = prepared.notes + "".join(render(remark) + "\n" for remark in plan.draft.remarks)
         if not options.check:
             try:
@@ -199,7 +198,7 @@ class RulesetManager:
                 prepared.problems = [problem]
                 return self._failed(prepared)
         result.output = prepared.answers + self._echo(plan, options, prepared.document)
-        if not options.check and plan.events:
+        if not options.check and plan.draft.changed and self._subscribers:
             self._publish([*plan.events, NewGeneration(plan.rules.generation, options.pid, options.process)])
         return result
 
@@ -242,7 +241,7 @@ class RulesetManager:
         return "".join([*parts, *(listing_text(answer.data, style) for answer in plan.answers)])
 
     def _echo(self, plan: Plan, options: Options, document: Any = None) -> str:
-        if not options.echo or not plan.events:
+        if not options.echo or not plan.draft.changed:
             return ""
         if document is not None:
             from userfw.ruleset.output_json import annotated
@@ -298,10 +297,10 @@ class RulesetManager:
         if draft.rules.tables == self.rules.tables:
             return
         draft.rules.generation += 1
-        self._swap(Plan(self.rules, draft.rules, draft, draft.events))
+        self._swap(Plan(self.rules, draft.rules, draft))
         self.rules = draft.rules
         if draft.events:
-            self._publish([*draft.events, NewGeneration(draft.rules.generation, 0, "")])
+            self._publish([*ordered(draft.events), NewGeneration(draft.rules.generation, 0, "")])
 
 
 LARGE = 1 << 16
@@ -335,12 +334,12 @@ def _language(gateway: Gateway | None, conns: ConnTable | None, names: Names | N
 
 def bytecode(plan: Plan) -> str:
     """What `--debug=netlink` shows: the expressions of new rules, or of all rules if none is new."""
-    new = {id(event.node) for event in plan.events if event.obj == "rule" and event.op != "delete"}
+    new = {id(event.node) for event in plan.draft.events if event.obj == "rule" and event.op != "delete"}
     lines: list[str] = []
     for table in plan.rules.tables.values():
         for chain in table.chains.values():
             for rule in chain.rules:
-                if rule.program is not None and (id(rule) in new or not plan.events):
+                if rule.program is not None and (id(rule) in new or not plan.draft.events):
                     where = f"{table.family} {table.name} {chain.name}" + ("" if new else f" {rule.handle}")
                     lines += [where, *(f"  {expr.render()}" for expr in rule.program.exprs), ""]
     return "".join(line + "\n" for line in lines)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from userfw.nft.location import NOWHERE, Location
 from userfw.nft.priority import resolve
 from userfw.nft.syntax import ChainBlock, FlowtableBlock, ObjectBlock, RuleBlock, SetBlock
-from userfw.ruleset.elements import Elements
+from userfw.ruleset.elements import Base
 
 FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 
@@ -116,7 +116,7 @@ class Set:
 
     __slots__ = ("elements", "engine", "handle", "node")
 
-    def __init__(self, handle: int, node: SetBlock, elements: Elements, engine: Any = None) -> None:
+    def __init__(self, handle: int, node: SetBlock, elements: Base, engine: Any = None) -> None:
         self.handle = handle
         self.node = node
         self.elements = elements

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from userfw.nft.location import NftError, NftErrors
@@ -50,15 +51,19 @@ class Answer:
     data: Any
 
 
-@dataclass(slots=True)
+@dataclass
 class Plan:
     """A transaction that would succeed: the new ruleset and what to do to get there."""
 
     base: Ruleset
     rules: Ruleset
     draft: Draft
-    events: list[Event]
     answers: list[Answer] = field(default_factory=list)
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """What was done, in order, each element an event of its own."""
+        return ordered(self.draft.events)
 
     @property
     def overlays(self) -> list[Overlay]:
@@ -115,11 +120,11 @@ def plan_steps(
         overlay.apply()
         yield None
     for _, entry, overlay in draft.overlays.values():
-        if len(overlay.log) > MANY and not entry.elements.live:
+        if overlay.aside is not None or (len(overlay.log) > MANY and not entry.elements.live):
             for _ in backend.build_aside(entry, overlay):
                 yield None
             overlay.settle()
-    yield Plan(base, draft.rules, draft, ordered(draft.events), answers)
+    yield Plan(base, draft.rules, draft, answers)
 
 
 def _answers(draft: Draft, commands: list[Command], reader: Reader, errors: list[NftError]) -> list[Answer]:

@@ -382,6 +382,60 @@ class Set:
             lifetime = e.timeout or self.timeout
             self._enter(e.key, e.key if e.key_end is None else e.key_end, e.data, lifetime, e.expires or lifetime, rich)
 
+    def put_columns(self, lows: bytearray, highs: bytearray, at: int, count: int, swapped: bool) -> list[int]:
+        """Enter up to `count` plain keys, one behind the other in `lows` (ends in `highs`; empty: single keys), from number `at`
+        on, ascending for intervals. Returns the numbers of those that are there already; -1 first if one overlaps
+        something else: then nothing was entered. `swapped`: the columns have the highest byte first, keys the lowest."""
+        known: list[int] = []
+        klen: cython.int = self.klen
+        number: cython.Py_ssize_t
+        first: cython.Py_ssize_t = at
+        stop: cython.Py_ssize_t = min(first + count, len(lows) // klen)
+        store: Store = self.store
+        id: cython.Py_ssize_t
+        i: cython.int
+        turned: cython.bint = swapped
+        for number in range(first, stop):
+            for i in range(klen):
+                self.scratch[i] = lows[number * klen + (klen - 1 - i if turned else i)]
+            id = self.seek(self.scratch, 0)
+            if id >= 0 and store.alive(id, self.clock.now):
+                known.append(number)
+                continue
+            if id >= 0:
+                self._drop(id)
+            id = store.allocate()
+            store.put_register_key(id, self.scratch, 0)
+            self.index(id)
+        return known
+
+    def columns(self, at: int, count: int) -> tuple[bytearray, bytearray]:
+        """Keys and ends of up to `count` ids from `at` on, as they lie in the store; ends empty if the set has no ranges."""
+        store: Store = self.store
+        keys = bytearray()
+        klen: cython.int = self.klen
+        id: cython.Py_ssize_t
+        first: cython.Py_ssize_t = at
+        for id in range(first, min(first + count, store.top)):
+            if store.live[id]:
+                keys += store.keys[id * klen : (id + 1) * klen]
+        return keys, bytearray()
+
+    @property
+    def plain(self) -> bool:
+        """Whether the elements are nothing but keys."""
+        return self.catchall < 0 and not self.store.timed and not self.store.rich_count
+
+    @property
+    def extent(self) -> int:
+        """Where `columns` ends."""
+        return self.store.top
+
+    def overlapping(self, key: bytes, end: bytes) -> Element | None:
+        """The last element that shares a value with `key` to `end`."""
+        id: cython.Py_ssize_t = self.overlap(key, end)
+        return self._copy(id) if id >= 0 else None
+
     def settle(self, budget: int) -> bool:
         """Bring up to `budget` entries of the index in order; True when all are."""
         return True

@@ -7,8 +7,7 @@ From TOP_LIMIT elements on, a table over the first two bytes narrows the search.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import cython
@@ -18,9 +17,11 @@ from userfw.engine.sets.base import Set, SetError
 from userfw.engine.sets.elements import Element
 
 if not cython.compiled:
-    from userfw.engine.sets.elements import load32, store32
+    from userfw.engine.sets.elements import Store, load32, store32
 
 TOP_LIMIT = 2048
+MAX_DRIFT = 512
+"""Changes one by one until the table is made again: a search is at most nine steps longer meanwhile."""
 
 
 class IntervalSet(Set):
@@ -35,6 +36,10 @@ class IntervalSet(Set):
         self.deferred = False
         self.pending: list[int] | None = None
         self.gone: list[int] = []
+        self.ascending = True
+        self.latest = 0
+        self.entered = 0
+        self.left = 0
         self.merged = bytearray()
         self.merged_order = bytearray()
         self.old_at = 0
@@ -47,11 +52,14 @@ class IntervalSet(Set):
         self.order = bytearray(own.order) if copied else own.order
         self.top = bytearray(own.top) if copied else own.top
         self.n = own.n
+        self.entered = own.entered
+        self.left = own.left
         return 0
 
     def begin_change(self) -> None:
         self.pending = []
         self.gone = []
+        self.ascending = True
 
     def take_out(self, elements: list[Element]) -> None:
         """The ids are given back by `settle`, when nothing of the old index is needed any more."""
@@ -95,13 +103,83 @@ class IntervalSet(Set):
         """Room for the result; the new elements in order, unless they came so."""
         klen = self.klen
         keys = self.store.keys
-        found = [bytes(keys[id * klen : id * klen + klen]) for id in self.pending or ()]
-        if any(a > b for a, b in pairwise(found)):
-            pairs = sorted(zip(found, self.pending or (), strict=True))
-            self.pending = [id for _, id in pairs]
-        room = self.n + len(found)
+        pending: list[int] = self.pending or []
+        if not self.ascending:
+            pending.sort(key=lambda id: bytes(keys[id * klen : id * klen + klen]))
+        room = self.n + len(pending)
         self.merged = bytearray(room * klen)
         self.merged_order = bytearray(room * 4)
+
+    def put_columns(self, lows: bytearray, highs: bytearray, at: int, count: int, swapped: bool) -> list[int]:
+        klen: cython.int = self.klen
+        ends: bytearray = highs if highs else lows
+        store: Store = self.store
+        number: cython.Py_ssize_t
+        first: cython.Py_ssize_t = at
+        stop: cython.Py_ssize_t = min(first + count, len(lows) // klen)
+        id: cython.Py_ssize_t
+        i: cython.int
+        known: list[int] = []
+        if self.n:
+            known = self._known(lows, ends, first, stop)
+            if known and known[0] < 0:
+                return known
+        skip = set(known)
+        for number in range(first, stop):
+            if known and number in skip:
+                continue
+            id = store.allocate()
+            for i in range(klen):
+                store.keys[id * klen + i] = lows[number * klen + i]
+                store.ends[id * klen + i] = ends[number * klen + i]
+            self.index(id)
+        return known
+
+    def _known(self, lows: bytearray, ends: bytearray, first: cython.Py_ssize_t, stop: cython.Py_ssize_t) -> list[int]:
+        """The numbers of the ranges that are there; [-1] if one overlaps another."""
+        klen: cython.int = self.klen
+        number: cython.Py_ssize_t
+        position: cython.Py_ssize_t
+        id: cython.Py_ssize_t
+        known: list[int] = []
+        for number in range(first, stop):
+            position = self._last_not_above(ends, number * klen)
+            if position < 0:
+                continue
+            id = load32(self.order, position * 4)
+            if self._compare(self.store.ends, id * klen, lows, number * klen) < 0:
+                continue
+            if self._compare(self.store.keys, id * klen, lows, number * klen) or self._compare(
+                self.store.ends, id * klen, ends, number * klen
+            ):
+                return [-1]
+            known.append(number)
+        return known
+
+    def columns(self, at: int, count: int) -> tuple[bytearray, bytearray]:
+        ends = bytearray()
+        klen: cython.int = self.klen
+        position: cython.Py_ssize_t
+        id: cython.Py_ssize_t
+        first: cython.Py_ssize_t = at
+        last: cython.Py_ssize_t = min(first + count, self.n)
+        for position in range(first, last):
+            id = load32(self.order, position * 4)
+            ends += self.store.ends[id * klen : (id + 1) * klen]
+        return self.lows[first * klen : max(first, last) * klen], ends
+
+    @property
+    def extent(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[Element]:
+        """Copies of all elements in order of their low ends, the catch-all last."""
+        for position in range(self.n):
+            id = load32(self.order, position * 4)
+            if self.store.alive(id, self.clock.now):
+                yield self._copy(id)
+        if self.catchall >= 0:
+            yield self._copy(self.catchall)
 
     def _merge(self, budget: cython.Py_ssize_t) -> cython.bint:
         """Up to `budget` places of the merged index; whether it is whole."""
@@ -165,8 +243,12 @@ class IntervalSet(Set):
         prefix: cython.Py_ssize_t
         if self.top:
             prefix = (data[at] << 8) | data[at + 1]
-            low = load32(self.top, prefix * 4)
-            high = load32(self.top, prefix * 4 + 4)
+            low = load32(self.top, prefix * 4) - self.left
+            high = load32(self.top, prefix * 4 + 4) + self.entered
+            if low < 0:
+                low = 0
+            if high > self.n:
+                high = self.n
         while low < high:
             middle = (low + high) >> 1
             if self._compare(self.lows, middle * self.klen, data, at) <= 0:
@@ -208,6 +290,10 @@ class IntervalSet(Set):
         if self.deferred:
             return 0
         if self.pending is not None:
+            klen: cython.int = self.klen
+            if self.pending and self.ascending:
+                self.ascending = self._compare(self.store.keys, self.latest * klen, self.store.keys, id * klen) <= 0
+            self.latest = id
             self.pending.append(id)
             return 0
         at: cython.Py_ssize_t = id * self.klen
@@ -219,7 +305,8 @@ class IntervalSet(Set):
         self.order[position * 4 : position * 4] = word
         self.n += 1
         if self.top:
-            self._shift_top(id, 1)
+            self.entered += 1
+            self._drift()
         elif self.n >= TOP_LIMIT and self.klen >= 2:
             self._build_top()
         return 0
@@ -232,12 +319,15 @@ class IntervalSet(Set):
         del self.order[position * 4 : position * 4 + 4]
         self.n -= 1
         if self.top:
-            self._shift_top(id, -1)
+            self.left += 1
+            self._drift()
         return 0
 
     def _build_top(self) -> cython.int:
         """`top[p]`: how many low bounds have a first half-word below `p`."""
         self.top = bytearray((65536 + 1) * 4)
+        self.entered = 0
+        self.left = 0
         position: cython.Py_ssize_t = 0
         prefix: cython.Py_ssize_t = 0
         own: cython.Py_ssize_t
@@ -252,12 +342,10 @@ class IntervalSet(Set):
         # a key's range may start under an earlier prefix, so the search goes from there: see _last_not_above, which answers low - 1
         return 0
 
-    def _shift_top(self, id: cython.Py_ssize_t, step: cython.int) -> cython.int:
-        at: cython.Py_ssize_t = id * self.klen
-        prefix: cython.Py_ssize_t = ((self.store.keys[at] << 8) | self.store.keys[at + 1]) + 1
-        while prefix <= 65536:
-            store32(self.top, prefix * 4, load32(self.top, prefix * 4) + step)
-            prefix += 1
+    def _drift(self) -> cython.int:
+        """Positions differ from the table's by what came and went since; it is made again before that slows the search."""
+        if self.entered + self.left >= MAX_DRIFT:
+            self._build_top()
         return 0
 
     def load(self, elements: Iterable[Element]) -> int:
