@@ -17,6 +17,15 @@ def test_flowtables_beside_the_kernels() -> None:
     assert counts["passed"] >= 14 and "skipped" not in counts, done.stdout[-2000:]
 
 
+def test_flowtables_over_a_bridge_beside_the_kernels() -> None:
+    """Which packets a flowtable takes whose flows cross a bridge: the kernel's own is the judge."""
+    vm.needed()
+    done = vm.pytest_in_guest("netns-tests/test_bridge_flowtable.py", modules=f"{FLOWTABLE} bridge")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|skipped)", done.stdout)}
+    assert counts["passed"] >= 32 and "skipped" not in counts, done.stdout[-2000:]
+
+
 def test_the_ebpf_driver_where_tcx_is_missing() -> None:
     """Linux 6.1: the program at tc is a filter of clsact; its verifier takes stateless filters too."""
     vm.needed()
