@@ -50,6 +50,9 @@ netns: .make/build    ## namespace tests only (as root): kernel and userfw
 differential: .make/build  ## a million packets over thousands of rulesets through kernel and engine (as root); ARGS='--minutes 60 --seed 7'
 	$(PY) -m fuzz $(ARGS)
 
+flows: .make/build    ## XDP against the flowtable, packet for packet, over thousands of random flows (as root); ARGS='--flows 20000 --seed 7'
+	$(PY) -m flows $(ARGS)
+
 fuzz: .make/build     ## ten million mutated frames through the packet path; ARGS='--seed 7'
 	$(PY) tests/fuzz/run.py --frames 10000000 --ruleset tests/fuzz/rules.nft $(ARGS)
 

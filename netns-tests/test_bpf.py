@@ -7,7 +7,8 @@ import struct
 from random import Random
 
 import pytest
-from scapy.all import IP, TCP, UDP, Dot1AD, Dot1Q, Ether, IPOption_RR, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, Raw
+from flows import Pair, colons, random_packet, tagged
+from scapy.all import IP, TCP, UDP, Ether, IPv6, Raw
 from userfw_hw.bpf import forward
 from userfw_hw.bpf.edges import TC, XDP
 from userfw_hw.mock import MockNic
@@ -97,56 +98,6 @@ def random_tags(rng: Random) -> tuple[tuple[int, int], ...]:
     return tuple((rng.choice((0x8100, 0x88A8)), rng.randrange(1, 4095)) for _ in range(rng.choice((0, 0, 1, 1, 2))))
 
 
-def tagged(link: Ether, tags: tuple[tuple[int, int], ...], rng: Random) -> Ether:
-    """The tags of a flow, with any priority."""
-    for protocol, vid in tags:
-        link = link / (Dot1AD if protocol == 0x88A8 else Dot1Q)(vlan=vid, prio=rng.randrange(8))
-    return link
-
-
-def random_packet(rng: Random, match: Match) -> bytes:
-    """A packet of the flow, most of them plain, some with what a program must leave alone."""
-    l4 = (
-        TCP(sport=match.source_port, dport=match.destination_port, flags=rng.choice(("A", "PA", "A", "A", "FA", "S", "R")))
-        if match.protocol == 6
-        else UDP(sport=match.source_port, dport=match.destination_port)
-    )
-    data = Raw(rng.randbytes(rng.choice((0, 1, 18, 100, 1380, 1440, 1472))))
-    link = Ether(dst="00:00:00:00:00:00", src="02:00:00:00:00:09")
-    oddity = rng.randrange(16)
-    link = tagged(link, match.vlans, rng)
-    if oddity == 0:
-        link = link / Dot1Q(vlan=rng.choice((0, 7)))
-    if oddity == 7 and match.vlans:
-        link = Ether(dst="00:00:00:00:00:00", src="02:00:00:00:00:09")
-    ttl = 1 if oddity == 1 else rng.randrange(2, 256)
-    if len(match.source) == 4:
-        ip = IP(src=".".join(map(str, match.source)), dst=".".join(map(str, match.destination)), ttl=ttl)
-        if oddity == 2:
-            ip.options = [IPOption_RR()]
-        if oddity == 3:
-            ip.flags = "MF"
-    else:
-        ip = IPv6(src=_colons(match.source), dst=_colons(match.destination), hlim=ttl)
-        if oddity == 2:
-            ip = ip / IPv6ExtHdrDestOpt()
-        if oddity == 3:
-            ip = ip / IPv6ExtHdrFragment(m=1)
-    frame = bytes(link / ip / l4 / data)
-    if oddity == 4 and match.protocol == 17 and len(match.source) == 4:
-        at = 40 + 4 * len(match.vlans)
-        frame = frame[:at] + b"\0\0" + frame[at + 2 :]  # no UDP checksum
-    if oddity == 5:
-        frame = frame[: rng.randrange(14, len(frame))]
-    if oddity == 6:
-        frame = frame[:5] + b"\x07" + frame[6:]  # another host's
-    return frame
-
-
-def _colons(address: bytes) -> str:
-    return ":".join(address[i : i + 2].hex() for i in range(0, 16, 2))
-
-
 def test_the_program_does_what_the_mock_nic_does(bench: Bench) -> None:
     rng = Random(20_241_123)
     forwarded = passed = 0
@@ -154,7 +105,7 @@ def test_the_program_does_what_the_mock_nic_does(bench: Bench) -> None:
         match, actions = random_flow(rng)
         bench.add(match, actions)
         for _ in range(5):
-            frame = random_packet(rng, match)
+            frame = random_packet(rng, match).frame
             if len(frame) < 54:
                 continue  # the kernel's test run takes no frame without a whole network header
             expected = bench.mock(frame)
@@ -166,12 +117,23 @@ def test_the_program_does_what_the_mock_nic_does(bench: Bench) -> None:
     assert forwarded > 800 and passed > 300
 
 
+def test_the_program_does_what_the_flowtable_does() -> None:
+    """XDP against the flowtable it was filled from, packet for packet over random flows of a whole gateway (more: `make flows`)."""
+    pair = Pair(Random(20_261_123))
+    try:
+        for _ in range(150):
+            pair.run(4)
+        assert pair.forwarded > 400 and pair.passed > 200
+    finally:
+        pair.close()
+
+
 def test_counters_and_unknown_flows(bench: Bench) -> None:
     rng = Random(5)
     match, actions = random_flow(rng)
     bench.add(match, actions)
     frame = b""
-    while bench.mock(frame := random_packet(rng, match)) is None:
+    while bench.mock(frame := random_packet(rng, match).frame) is None:
         pass
     for _ in range(3):
         assert bench.kernel(frame) is not None
@@ -196,7 +158,7 @@ def test_what_a_sender_left_to_its_device_is_passed_up_at_xdp() -> None:
                 sport=match.source_port, dport=match.destination_port
             )
             ip = IP(src=".".join(map(str, match.source)), dst=".".join(map(str, match.destination))) if len(match.source) == 4 \
-                else IPv6(src=_colons(match.source), dst=_colons(match.destination))
+                else IPv6(src=colons(match.source), dst=colons(match.destination))
             if match.protocol == 6:
                 l4.flags = "A"
             data = rng.randbytes(rng.randrange(64))

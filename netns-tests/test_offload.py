@@ -18,6 +18,9 @@ from lab.offload import until
 from lab.wire import Wire
 from scapy.all import ARP, IP, UDP, Dot1Q, Ether, Raw
 
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "offload"))
+from documented import install
+
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
 pytestmark = [
@@ -164,6 +167,20 @@ def test_a_device_that_cannot_is_refused_by_name(tmp_path: Path) -> None:
         assert lab.process is not None and lab.process.wait(10) != 0
     finally:
         lab.close()
+
+
+def test_a_driver_of_others_is_found_where_it_is_installed(lab: Offload) -> None:
+    """The thirty lines of docs/offload.md, by entry point: asked before the processor's drivers, and given the flow."""
+    install(lab.folder)
+    os.environ["USERFW_TEST_PATH"] = str(lab.folder)
+    try:
+        assert "ready" in lab.start()
+    finally:
+        del os.environ["USERFW_TEST_PATH"]
+    assert {(d["device"], d["driver"], d["where"], d["capacity"]) for d in lab.ask("offload")["devices"]} == {
+        ("lan", "card", "card", 2), ("wan", "card", "card", 2)}  # fmt: skip
+    download(lab)
+    assert lab.ask("offload")["installations"] == 1
 
 
 def test_the_verifiers_log_is_told_at_commit(lab: Offload) -> None:

@@ -30,7 +30,7 @@ def test_the_ebpf_driver_where_tcx_is_missing() -> None:
     """Linux 6.1: the program at tc is a filter of clsact; its verifier takes stateless filters too."""
     vm.needed()
     files = [f"netns-tests/test_{name}.py" for name in ("offload", "bpf_chains", "bpf_filters")]
-    done = vm.pytest_in_guest(*files, "-k", "kernel_forwards or tags or before_flows", modules=EBPF)
+    done = vm.pytest_in_guest(*files, "-k", "kernel_forwards or tags or before_filters", modules=EBPF)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|skipped)", done.stdout)}
     assert counts == {"passed": 5}, done.stdout[-2000:]

@@ -1,55 +1,24 @@
-"""The driver that docs/offload.md shows: it runs as it is printed."""
+"""The driver that docs/offload.md shows: it runs as it is printed, and is found where it is installed."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+from documented import install, module, printed
+
 from userfw.core.clock import Clock
-from userfw.offload.contract import Actions, Capabilities, Driver, Failure, Match, Refusal, Rule, Statistics, Target
+from userfw.offload import drivers
+from userfw.offload.contract import Actions, Driver, Failure, Match, Rule, Statistics, Target
 from userfw.offload.manager import OffloadManager, Placement
-
-TEXT = (Path(__file__).parents[2] / "docs" / "offload.md").read_text()
-
-
-class Card:
-    """What `open_card()` would give: two slots, every rule used once."""
-
-    slots = 2
-
-    def __init__(self) -> None:
-        self.rules: list[int] = []
-
-    def owns(self, name: str) -> bool:
-        return name == "eth0"
-
-    def write(self, rule: Rule) -> bool:
-        if len(self.rules) == self.slots:
-            return False
-        self.rules.append(rule.id)
-        return True
-
-    def erase(self, id: int) -> tuple[int, int, int]:
-        self.rules.remove(id)
-        return 1, 100, 5
-
-    def read_all(self) -> list[tuple[int, int, int, int]]:
-        return [(id, 1, 100, 5) for id in self.rules]
-
-    def erase_all(self) -> None:
-        self.rules.clear()
 
 
 def test_it_runs() -> None:
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "CardDriver" in block)
-    names: dict[str, Any] = {
-        "Driver": Driver, "Refusal": Refusal, "Capabilities": Capabilities, "Failure": Failure, "Statistics": Statistics,
-        "open_card": Card,
-    }  # fmt: skip
-    exec(compile(code, "docs/offload.md", "exec"), names)
+    names: dict[str, Any] = {}
+    exec(compile(module(), "docs/offload.md", "exec"), names)
     driver: Driver = names["CardDriver"]({})
-    assert code.count("\n") < 31, "the documentation promises thirty lines"
+    assert printed().count("\n") < 31, "the documentation promises thirty lines"
 
     manager = OffloadManager(Clock(), [driver], lambda name: Target(name, 3, None, name), lambda: 0)
     placed = manager.place("eth0")
@@ -65,3 +34,16 @@ def test_it_runs() -> None:
     assert driver.remove([1]) == [Statistics(1, 1, 100, 5)]
     driver.close()
     assert not list(driver.statistics())
+
+
+def test_an_installed_one_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And asked by its rank, among userfw's own; one that does not load is told and left out."""
+    install(tmp_path)
+    install(tmp_path, "broken", "raise ImportError('no such library')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = drivers.load({})
+    assert [driver.name for driver in found if type(driver).__module__ == "card_driver"] == ["card"]
+    assert {driver.name for driver in found} == {"bpf", "card", "flower"}
+    assert [driver.rank for driver in found] == sorted(driver.rank for driver in found)
+    for driver in found:
+        driver.close()

@@ -13,7 +13,7 @@ import tc_golden
 from hypothesis import given
 from hypothesis import strategies as st
 from userfw_hw.flower import filters, guard, plugin
-from userfw_hw.flower.driver import FlowerDriver, counters_untrusted
+from userfw_hw.flower.driver import FlowerDriver, astray_untrusted, counters_untrusted
 from userfw_hw.flower.template import Encoder, Part
 
 from userfw.offload.contract import Actions, Capabilities, Failure, Match, Refusal, Rule, Target
@@ -84,6 +84,7 @@ def test_pyroute2_decodes_what_was_sent() -> None:
 @given(st.binary(max_size=200))
 def test_listings_of_any_bytes_do_no_harm(data: bytes) -> None:
     counters_untrusted(data)
+    astray_untrusted(data)
     found = parse_filter_untrusted(data)
     if found is not None:
         assert isinstance(found.ours, bool)
@@ -102,6 +103,7 @@ class Kernel:
         self.refuse: list[Refused] = []
         self.qdisc = False
         self.counted = (0, 0)
+        self.state = 4  # TCA_CLS_FLAGS_IN_HW
 
     def batch(self, messages: list[bytes]) -> list[Refused | None]:
         return [self._do(message) for message in messages]
@@ -123,6 +125,7 @@ class Kernel:
     def list(self, index: int, parent: int = 0, pref: int = 0) -> list[FilterInfo]:
         stats = attribute(1, struct.pack("=QI", self.counted[1], self.counted[0]))
         options = attribute(3, attribute(1, attribute(4, stats) + attribute(6, filters.COOKIE)))
+        options += attribute(22, struct.pack("=I", filters.SKIP_SW | self.state))
         keys = [key for key in self.filters if key[:2] == (index, pref)]
         return [FilterInfo("flower", 0, key[1], key[2], key[3], 0, options) for key in keys]
 
@@ -234,3 +237,23 @@ def test_filters_that_are_gone_are_told(card: Card) -> None:
     lost: list[str] = []
     card.poll(0, lost.append)
     assert lost == ["a"]
+
+
+def test_filters_that_no_card_has_any_more_are_told(card: Card) -> None:
+    """Somebody switched hw-tc-offload off: the kernel still lists them, as not_in_hw, and software is to skip them."""
+    card.install([flow(1)], lambda *answer: None)
+    assert [record.id for record in card.statistics()] == [1]
+    lost: list[str] = []
+    card.poll(0, lost.append)
+    assert not lost
+    card.kernel.state = 8
+    assert not card.statistics()
+    card.poll(0, lost.append)
+    assert lost == ["a"] and not card.kernel.filters
+
+
+def test_flags_as_the_kernel_lists_them() -> None:
+    """Linux 6.1, terse dumps: `skip_sw in_hw` of a card, `skip_sw not_in_hw`, and no flags at all (before 4.12)."""
+    assert not astray_untrusted(attribute(22, struct.pack("=I", 2 | 4)))
+    assert astray_untrusted(attribute(22, struct.pack("=I", 2 | 8)))
+    assert not astray_untrusted(b"") and not astray_untrusted(attribute(22, b"\x08"))

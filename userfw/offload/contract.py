@@ -13,9 +13,9 @@ Who calls what, and when:
   `interval` ns. A driver that cannot count returns nothing and says so in its capabilities.
 - `poll` is called at least every 100 ms; it delivers completions, and `lost` when the device was reset or unplugged: the manager
   then treats every rule of it as gone.
-- `set_filters` gives a device the whole list of its stateless filters, in order: the first that matches decides; flows come before
-  or after them, as the driver documents. It is all or nothing: after a refusal the list is as it was. `filter_statistics` gives
-  their totals, also the last ones of a list that was replaced since.
+- `set_filters` gives a device the whole list of its stateless filters, in order: the first that matches decides; flows come
+  before them, as the flowtable does in software. It is all or nothing: after a refusal the list is as it was. `filter_statistics`
+  gives their totals, also the last ones of a list that was replaced since.
 - `close` removes everything; a driver whose rules outlive the process (filters, pinned programs) also cleans up in `probe`.
 A device may only do what the rule says to exactly the packets that match. It hands up, untouched: TCP with FIN, RST or SYN set,
 fragments, IPv4 options, IPv6 extension headers, TTL or hop limit 1, and packets longer than `Actions.mtu`.

@@ -136,12 +136,10 @@ def build(
 
     What is passed up goes on as usual; with `capture` (tc) to the interface of this number instead; with `sockets` (XDP), a map's
     descriptor, to the AF_XDP socket of its receive queue, and if there is none gets the verdict `otherwise`.
-    `mark`: what forwarded packets are marked with (tc only), so that an egress filter lets them by. `filters` decide before flows.
+    `mark`: what forwarded packets are marked with (tc only), so that an egress filter lets them by. `filters`: for the rest.
     """
     p = Program()
     p.mov(R6, R1)
-    if filters is not None:
-        filters.emit(p, edge)
     for off in range(0, KEY_SIZE, 8):
         p.store_immediate(8, R10, _KEY_AT + off, 0)
     if edge is TC:
@@ -151,8 +149,7 @@ def build(
     _tags(p, edge)
     for family, ethertype in ((IPV4, b"\x08\x00"), (IPV6, b"\x86\xdd")):
         p.branch("jeq", R3, int.from_bytes(ethertype, sys.byteorder), family.name)
-    p.label("pass")
-    _pass(p, edge, capture, sockets, otherwise)
+    p.jump("pass")
     for family in (IPV4, IPV6):
         _family(p, edge, family, flows, ifindex)
     if edge is TC:
@@ -160,6 +157,10 @@ def build(
     p.label("broken")  # a helper failed half-way: the frame is neither what it was nor what it should be
     p.set(R0, edge.dropped)
     p.exit()
+    p.label("pass")
+    if filters is not None:
+        filters.emit(p, edge)
+    _pass(p, edge, capture, sockets, otherwise)
     return p.assemble()
 
 

@@ -58,6 +58,7 @@ from userfw_hw.flower.connections import Connections
 from userfw_hw.flower.template import Encoder, Part
 
 ROOM: Final = {0x0800: 0, 0x86DD: 1, 0x8100: 2, 0x88A8: 3}  # a preference holds filters of one protocol
+NOT_IN_HW: Final = 8
 FAILURES: Final = {
     errno.ENOSPC: Failure.FULL,
     errno.ENOMEM: Failure.FULL,
@@ -273,6 +274,8 @@ class FlowerDriver(Driver):
                 listed = []
             seen = 0
             for item in listed:
+                if place.hardware and astray_untrusted(item.options):
+                    continue
                 if item.kind == "flower" and STATELESS <= item.pref < CAPTURE:
                     packets, octets = counters_untrusted(item.options)
                     before = totals.get(item.handle, (0, 0))
@@ -440,7 +443,7 @@ class FlowerDriver(Driver):
         try:
             for pref in {held.pref for held in place.rules.values()}:
                 for item in tc.filters(place.target.ifindex, INGRESS, pref):
-                    if item.kind == "flower":
+                    if item.kind == "flower" and not (place.hardware and astray_untrusted(item.options)):
                         found[item.chain, item.handle] = item.options
         except OSError:
             return None
@@ -472,6 +475,12 @@ def counters_untrusted(options: bytes) -> tuple[int, int]:
     if len(basic) < 12:
         return 0, 0
     return int.from_bytes(wide[:8] if len(wide) >= 8 else basic[8:12], sys.byteorder), int.from_bytes(basic[:8], sys.byteorder)
+
+
+def astray_untrusted(options: bytes) -> bool:
+    """No card has the filter any more (TCA_CLS_FLAGS_NOT_IN_HW): with skip_sw the kernel keeps it then, but nothing runs it."""
+    flags = attributes_untrusted(options).get(22, b"")
+    return len(flags) == 4 and bool(int.from_bytes(flags, sys.byteorder) & NOT_IN_HW)
 
 
 def _failure(place: Place, error: OSError) -> Failure:
