@@ -3,16 +3,18 @@
     make differential                                       a million packets over at least 5,000 rulesets
     make differential ARGS='--minutes 60 --seed 7'          for an hour
     make differential ARGS='--seed 7 --case 4711'           one case again, alone
+    make differential ARGS='--again FILE.case'              a shrunk case again
 """
 
 import argparse
 import os
+import pickle
 import sys
 from pathlib import Path
 
 from .campaign import Campaign, Plan
 from .coverage import verdict
-from .examine import EVERYDAY
+from .examine import EVERYDAY, Examiner
 
 
 def main() -> int:
@@ -30,7 +32,10 @@ def main() -> int:
     add("--first", type=int, default=0, help="begin with this case (default 0)")
     add("--case", type=int, default=None, help="this case of the seed alone; no demands on coverage")
     add("--folder", type=Path, default=Path(".make/differential"), help="where differences are written")
+    add("--again", type=Path, nargs="+", default=(), help="only these shrunk cases")
     asked = parser.parse_args()
+    if asked.again:
+        return again(asked.again)
     alone = asked.case is not None
     plan = Plan(seed=asked.seed, packets=1 if alone else asked.packets, rulesets=1 if alone else asked.rulesets,
                 steps=asked.steps, everyday=asked.everyday, jobs=1 if alone else asked.jobs,
@@ -40,6 +45,19 @@ def main() -> int:
     problems = verdict(account, strict=not alone and plan.first == 0)
     print(account.summary(), *problems, sep="\n", flush=True)
     return int(bool(problems))
+
+
+def again(paths: list[Path]) -> int:
+    """Shrunk cases once more; 1 if any still differs."""
+    examiner, bad = Examiner(0, 0), 0
+    try:
+        for path in paths:
+            found = examiner.differs(pickle.loads(path.read_bytes()), times=1)
+            bad += found is not None
+            print(f"{path.name}: {found or 'the same'}", flush=True)
+    finally:
+        examiner.kernel.close()
+    return int(bad > 0)
 
 
 if __name__ == "__main__":

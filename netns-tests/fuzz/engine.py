@@ -2,7 +2,7 @@
 
 Laws
 - The same addresses, routes, neighbours and MTUs as the laboratory's; rates of ICMP errors unlimited, as there.
-- Its random numbers depend on the ruleset only, so a case does the same each time.
+- Its random numbers depend on the ruleset (and `salt`) only, so a case does the same each time.
 - The clock moves by a millisecond with every exchange, so no timeout and no bucket of the generator's rules is reached.
 - An exception inside the gateway is a finding: it is raised.
 """
@@ -39,6 +39,7 @@ class EngineTarget:
     """Runs cases through a private gateway."""
 
     name = "userfw"
+    salt = 0
 
     def refusals(self, groups: list[list[str]]) -> dict[int, str]:
         """See probe.Engine. Each group gets a table of its own."""
@@ -59,7 +60,7 @@ class EngineTarget:
         """See Target."""
         self.faults: list[BaseException] = []
         self.clock = Clock(10**15)
-        rng = random.Random(crc32(text.encode()))
+        rng = random.Random(crc32(text.encode()) + self.salt)
         self.gateway = Gateway(self.clock, rng, fault=lambda error, where: self.faults.append(error))
         settings = self.gateway.settings
         settings.icmp_ratelimit = settings.icmp6_ratelimit = 0
