@@ -412,3 +412,10 @@ def test_a_map_by_protocol_and_port_gives_address_and_port() -> None:
     assert (lab.one()[IP].dst, lab.run("list ruleset").count("meta l4proto . th dport map @ports")) == ("198.51.100.10", 1)
     lab.send(IP(src="192.0.2.10", dst="192.0.2.1") / TCP(sport=1000, dport=2222, flags="S"))
     assert lab.one()[TCP].dport == 23
+
+
+@pytest.mark.parametrize(("rule", "sent"), [('dup to "wan"', 4), ('fwd to "wan"', 0)])
+def test_egress_rules_that_send_to_their_own_device_end(rule: str, sent: int) -> None:
+    """Three deep (Linux: NF_RECURSION_LIMIT), then the copy is no more."""
+    lab = Rules(f'table netdev t {{\n chain e {{ type filter hook egress device "wan" priority 0;\n {rule}\n }}\n}}\n')
+    assert lab.udp(53) == sent

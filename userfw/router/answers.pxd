@@ -25,6 +25,7 @@ cdef class Answers(Interfaces):
     cdef public object on_log, on_queue
     cdef RouteInfo route_answer
     cdef bint duplicating, bridged
+    cdef int nested
     cdef int _answer_bridged(self, Packet reply, Packet pkt, Device device) except -1
     cdef Route _fib_route(
         self, int family, unsigned long long hi, unsigned long long lo, unsigned long long src_hi, unsigned long long src_lo,
@@ -35,6 +36,7 @@ cdef class Answers(Interfaces):
     cdef int _reject_reset(self, Packet pkt, bint direct) except -1
     cdef int _reject_direct(self, Packet pkt, int code) except -1
     cdef int _send_direct(self, Packet reply, Packet pkt) except -1
+    cdef _transmit_nested(self, Packet pkt, Device device)
     cdef _duplicate_routed(self, Packet copy, int hook, bytes gateway, Device device)
     cdef Dst _towards(self, bytes nexthop, Device device)
 

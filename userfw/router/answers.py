@@ -68,6 +68,7 @@ if not cython.compiled:
     from userfw.wire.build import copy_bytes, ethernet, icmp_checksum, ipv4, ipv6
     from userfw.wire.checksum import fold, pseudo_sum, write_ipv4
 
+NESTED_MAX = 2  # Linux: NF_RECURSION_LIMIT
 TCP_RESET = 1  # engine.const.REJECT_TCP_RST
 
 
@@ -89,6 +90,7 @@ class Answers(Interfaces):
         self.on_queue: Callable[..., int] | None = None
         self.route_answer = RouteInfo()
         self.duplicating = False
+        self.nested = 0
         self.bridged = False
 
     # -- plain facts
@@ -349,8 +351,8 @@ class Answers(Interfaces):
         copy.stolen = False
         copy.ip_options = 0
         if family == NFPROTO_NETDEV or gateway is None:
-            if device is not None:
-                self.transmit(copy, device)
+            if device is not None and self.nested <= NESTED_MAX:
+                self._transmit_nested(copy, device)
             self.give(copy)
             return 1
         self.duplicating = True
@@ -404,8 +406,18 @@ class Answers(Interfaces):
 
     def forward_device(self, pkt: Packet, device: Device) -> cython.int:
         """Linux: nf_fwd_netdev_egress."""
-        self.transmit(pkt, device)
+        if self.nested > NESTED_MAX:
+            return NF_DROP
+        self._transmit_nested(pkt, device)
         return NF_STOLEN
+
+    def _transmit_nested(self, pkt: Packet, device: Device) -> None:
+        """The egress rules of a device may send to that very device again (Linux: nf_do_netdev_egress, NF_RECURSION_LIMIT)."""
+        self.nested += 1
+        try:
+            self.transmit(pkt, device)
+        finally:
+            self.nested -= 1
 
     def forward_neighbour(self, pkt: Packet, device: Device, family: cython.int, nexthop: bytes) -> cython.int:
         """Linux: nft_fwd_neigh_eval."""
