@@ -22,10 +22,7 @@ from lab import netns
 from lab.offload import OffloadLab, Stream, until
 
 KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="namespace tests run as root"),
-    pytest.mark.skipif(KERNEL < (6, 6), reason="tcx needs Linux 6.6"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespace tests run as root")
 needs_iperf3 = pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed")
 BR = "02:00:00:00:00:b0"
 RULES = """table inet filter {
@@ -62,6 +59,10 @@ class BridgedLab(OffloadLab):
         for port in self.config["port"]:
             if port["name"] != "wan":
                 port |= {"addresses": [], "promiscuous": True}
+            if mode == "flower":
+                port["capture"] = "clsact"
+        if mode == "flower":
+            self.config["offload"]["flower"] = ["lan", "wan", "alt"]
         self.config["bridge"] = [{"name": "br0", "ports": ["lan", "alt"], "mac": BR, "addresses": ["192.168.1.1/24"]}]
         if mode == "local":
             self.ns["own"] = self.router.removesuffix("r") + "h"
@@ -94,8 +95,12 @@ def made(folder: Path, mode: str) -> Iterator[BridgedLab]:
         lab.close()
 
 
-@pytest.fixture(scope="module", params=["tc", "xdp", "mock"])
+@pytest.fixture(scope="module", params=["tc", "xdp", "mock", "flower"])
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgedLab]:
+    if request.param == "flower" and not Path("/sys/module/cls_flower").exists():
+        pytest.skip("no tc flower in this kernel: test_vm.py runs it on one that has it")
+    if request.param in ("tc", "xdp") and KERNEL < (6, 6):
+        pytest.skip("tcx needs Linux 6.6")
     yield from made(tmp_path_factory.mktemp("lab"), request.param)
 
 

@@ -26,6 +26,15 @@ def test_flowtables_over_a_bridge_beside_the_kernels() -> None:
     assert counts["passed"] >= 32 and "skipped" not in counts, done.stdout[-2000:]
 
 
+def test_flows_over_a_bridge_by_tc_flower() -> None:
+    """In software (skip_hw): from port to port, and out of the kernel when the host moves."""
+    vm.needed()
+    modules = "cls_flower cls_bpf act_pedit act_csum act_ct nf_conntrack_netlink act_mirred act_skbedit veth tun nf_tables"
+    done = vm.pytest_in_guest("netns-tests/test_bridged_flows.py", "-k", "flower and (whole or moves)", modules=modules)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "2 passed" in done.stdout, done.stdout[-2000:]
+
+
 def test_the_ebpf_driver_where_tcx_is_missing() -> None:
     """Linux 6.1: the program at tc is a filter of clsact; its verifier takes stateless filters too."""
     vm.needed()

@@ -105,7 +105,7 @@ class OffloadLab:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "userfw", "run", "-c", str(self.folder / "userfw.toml")], stdout=out, stderr=out,
                 env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/hw"})
-        until(lambda: "ready" in log.read_text() or self.process is None or self.process.poll() is not None)
+        until(lambda: "ready" in log.read_text() or self.process is None or self.process.poll() is not None, 60)
         assert self.process.poll() is None, log.read_text()
 
     def ask(self, command: str, **args: Any) -> Any:
