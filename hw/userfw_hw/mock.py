@@ -61,6 +61,7 @@ class Slot:
     """One rule in the card and its counters; `shown` is what the host may read already, with the time it was taken."""
 
     rule: Rule
+    done: Done
     packets: int = 0
     bytes: int = 0
     last_used: int = 0
@@ -179,7 +180,7 @@ class MockNic(Driver):
             return Refusal("not a port of the mock NIC")
         if self.broken:
             return Refusal("hw-tc-offload is off")
-        return self.profile.capabilities
+        return replace(self.profile.capabilities, ages=self.profile.idle)
 
     def describe(self, target: Target) -> dict[str, object]:
         port = self.ports[target.name]
@@ -208,7 +209,7 @@ class MockNic(Driver):
             done(rule.id, Failure.FULL)
         else:
             key = _key(rule.match)
-            self.table[key] = Slot(rule, last_used=self.clock.now)
+            self.table[key] = Slot(rule, done, last_used=self.clock.now)
             self.by_id[rule.id] = key
             done(rule.id, None)
 
@@ -244,8 +245,10 @@ class MockNic(Driver):
         for _, rule, done in due:
             self._insert(rule, done)
         if self.profile.idle:
-            idle = [slot.rule.id for slot in self.table.values() if now - slot.last_used > self.profile.idle]
-            self.remove(idle)
+            for slot in [slot for slot in self.table.values() if now - slot.last_used > self.profile.idle]:
+                if slot.rule.id in self.by_id:
+                    slot.done(slot.rule.id, Failure.IDLE)
+                    self.remove([slot.rule.id])
         names, self._lost = self._lost, []
         for name in names:
             lost(name)

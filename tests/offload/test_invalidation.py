@@ -184,6 +184,13 @@ def test_fin_and_rst_come_to_the_host() -> None:
         assert lab.nic.table == {} and lab.table().count == 0
 
 
+def test_a_rule_carries_the_zone_of_its_connection() -> None:
+    lab = GatewayLab()
+    lab.nft("table inet z { chain c { type filter hook prerouting priority raw; ct zone set 5\n }\n }")
+    lab.offloaded()
+    assert {slot.rule.match.zone for slot in lab.nic.table.values()} == {5} and len(lab.nic.table) == 2
+
+
 def test_a_reset_card_is_filled_again() -> None:
     lab = GatewayLab()
     lab.offloaded()

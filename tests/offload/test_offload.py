@@ -330,6 +330,68 @@ def test_a_reset_card_is_noticed() -> None:
     assert lab.manager.installed == 1 and conn.status & IPS_HW_OFFLOAD  # it works again
 
 
+def test_what_a_card_drops_for_being_idle_is_offered_again_when_a_packet_comes() -> None:
+    lab = Lab()
+    lab.nic.profile.idle = 5 * SECOND
+    conn = lab.offloaded()
+    for _ in range(3):
+        lab.send(lab.frame())
+    before = list(conn.packets)
+    lab.tick(6)
+    assert lab.nic.table == {} and not conn.status & IPS_HW_OFFLOAD and lab.table.count == 2
+    assert conn.packets[0] == before[0] + 3, "its last totals were not lost"
+    assert lab.manager.withdrawn == {Failure.IDLE.value: 1} and not lab.manager.failures
+    assert lab.manager.flows()[0]["reason"] == "the device drops what is idle; its next packet offers it again"
+    lab.tick(1)
+    assert lab.nic.table == {}
+    seen = lab.host_frames()
+    assert lab.send(lab.frame()) is not None and lab.host_frames() == seen + 1
+    lab.tick()
+    assert len(lab.nic.table) == 2 and conn.status & IPS_HW_OFFLOAD
+
+
+def test_a_direction_that_is_in_use_keeps_its_flow_in_a_card_that_ages() -> None:
+    """Both are removed for one that is idle, and both come back: a flow is in the card whole or not at all."""
+    lab = Lab()
+    lab.nic.profile.idle = 5 * SECOND
+    conn = lab.offloaded()
+    for _ in range(4):
+        lab.tick(2)
+        lab.send(lab.frame())
+    lab.tick()
+    assert len(lab.nic.table) in (0, 2) and conn.flow is not None
+    lab.send(lab.frame())
+    lab.tick()
+    assert len(lab.nic.table) == 2
+
+
+def test_counters_that_come_late_are_credited_all_the_same() -> None:
+    """A card whose counters lag behind by a second: nothing is counted twice, and removal gives the rest."""
+    lab = Lab("slow")
+    conn = lab.offloaded()
+    lab.tick()
+    before = conn.packets[0]
+    for _ in range(6):
+        lab.send(lab.frame())
+        lab.tick(0.5)
+    counted = conn.packets[0]
+    assert before < counted < before + 6
+    lab.generation[0] += 1
+    lab.manager.revalidate()
+    assert conn.packets[0] == before + 6
+
+
+@pytest.mark.parametrize("failure", [Failure.FULL, Failure.FAULT, Failure.GONE])
+def test_what_may_pass_is_tried_again_later_and_what_cannot_is_not(failure: Failure) -> None:
+    for first, tables in ((failure, 2), (Failure.UNSUPPORTED, 0)):
+        lab = Lab()
+        lab.nic.fail = [first]
+        lab.offloaded()
+        assert lab.nic.table == {}
+        lab.tick(11)
+        assert len(lab.nic.table) == tables and lab.send(lab.frame()) is not None
+
+
 def test_injected_faults_leave_the_flow_in_software() -> None:
     lab = Lab()
     lab.nic.fail = [Failure.FAULT]

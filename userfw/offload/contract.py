@@ -7,6 +7,8 @@ Who calls what, and when:
 - `install` takes rules, both directions of a flow together, and returns at once. For each it calls `done(id, None)` when packets
   are handled by the device, or `done(id, failure)` when they will not be; at once or later, from the same thread (a driver
   with threads of its own hands over in `poll`). Until `done` the flow is handled in software; after a failure it stays there.
+  A device that ages rules by itself says so in its capabilities and calls `done(id, Failure.IDLE)` later for each that it drops;
+  the manager then removes the flow's rules, which gives their last totals, and offers it again when a packet of it comes.
 - `remove` is synchronous: no packet that comes after its return is matched any more. It returns the last totals of what it took
   out, or None if it cannot. Removing what is pending or unknown is no error.
 - `statistics` returns totals since installation, of all rules or of a part that moves on with each call; it is called every
@@ -36,6 +38,7 @@ class Failure(enum.Enum):
     FULL = "the device's table is full"
     GONE = "the device is gone"
     FAULT = "the device refused"
+    IDLE = "the device drops what is idle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Match:
 
     `device` is the interface's name and `ifindex` its number where the driver works; addresses are 4 or 16 bytes in network
     order; `vlans` the tags, outermost first, as (EtherType, id). `ethernet`: the Ethernet destination of the frames where it is
-    not the device's own address but that of the bridge whose port it is; empty otherwise.
+    not the device's own address but that of the bridge whose port it is; empty otherwise. `zone` is the connection's, which rules
+    gave it: for devices that track connections themselves; no field of a packet.
     """
 
     device: str
@@ -99,7 +103,8 @@ class Rule:
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a device can do. `families`: address lengths (4, 16); `nat`: those that it translates; `protocols`: IP protocol numbers;
-    `capacity`: rules, 0 for no limit of its own; `counts`: statistics are real; `where`: how the driver attaches, for people."""
+    `capacity`: rules, 0 for no limit of its own; `counts`: statistics are real; `ages`: ns after which the device itself drops a
+    rule that nothing matched, 0 if it never does; `where`: how the driver attaches, for people."""
 
     families: frozenset[int] = frozenset({4, 16})
     nat: frozenset[int] = frozenset({4, 16})
@@ -107,6 +112,7 @@ class Capabilities:
     vlans: bool = False
     capacity: int = 0
     counts: bool = True
+    ages: int = 0
     where: str = ""
 
     def lacks(self, rule: Rule) -> str:

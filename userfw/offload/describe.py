@@ -41,6 +41,7 @@ def rule_of(flow: Flow, side: FlowTuple, number: Callable[[Device], int]) -> tup
         side.ports >> 16,
         side.ports & 0xFFFF,
         match_tags,
+        flow.conn.zone,
         ethernet=bridge.mac if bridge is not None and bridge.mac != match_device.mac else b"",
     )
     actions = Actions(

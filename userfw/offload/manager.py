@@ -46,7 +46,8 @@ class Placement:
 class Offloaded:
     """What the manager keeps with a flow (`Flow.offload`): its rules, how many are in, and why not, if not.
 
-    `state`: waiting, installing, installed, failed, gone. `not_before`: when a waiting flow may be offered (ns).
+    `state`: waiting, installing, installed, failed, gone. `not_before`: when a waiting flow may be offered (ns);
+    `resting`: not before it has more packets than these.
     `seen`: totals of each rule that were already credited. `neighbours`: those its rules were made with, `crossings` likewise.
     """
 
@@ -54,6 +55,7 @@ class Offloaded:
     state: str = "waiting"
     reason: str = ""
     not_before: int = 0
+    resting: int = -1
     rules: tuple[Rule, ...] = ()
     done: int = 0
     seen: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -257,7 +259,8 @@ class OffloadManager:
             entry = self.waiting.popleft()
             if entry.flow.dead or entry.state != "waiting":
                 continue
-            if now < entry.not_before or self._budget < 1 or not self._resolved(entry.flow):
+            resting = entry.resting == _packets(entry.flow)
+            if resting or now < entry.not_before or self._budget < 1 or not self._resolved(entry.flow):
                 self.waiting.append(entry)
                 continue
             self._budget -= 1
@@ -321,6 +324,11 @@ class OffloadManager:
         if entry is None:
             if failure is None:
                 driver.remove([id])  # its flow ended, or its other direction failed, meanwhile
+            return
+        if failure is Failure.IDLE:
+            self._withdraw([entry], failure.value)
+            entry.state, entry.resting = "waiting", _packets(entry.flow)
+            self.waiting.append(entry)
             return
         if failure is not None:
             self._withdraw([entry], failure.value)
@@ -436,6 +444,7 @@ class OffloadManager:
                     "vlans": p.capabilities.vlans,
                     "capacity": p.capabilities.capacity,
                     "counts": p.capabilities.counts,
+                    "ages": p.capabilities.ages / SECOND,
                     **p.driver.describe(p.target),
                 }
                 for name, p in sorted(self.placements.items())
@@ -460,7 +469,7 @@ class OffloadManager:
                 "protocol": int(flow.l4proto),
                 "original": describe.ends(flow.original, flow.family),
                 "reply": describe.ends(flow.reply, flow.family),
-                "packets": int(flow.original.packets + flow.reply.packets),
+                "packets": _packets(flow),
                 **self._where(flow),
             }
             for table in self.tables
@@ -472,7 +481,9 @@ class OffloadManager:
         if entry is None:
             return {"state": "software", "reason": f"fewer than {self.threshold} packets in either direction"}
         reason = entry.reason
-        if entry.state == "waiting" and not reason:
+        if entry.state == "waiting" and entry.resting == _packets(flow):
+            reason = f"{Failure.IDLE.value}; its next packet offers it again"
+        elif entry.state == "waiting" and not reason:
             judged = flow.original.judged and flow.reply.judged
             missing = "a neighbour's address is not known yet" if judged else "rules have let only one direction come to `flow add`"
             reason = "its turn will come" if self._resolved(flow) else missing
@@ -481,3 +492,8 @@ class OffloadManager:
 
 def _unknown(*way: Any) -> object:
     return f"{way[3].name} is a bridge, and nobody knows its ports"
+
+
+def _packets(flow: Flow) -> int:
+    """Of both directions, in software and in devices."""
+    return int(flow.original.packets + flow.reply.packets)
