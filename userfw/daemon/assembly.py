@@ -91,7 +91,7 @@ class Assembly:
         self.offload.watchers.append(self.hardware.lost)
         self.gateway.routes.watchers.append(self.offload.revalidate)
         self.gateway.neighbours.watcher = self.offload.neighbour_changed
-        self.rules.subscribe(lambda events: self.offload.doubt())
+        self.rules.watch(self.offload.doubt)
         self.connections_file = CONNECTIONS_FILE
         self.gateway.listeners.append(self._device_changed)
 

@@ -22,7 +22,7 @@ from userfw.nft.location import Location, NftError, NftErrors
 from userfw.nft.syntax import Command
 from userfw.ruleset.backend import Backend
 from userfw.ruleset.draft import Draft
-from userfw.ruleset.events import Event, NewGeneration, ordered
+from userfw.ruleset.events import Event, NewGeneration
 from userfw.ruleset.inputs import parse_input
 from userfw.ruleset.listing import Lister, Listing
 from userfw.ruleset.model import Ruleset
@@ -87,6 +87,7 @@ class RulesetManager:
         self.rules = Ruleset()
         self._now: Callable[[], int] = getattr(self.backend, "now", _no_time)
         self._subscribers: list[Subscriber] = []
+        self._watchers: list[Callable[[], None]] = []
         self.veto: Callable[[Plan], list[NftError]] | None = None
 
     # --- running commands
@@ -168,6 +169,8 @@ class RulesetManager:
                 if problems:
                     yield Prepared(commands, options, problems=problems)
                 elif step is not None:
+                    if self._subscribers:
+                        _ = step.events  # worked out here, where no packet waits
                     yield Prepared(commands, options, plan=step, answers=self._answers(step, options))
                 else:
                     yield None
@@ -198,8 +201,8 @@ class RulesetManager:
                 prepared.problems = [problem]
                 return self._failed(prepared)
         result.output = prepared.answers + self._echo(plan, options, prepared.document)
-        if not options.check and plan.draft.changed and self._subscribers:
-            self._publish([*plan.events, NewGeneration(plan.rules.generation, options.pid, options.process)])
+        if not options.check and plan.draft.changed:
+            self._publish(plan, NewGeneration(plan.rules.generation, options.pid, options.process))
         return result
 
     def _failed(self, prepared: Prepared) -> Result:
@@ -278,9 +281,17 @@ class RulesetManager:
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
 
-    def _publish(self, events: list[Event | NewGeneration]) -> None:
-        for subscriber in list(self._subscribers):
-            subscriber(events)
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` after every commit that changed something."""
+        self._watchers.append(watcher)
+
+    def _publish(self, plan: Plan, end: NewGeneration) -> None:
+        for watcher in self._watchers:
+            watcher()
+        if self._subscribers:
+            events: list[Event | NewGeneration] = [*plan.events, end]
+            for subscriber in list(self._subscribers):
+                subscriber(events)
 
     def release(self, client: object) -> None:
         """A client is gone: its owned tables go too, or become orphans if they persist (Linux: nft_rcv_nl_event)."""
@@ -297,10 +308,11 @@ class RulesetManager:
         if draft.rules.tables == self.rules.tables:
             return
         draft.rules.generation += 1
-        self._swap(Plan(self.rules, draft.rules, draft))
+        plan = Plan(self.rules, draft.rules, draft)
+        self._swap(plan)
         self.rules = draft.rules
-        if draft.events:
-            self._publish([*ordered(draft.events), NewGeneration(draft.rules.generation, 0, "")])
+        if draft.changed:
+            self._publish(plan, NewGeneration(draft.rules.generation, 0, ""))
 
 
 LARGE = 1 << 16
