@@ -2,7 +2,8 @@
 cimport cython
 from userfw.conntrack.conn cimport Conn, Tuple, TupleNode, copy_tuple, same_tuple
 from userfw.conntrack.const cimport (
-    CT_EVENT_ASSURED, CT_EVENT_DESTROY, CT_EVENT_HELPER, CT_EVENT_LABEL, CT_EVENT_MARK, CT_EVENT_NEW, CT_EVENT_RELATED,
+    CT_EVENT_ASSURED, CT_EVENT_DESTROY, CT_EVENT_HELPER, CT_EVENT_LABEL, CT_EVENT_MARK, CT_EVENT_NEW, CT_EVENT_PROTOINFO,
+    CT_EVENT_RELATED,
     CT_EVENT_SECMARK, TCP_FIN_WAIT, TCP_CLOSE, IPS_UNCHANGEABLE, ZONE_BOTH,
 )
 from userfw.conntrack.expect cimport Expectation, ExpectTable
@@ -67,6 +68,7 @@ cdef class ConnTable:
     cpdef Conn template(self, int zone, int zone_dir)
     cpdef Conn insert(self, Conn conn)
     cpdef int destroy(self, Conn conn) except -1
+    cpdef int set_closing(self, Conn conn) except -1
     cpdef int refresh(self, Conn conn, unsigned long long timeout) except -1
     cpdef int account(self, Conn conn, int direction, Packet pkt) except -1
     cpdef bint room(self, unsigned int hash) except? -1

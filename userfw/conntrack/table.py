@@ -23,6 +23,7 @@ if not cython.compiled:
         CT_EVENT_LABEL,
         CT_EVENT_MARK,
         CT_EVENT_NEW,
+        CT_EVENT_PROTOINFO,
         CT_EVENT_RELATED,
         CT_EVENT_SECMARK,
         TCP_CLOSE,
@@ -371,6 +372,19 @@ class ConnTable:
         conn.timeout = self.clock.now + timeout
         if (conn.timeout >> 28) + 1 < conn.wheel_tick:
             self.wheel.move(conn, conn.timeout)
+        return 0
+
+    def set_closing(self, conn: Conn) -> cython.int:
+        """A reset was sent in a rule's name: a TCP connection that is in the table is over (Linux: nf_conntrack_set_closing)."""
+        before: cython.int = conn.state
+        if conn.orig.l4proto != IPPROTO_TCP or not conn.status & IPS_CONFIRMED:
+            return 0
+        conn.state = TCP_CLOSE
+        if before == TCP_CLOSE or conn.status & IPS_FIXED_TIMEOUT:
+            return 0
+        self.refresh(conn, conn.policy.t[TCP_CLOSE] if conn.policy is not None else self.settings.t[TCP_CLOSE])
+        if self.listening:
+            conn.events |= CT_EVENT_PROTOINFO
         return 0
 
     def account(self, conn: Conn, direction: cython.int, pkt: Packet) -> cython.int:

@@ -15,7 +15,10 @@ cdef class RouteInfo:
     cdef public bint ipsec
     cdef public Device oif
 
-cdef class SocketInfo:
+cdef class Origin:
+    cdef public bint bound
+
+cdef class SocketInfo(Origin):
     cdef public bint transparent, wildcard, established, time_wait
     cdef public unsigned int mark, classid
     cdef public long long uid, gid

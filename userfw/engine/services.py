@@ -44,7 +44,15 @@ class RouteInfo:
         self.oif: Device | None = None
 
 
-class SocketInfo:
+class Origin:
+    """Who sent a packet of the gateway's own, or is to get one: `Packet.extra`. `bound`: the packet's device is known before its
+    output hook, behind which it counts as the one it came in by (Linux: skb->dev)."""
+
+    def __init__(self, bound: bool = False) -> None:
+        self.bound = bound
+
+
+class SocketInfo(Origin):
     """A local socket that owns, or would get, a packet: `wildcard` bound to the any address, `mark` SO_MARK,
     `uid` and `gid` -1 if unknown, `cgroups` ids from the root (level 0) down, `classid` of the net_cls cgroup.
 
@@ -52,9 +60,10 @@ class SocketInfo:
     `gid` where that is dear to find.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bound: bool = False, wildcard: bool = False) -> None:
+        super().__init__(bound)
         self.transparent = False
-        self.wildcard = False
+        self.wildcard = wildcard
         self.mark = 0
         self.uid = -1
         self.gid = -1
@@ -64,6 +73,14 @@ class SocketInfo:
         self.classid = 0
         self.group_of: Any = None
         self.owner: Any = None
+
+
+CONTROL = SocketInfo(wildcard=True)
+"""The socket of what a gateway answers on its own, of nobody and bound to no address (Linux: icmp_xmit_lock, ipv4_tcp_sk)."""
+DISCOVERY = SocketInfo(bound=True, wildcard=True)
+"""The same of neighbour discovery (Linux: ndisc_alloc_skb)."""
+COPY = Origin(bound=True)
+"""A copy made by `dup` belongs to no socket (Linux: nf_dup_ipv4_route)."""
 
 
 class Services(Sender):

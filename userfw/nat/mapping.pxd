@@ -61,7 +61,7 @@ cdef class Nat:
     cdef int _best_address(self, NatRange within, Conn conn, int manip) except -1
     cdef int _unique_port(self, NatRange within, Conn conn, int manip) except -1
     cdef int _search(self, Conn conn, bint source_key, int least, int size, int off, bint randomised) except -1
-    cdef int _netmap(self, NatRange within, int manip) except -1
+    cdef int _netmap(self, Packet pkt, NatRange within, int manip) except -1
 
 cdef bint _in_range(Tuple t, NatRange within) noexcept
 cdef bint _port_in_range(Tuple t, int manip, int least, int most) noexcept

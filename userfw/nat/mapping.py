@@ -196,7 +196,7 @@ class Nat:
             return NF_DROP
         self.current.zone = conn.reply.zone
         if within.flags & NAT_RANGE_NETMAP:
-            self._netmap(within, manip)
+            self._netmap(pkt, within, manip)
             within = self.own
         copy_tuple(self.wanted, self.current)
         self._choose(within, conn, manip)
@@ -283,19 +283,25 @@ class Nat:
 
     # -- choosing
 
-    def _netmap(self, within: NatRange, manip: cython.int) -> cython.int:
-        """Prefix to prefix: the host part stays (Linux: nft_nat_setup_netmap)."""
+    def _netmap(self, pkt: Packet, within: NatRange, manip: cython.int) -> cython.int:
+        """Prefix to prefix: the host part stays, of the address that the packet has now (Linux: nft_nat_setup_netmap)."""
         own: NatRange = self.own
-        host_hi: cython.ulonglong = within.min_hi ^ within.max_hi
-        host_lo: cython.ulonglong = within.min_lo ^ within.max_lo
-        hi: cython.ulonglong = self.current.src_hi if manip == NAT_MANIP_SRC else self.current.dst_hi
-        lo: cython.ulonglong = self.current.src_lo if manip == NAT_MANIP_SRC else self.current.dst_lo
+        source: cython.bint = manip == NAT_MANIP_SRC
+        at: cython.Py_ssize_t
+        hi: cython.ulonglong = 0
+        lo: cython.ulonglong
+        if pkt.nfproto == NFPROTO_IPV4:
+            lo = pkt.get32(pkt.l3 + (12 if source else 16))
+        else:
+            at = pkt.l3 + (8 if source else 24)
+            hi = pkt.get64(at)
+            lo = pkt.get64(at + 8)
         own.flags = (within.flags | NAT_RANGE_MAP_IPS) & ~NAT_RANGE_NETMAP
         own.min_port = within.min_port
         own.max_port = within.max_port
         own.base_port = within.base_port
-        own.min_hi = own.max_hi = (hi & host_hi) | (within.min_hi & within.max_hi)
-        own.min_lo = own.max_lo = (lo & host_lo) | (within.min_lo & within.max_lo)
+        own.min_hi = own.max_hi = (hi & (within.min_hi ^ within.max_hi)) | (within.min_hi & within.max_hi)
+        own.min_lo = own.max_lo = (lo & (within.min_lo ^ within.max_lo)) | (within.min_lo & within.max_lo)
         return 0
 
     def _used(self, wanted: Tuple, conn: Conn) -> cython.bint:

@@ -12,7 +12,10 @@ from typing import Any
 
 import cython
 
+from userfw.engine.services import COPY
+
 if not cython.compiled:
+    from userfw.conntrack.table import ConnTable
     from userfw.core.clock import Clock
     from userfw.core.const import (
         CT_DIR_ORIGINAL,
@@ -29,7 +32,6 @@ if not cython.compiled:
         NF_ACCEPT,
         NF_DROP,
         NF_INET_LOCAL_IN,
-        NF_INET_LOCAL_OUT,
         NF_INET_PRE_ROUTING,
         NF_STOLEN,
         NFPROTO_BRIDGE,
@@ -253,6 +255,9 @@ class Answers(Interfaces):
             return 0
         if pkt.nfproto == NFPROTO_IPV6 and (pkt.get8(pkt.l3 + 8) == 0xFF or pkt.get8(pkt.l3 + 24) == 0xFF):
             return 0
+        dst: Dst | None = pkt.route
+        if pkt.nfproto == NFPROTO_IPV4 and not direct and dst is not None and dst.type in (RTN_BROADCAST, RTN_MULTICAST):
+            return 0
         reply: Packet = self.take()
         reset(reply, pkt, self.settings.ttl, 0, b"")
         if direct:
@@ -261,6 +266,11 @@ class Answers(Interfaces):
             reply.ct = pkt.ct
             reply.ctinfo = CT_RELATED
             reply.ctdir = 1 if pkt.ctdir == CT_DIR_ORIGINAL else 0
+            dst = self.route_output(reply)
+            reply.route = dst
+            if dst.oif is not None and dst.type not in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):
+                table: ConnTable = self.conntrack
+                table.set_closing(pkt.ct)
         self.local_out(reply)
         self.give(reply)
         return 1
@@ -375,18 +385,9 @@ class Answers(Interfaces):
         dst: Dst = self._towards(gateway, device)
         if dst.type not in (RTN_UNICAST, RTN_LOCAL):
             return
-        copy.route = dst = self.looping(dst)
-        if dst.ways is not None or dst.oif is None or self.pipeline is None:
-            self.local_out(copy)
-            return
-        copy.iif = None
-        copy.oif = dst.oif
-        verdict: cython.int = self.pipeline.run(copy.nfproto, NF_INET_LOCAL_OUT, copy)
-        if verdict != NF_ACCEPT:
-            self.verdict(copy, verdict)
-            return
-        copy.iif = copy.oif  # ip_output takes the copy's device, set by nf_dup_ipv4_route, for where it came in
-        self.after_output(copy)
+        copy.route = self.looping(dst)
+        copy.extra = COPY
+        self.local_out(copy)
 
     def _towards(self, nexthop: bytes, device: Device | None) -> Dst:
         """The decision for packets that go to `nexthop` whatever their destination is."""

@@ -7,6 +7,7 @@ from userfw.core.drop cimport DROP_DEVICE_DOWN, DROP_NEIGH_FAILED, DROP_NOT_SPEC
 from userfw.core.fastpath cimport Crossing
 from userfw.core.hook cimport HookList
 from userfw.core.packet cimport Device, Packet, Port
+from userfw.engine.services cimport Origin
 from userfw.router.arp cimport Arp
 from userfw.router.base cimport Router, compact, set_start
 from userfw.router.bridge cimport Bridge, Leaving

@@ -27,6 +27,7 @@ if not cython.compiled:
     from userfw.core.fastpath import Crossing
     from userfw.core.hook import HookList
     from userfw.core.packet import Device, Packet, Port
+    from userfw.engine.services import Origin
     from userfw.router.arp import Arp
     from userfw.router.base import Router, compact, set_start
     from userfw.router.bridge import Bridge, Leaving
@@ -217,6 +218,8 @@ class Egress(Router):
         copy.iif = device
         copy.oif = None
         copy.looped = True
+        if isinstance(copy.extra, Origin):
+            copy.extra = None  # Linux: skb_orphan in loopback_xmit
         copy.ip_options = 0
         self.backlog.append(copy)
         return DROP_NOT_SPECIFIED

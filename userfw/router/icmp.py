@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import cython
 
+from userfw.engine.services import CONTROL
 from userfw.router.source import select_ipv6
 
 if not cython.compiled:
@@ -270,6 +271,7 @@ class Icmp:
 
     def _send(self, reply: Packet) -> cython.int:
         self.sent += 1
+        reply.extra = CONTROL
         self.router.local_out(reply)
         self.router.give(reply)
         return 1
@@ -340,6 +342,7 @@ class Icmp:
         reply.put8(reply.l4, type)
         icmp_checksum(reply)
         self.echoes += 1
+        reply.extra = CONTROL
         self.router.local_out(reply)
         self.router.give(reply)
         return True

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import cython
 
+from userfw.engine.services import CONTROL
+
 if not cython.compiled:
     from userfw.core.const import (
         CT_NONE,
@@ -140,6 +142,8 @@ class Local:
             reply: Packet = self.router.take()
             reset(reply, pkt, self.router.settings.ttl, tos & 0xFC, options)  # the class of service, not what ECN says
             self.resets += 1
+            if pkt.nfproto == NFPROTO_IPV4:
+                reply.extra = CONTROL  # not so in IPv6 (Linux: tcp_v6_send_response)
             self.router.local_out(reply)
             self.router.give(reply)
         return self.router.drop(pkt, DROP_NO_PROTOCOL)

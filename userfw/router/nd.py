@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import cython
 
+from userfw.engine.services import DISCOVERY
+
 if not cython.compiled:
     from userfw.core.const import ARPHRD_ETHER, IPPROTO_ICMPV6, NFPROTO_IPV6
     from userfw.core.drop import DROP_HOP_LIMIT, DROP_MALFORMED, DROP_NOT_SPECIFIED
@@ -123,6 +125,7 @@ class Ndisc(Solicitor):
         dst.key_hi = dst.via_hi = hi
         dst.key_lo = dst.via_lo = lo
         pkt.route = dst
+        pkt.extra = DISCOVERY
         self.router.local_out(pkt)
         self.router.give(pkt)
         return 0

@@ -13,6 +13,7 @@ from userfw.core.drop cimport (
 from userfw.core.fastpath cimport FastPath
 from userfw.core.hook cimport HookList
 from userfw.core.packet cimport Device, Packet
+from userfw.engine.services cimport Origin
 from userfw.router.base cimport set_start
 from userfw.router.bridge cimport Members
 from userfw.router.const cimport (

@@ -48,6 +48,7 @@ if not cython.compiled:
     from userfw.core.fastpath import FastPath
     from userfw.core.hook import HookList
     from userfw.core.packet import Device, Packet
+    from userfw.engine.services import Origin
     from userfw.router.base import set_start
     from userfw.router.bridge import Members
     from userfw.router.const import (
@@ -341,7 +342,7 @@ class Path(Routing):
             if ttl <= 1:
                 self.send_error(pkt, ICMPV6_TIME_EXCEED, ICMPV6_EXC_HOPLIMIT, 0)
                 return self.drop(pkt, DROP_TTL_EXPIRED)
-            if not self._source_forwards(pkt):
+            if dst.oif is not pkt.iif and not self._source_forwards(pkt):
                 return self.drop(pkt, DROP_MARTIAN)
             if pkt.end - l3 > dst.mtu and exceeds(pkt, max(dst.mtu, IPV6_MIN_MTU)):
                 self.send_error(pkt, ICMPV6_PKT_TOOBIG, 0, max(dst.mtu, IPV6_MIN_MTU))
@@ -355,7 +356,10 @@ class Path(Routing):
         return self.after_forward(pkt)
 
     def _source_forwards(self, pkt: Packet) -> cython.bint:
-        """An IPv6 source that may cross a router: not any, multicast, loopback; link-local is told so (RFC 4291 2.5.6)."""
+        """An IPv6 source that may cross a router: not any, multicast, loopback; link-local is told so (RFC 4291 2.5.6).
+
+        Not asked of a packet that goes back where it came from, which ip6_forward answers with a redirect instead.
+        """
         hi: cython.ulonglong = pkt.get64(pkt.l3 + 8)
         if hi == 0 and pkt.get64(pkt.l3 + 16) <= 1:
             return False
@@ -445,6 +449,8 @@ class Path(Routing):
         """Past the output hook: NAT of the destination there changes the way (Linux: nf_nat_ipv4_local_fn)."""
         conn: Conn | None = pkt.ct
         dst: Dst
+        if isinstance(pkt.extra, Origin) and cython.cast(Origin, pkt.extra).bound:
+            pkt.iif = pkt.oif  # ip_output takes the packet's device for where it came in
         if conn is not None and conn.status & (IPS_DST_NAT | IPS_SRC_NAT) and not self.still_for(pkt, pkt.route):
             dst = self.route_output(pkt)
             if dst.oif is None or dst.type in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):

@@ -1,5 +1,5 @@
 from userfw.core.const cimport (
-    NFPROTO_INET, NFPROTO_IPV4, NFPROTO_NETDEV, NFT_BREAK, NFT_CONTINUE, NF_INET_LOCAL_IN, NF_INET_POST_ROUTING,
+    NFPROTO_INET, NFPROTO_IPV4, NFPROTO_NETDEV, NFT_BREAK, NFT_CONTINUE, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING,
     NF_NETDEV_EGRESS, PACKET_BROADCAST, PACKET_LOOPBACK,
     PACKET_MULTICAST, PACKET_OTHERHOST,
 )
@@ -13,7 +13,7 @@ from userfw.engine.const cimport (
 from userfw.engine.context cimport Context
 from userfw.engine.expr cimport Expr
 from userfw.engine.expressions.counter cimport packet_length
-from userfw.engine.services cimport RouteInfo, SocketInfo
+from userfw.engine.services cimport Origin, RouteInfo, SocketInfo
 
 cdef int network_family(Context ctx, Packet pkt) except? -100
 cdef int packet_type(Packet pkt) except? -100

@@ -12,6 +12,7 @@ from userfw.engine.registry import FWD, IN, PRE, Row, register
 if not cython.compiled:
     from userfw.core.const import (
         NF_INET_LOCAL_IN,
+        NF_INET_LOCAL_OUT,
         NF_INET_POST_ROUTING,
         NF_NETDEV_EGRESS,
         NFPROTO_INET,
@@ -65,7 +66,7 @@ if not cython.compiled:
     from userfw.engine.context import Context
     from userfw.engine.expr import Expr
     from userfw.engine.expressions.counter import packet_length
-    from userfw.engine.services import RouteInfo, SocketInfo
+    from userfw.engine.services import Origin, RouteInfo, SocketInfo
 
 META_KEYS = {
     "len": (0, 4),
@@ -168,8 +169,8 @@ def _store_from_services(ctx: Context, pkt: Packet, dst: cython.int, key: cython
     sock = ctx.services.socket(pkt)
     if sock is None:
         return NFT_BREAK
-    if pkt.iif is not None and not (sock.established and ctx.hook == NF_INET_LOCAL_IN):
-        return NFT_BREAK  # Linux: skb->sk is set on what the host sends, and by early demux
+    if pkt.iif is not None and sock is not pkt.extra and not (sock.established and ctx.hook == NF_INET_LOCAL_IN):
+        return NFT_BREAK  # Linux: skb->sk is set on what the host sends, by tproxy, and by early demux
     if key == META_CGROUP:
         ctx.write32(dst, sock.classid if sock.classid else ctx.services.cgroup)
     elif key == META_SKUID:
@@ -185,13 +186,20 @@ def _store_from_services(ctx: Context, pkt: Packet, dst: cython.int, key: cython
     return NFT_CONTINUE
 
 
+def _leaves(ctx: Context, pkt: Packet) -> cython.bint:
+    """`iiftype` is of the outgoing device (Linux: skb->dev) at postrouting and egress, and at output where it is known by then."""
+    if ctx.family == NFPROTO_NETDEV:
+        return ctx.hook == NF_NETDEV_EGRESS
+    if ctx.hook == NF_INET_POST_ROUTING:
+        return True
+    return ctx.hook == NF_INET_LOCAL_OUT and isinstance(pkt.extra, Origin) and cython.cast(Origin, pkt.extra).bound
+
+
 def _store_device(ctx: Context, pkt: Packet, dst: cython.int, key: cython.int) -> cython.int:
     """Keys of the devices; without a device the rule breaks (bridge names are empty instead)."""
     device: Device | None = pkt.iif
-    if key in (META_OIFTYPE, META_OIFGROUP, META_OIFKIND, META_BRI_OIFNAME):
+    if key in (META_OIFTYPE, META_OIFGROUP, META_OIFKIND, META_BRI_OIFNAME) or (key == META_IIFTYPE and _leaves(ctx, pkt)):
         device = pkt.oif
-    elif key == META_IIFTYPE and ctx.hook == (NF_NETDEV_EGRESS if ctx.family == NFPROTO_NETDEV else NF_INET_POST_ROUTING):
-        device = pkt.oif  # Linux reads skb->dev, which is the outgoing device by then
     if key in (META_BRI_IIFNAME, META_BRI_OIFNAME):
         return store_name(ctx, dst, device.master if device is not None else None)
     if device is None:
