@@ -1,7 +1,8 @@
 """Whether a transport checksum holds (Linux: nf_checksum, sctp_compute_cksum), asked at prerouting only (nf_conntrack_checksum).
 
 A packet whose checksum is still to be completed (VNET_F_NEEDS_CSUM) or was checked by its sender or card (VNET_F_DATA_VALID)
-is not asked.
+is not asked. What is right is remembered in `Packet.checked`: the gateway itself does not look again, whatever rules make of it
+(Linux: csum_valid, CHECKSUM_COMPLETE).
 """
 
 import cython
@@ -30,7 +31,8 @@ def checksum_ok(pkt: Packet, l4proto: cython.int) -> cython.bint:
     if l4proto == IPPROTO_SCTP:
         return _sctp_ok(pkt)
     if l4proto == IPPROTO_ICMP and pkt.nfproto == NFPROTO_IPV4:
-        return fold(add_bytes(0, pkt.data, pkt.l4, length)) == 0xFFFF
+        pkt.checked = 1 if fold(add_bytes(0, pkt.data, pkt.l4, length)) == 0xFFFF else 0
+        return pkt.checked != 0
     if l4proto == IPPROTO_UDP and pkt.get16(pkt.l4 + 6) == 0:
         # only IPv4 may go without (RFC 768; RFC 8200 8.1)
         return pkt.nfproto == NFPROTO_IPV4
@@ -39,7 +41,10 @@ def checksum_ok(pkt: Packet, l4proto: cython.int) -> cython.bint:
         if covered == 0:
             covered = length
     total = pseudo_sum(pkt, l4proto, length)
-    return fold(add_bytes(total, pkt.data, pkt.l4, covered)) == 0xFFFF
+    if fold(add_bytes(total, pkt.data, pkt.l4, covered)) != 0xFFFF:
+        return False
+    pkt.checked = 1 + cython.cast(cython.int, fold(total))
+    return True
 
 
 def _sctp_ok(pkt: Packet) -> bool:

@@ -295,7 +295,7 @@ class ConnTable:
         conn: Conn = Conn()
         conn.orig = TupleNode()
         conn.reply = TupleNode()
-        conn.status = IPS_TEMPLATE
+        conn.status = IPS_TEMPLATE | IPS_CONFIRMED
         conn.zone = zone
         conn.zone_dir = zone_dir
         return conn

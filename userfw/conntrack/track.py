@@ -40,6 +40,7 @@ if not cython.compiled:
         IPPROTO_GRE,
         IPPROTO_ICMP,
         IPPROTO_ICMPV6,
+        IPPROTO_NONE,
         IPPROTO_SCTP,
         IPPROTO_TCP,
         IPPROTO_UDP,
@@ -87,7 +88,7 @@ class ConntrackIn(HookEntry):
             return NF_ACCEPT
         pkt.ctinfo = CT_INVALID
         pkt.ctdir = CT_DIR_ORIGINAL
-        if not pkt.has_l4:
+        if not pkt.has_l4 and not _behind(pkt):
             self.table.stats.invalid += 1
             return NF_ACCEPT
         proto: cython.int = pkt.l4proto
@@ -306,6 +307,11 @@ class ConntrackIn(HookEntry):
         pkt.ctinfo = CT_RELATED
         pkt.ctdir = node.dir
         return True
+
+
+def _behind(pkt: Packet) -> cython.bint:
+    """The IPv6 transport is known, though the header in front of it is cut off (Linux: ipv6_skip_exthdr)."""
+    return pkt.nfproto == NFPROTO_IPV6 and pkt.l4 > pkt.end and pkt.fragoff == 0 and pkt.l4proto != IPPROTO_NONE
 
 
 class Confirm(HookEntry):

@@ -19,7 +19,7 @@ cdef class Packet:
     cdef public object route, nexthop
     # conntrack
     cdef public object ct
-    cdef public int ctinfo, ctdir, ahead
+    cdef public int ctinfo, ctdir, ahead, checked
     cdef public int drop_reason
     cdef public unsigned short frag_max_size
     cdef public object extra

@@ -39,6 +39,7 @@ class Packet:
     - `iif`, `oif`: input and output Device or None. `route`, `nexthop`: set by the router.
     - `ct`: conntrack.Conn or None; `ctinfo`: CT_NEW…CT_INVALID; `ctdir`: CT_DIR_*.
       `ahead`: where conntrack.ahead left the packet's tuple, or -1.
+    - `checked`: 0, or 1 + the folded sum of the pseudo-header with which conntrack found the transport checksum right (ICMP: 1).
     - `drop_reason`: DROP_*, set by whoever returns NF_DROP. `stolen`: somebody keeps this object, its slot needs a new one.
     - `frag_max_size`: largest fragment it was reassembled from, 0 if it was whole. `extra`: rare things (tproxy target, …).
     - `ip_options`: what the router found in the IPv4 options that it has read, 0 before it did (see router.options).
@@ -83,6 +84,7 @@ class Packet:
         self.ctinfo = CT_NONE
         self.ctdir = 0
         self.ahead = -1
+        self.checked = 0
         self.drop_reason = DROP_NOT_SPECIFIED
         self.frag_max_size = 0
         self.extra: Any = None
@@ -191,6 +193,7 @@ class Packet:
         self.ct = other.ct
         self.ctinfo = other.ctinfo
         self.ctdir = other.ctdir
+        self.checked = other.checked
         self.drop_reason = other.drop_reason
         self.frag_max_size = other.frag_max_size
         self.extra = other.extra

@@ -16,7 +16,7 @@ cdef class RouteInfo:
     cdef public Device oif
 
 cdef class Origin:
-    cdef public bint bound
+    cdef public bint bound, made_whole
 
 cdef class SocketInfo(Origin):
     cdef public bint transparent, wildcard, established, time_wait

@@ -46,10 +46,12 @@ class RouteInfo:
 
 class Origin:
     """Who sent a packet of the gateway's own, or is to get one: `Packet.extra`. `bound`: the packet's device is known before its
-    output hook, behind which it counts as the one it came in by (Linux: skb->dev)."""
+    output hook, behind which it counts as the one it came in by (Linux: skb->dev). `made_whole`: what forbids to fragment it is not
+    its own, so pieces go without."""
 
-    def __init__(self, bound: bool = False) -> None:
+    def __init__(self, bound: bool = False, made_whole: bool = False) -> None:
         self.bound = bound
+        self.made_whole = made_whole
 
 
 class SocketInfo(Origin):
@@ -80,6 +82,7 @@ CONTROL = SocketInfo(wildcard=True)
 DISCOVERY = SocketInfo(bound=True, wildcard=True)
 """The same of neighbour discovery (Linux: ndisc_alloc_skb)."""
 COPY = Origin(bound=True)
+COPY_MADE_WHOLE = Origin(bound=True, made_whole=True)
 """A copy made by `dup` belongs to no socket (Linux: nf_dup_ipv4_route)."""
 
 

@@ -26,6 +26,8 @@ if not cython.compiled:
         NF_DROP,
         NF_INET_LOCAL_IN,
         NF_INET_POST_ROUTING,
+        NF_INET_PRE_ROUTING,
+        NFPROTO_IPV4,
     )
     from userfw.core.drop import DROP_NAT_FAILED
     from userfw.core.hook import HookEntry
@@ -50,9 +52,27 @@ class NatEntry(HookEntry):
     def run(self, pkt: Packet, hook: cython.int) -> cython.int:
         """Choose a mapping if the connection is new, then rewrite the packet."""
         conn: Conn | None = pkt.ct
-        verdict: cython.int
-        if conn is None or conn.status & IPS_TEMPLATE:
+        if conn is None:
             return NF_ACCEPT
+        if pkt.looped and hook == NF_INET_PRE_ROUTING:
+            return self._looped(pkt, conn, hook)
+        return self._translate(pkt, conn, hook)
+
+    def _looped(self, pkt: Packet, conn: Conn, hook: cython.int) -> cython.int:
+        """A packet over `lo` keeps the route that it left with, unless NAT gives it another destination here (Linux:
+        nf_nat_ipv4_pre_routing)."""
+        at: cython.Py_ssize_t = pkt.l3 + (16 if pkt.nfproto == NFPROTO_IPV4 else 24)
+        size: cython.Py_ssize_t = 4 if pkt.nfproto == NFPROTO_IPV4 else 16
+        before: bytes = bytes(pkt.data[at : at + size])
+        verdict: cython.int = self._translate(pkt, conn, hook)
+        if bytes(pkt.data[at : at + size]) != before:
+            pkt.route = None
+        return verdict
+
+    def _translate(self, pkt: Packet, conn: Conn, hook: cython.int) -> cython.int:
+        verdict: cython.int
+        if conn.status & IPS_TEMPLATE:
+            return self._template(pkt, hook)
         if pkt.ctinfo == CT_NEW or pkt.ctinfo == CT_RELATED:
             if pkt.ctinfo == CT_RELATED and (pkt.l4proto == IPPROTO_ICMP or pkt.l4proto == IPPROTO_ICMPV6):
                 return mangle(pkt, conn, self.manip)
@@ -68,6 +88,19 @@ class NatEntry(HookEntry):
                 pkt.drop_reason = DROP_NAT_FAILED
                 return NF_DROP
         return mangle(pkt, conn, self.manip)
+
+    def _template(self, pkt: Packet, hook: cython.int) -> cython.int:
+        """What `ct zone set` behind conntrack hung on a packet without a connection: Linux asks the rules, whose mappings come to
+        nothing."""
+        verdict: cython.int
+        chain: HookEntry
+        i: cython.Py_ssize_t
+        for i in range(len(self.chains)):
+            chain = self.chains[i]
+            verdict = chain.run(pkt, hook)
+            if verdict != NF_ACCEPT:
+                return verdict
+        return NF_ACCEPT
 
     def _new(self, pkt: Packet, conn: Conn, hook: cython.int) -> cython.int:
         """Ask the rules."""

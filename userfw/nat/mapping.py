@@ -195,12 +195,16 @@ class Nat:
             pkt.drop_reason = DROP_NAT_FAILED
             return NF_DROP
         self.current.zone = conn.reply.zone
+        # Linux 6.18 takes an IPv4 address mapped by prefix for another one, also if it stays the same: nft_nat_setup_netmap leaves
+        # the rest of the union unwritten, and only a source that is in the range already is not compared
+        other: cython.bint = False
         if within.flags & NAT_RANGE_NETMAP:
             self._netmap(pkt, within, manip)
             within = self.own
+            other = manip == NAT_MANIP_DST and pkt.nfproto == NFPROTO_IPV4
         copy_tuple(self.wanted, self.current)
         self._choose(within, conn, manip)
-        if not same_tuple(self.wanted, self.current):
+        if other or not same_tuple(self.wanted, self.current):
             invert(self.wanted, conn.reply)
             if manip == NAT_MANIP_SRC:
                 conn.status |= IPS_SRC_NAT
@@ -230,7 +234,7 @@ class Nat:
     def masquerade(self, pkt: Packet, conn: Conn, within: NatRange) -> cython.int:
         """Source NAT to the address of the output device, whose index the connection remembers (Linux:
         nf_nat_masquerade_ipv4)."""
-        if conn.orig.src_lo == 0 and conn.orig.src_hi == 0:
+        if conn.orig.src_lo == 0 and pkt.nfproto == NFPROTO_IPV4:
             return NF_ACCEPT
         device: Device | None = pkt.oif
         if device is None or not self.addresses.masquerade(pkt, device):

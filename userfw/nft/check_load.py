@@ -430,7 +430,7 @@ class LoadChecker:
         allowed = {"prerouting", "input", "forward", "ingress"}
         if node.result == "type":
             if "oif" in flags:
-                allowed = {"forward", "output", "postrouting"}
+                allowed = {"forward", "output", "postrouting", "egress"}
             elif "iif" not in flags:
                 allowed = {"prerouting", "input", "forward", "output", "postrouting", "ingress", "egress"}
         if hook not in allowed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from userfw.core.drop import DROP_NOT_SPECIFIED
 from userfw.core.packet import Device, Packet, Port
+from userfw.wire.gso import complete_checksum
 
 
 class MemoryPort(Port):
@@ -27,6 +28,8 @@ class MemoryPort(Port):
         """Keep a copy of the frame."""
         if self.refuse:
             return self.refuse
+        if pkt.gso_type == 0:
+            complete_checksum(pkt)
         self.transmitted.append(bytes(pkt.data[pkt.start : pkt.end]))
         self.vnet.append((pkt.vnet_flags, pkt.gso_type, pkt.gso_size, pkt.csum_start, pkt.csum_offset))
         return DROP_NOT_SPECIFIED

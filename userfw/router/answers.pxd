@@ -1,7 +1,7 @@
 from userfw.conntrack.table cimport ConnTable
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
-    CT_DIR_ORIGINAL, CT_RELATED, CT_UNTRACKED, IPPROTO_AH, IPPROTO_DCCP, IPPROTO_ESP, IPPROTO_GRE, IPPROTO_SCTP,
+    ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, CT_RELATED, CT_UNTRACKED, IPPROTO_AH, IPPROTO_DCCP, IPPROTO_ESP, IPPROTO_GRE, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_NONE, IPPROTO_SCTP,
     IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, NF_ACCEPT, NF_DROP, NF_INET_LOCAL_IN, NF_INET_PRE_ROUTING, NF_STOLEN,
     NFPROTO_BRIDGE, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, TCP_RST, U32_MASK, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM,
 )
@@ -9,6 +9,7 @@ from userfw.core.drop cimport DROP_NO_ROUTE
 from userfw.core.hook cimport HookEntry
 from userfw.core.packet cimport Device, Packet
 from userfw.engine.services cimport FibResult, RouteInfo
+from userfw.router.base cimport set_start
 from userfw.router.bridge cimport Members
 from userfw.router.const cimport (
     ICMP_DEST_UNREACH, ICMPV6_DEST_UNREACH, IP_DF, RTN_ANYCAST, RTN_BLACKHOLE, RTN_BROADCAST, RTN_LOCAL,
@@ -19,7 +20,7 @@ from userfw.router.local cimport checksum_ok, reset
 from userfw.router.settings cimport Settings
 from userfw.router.types cimport Dst, NextHop, Route
 from userfw.wire._raw cimport add_words
-from userfw.wire.build cimport copy_bytes, ethernet, icmp_checksum, ipv4, ipv6
+from userfw.wire.build cimport copy_bytes, ethernet, icmp_checksum, ipv4, ipv6, leave_checksum
 from userfw.wire.checksum cimport fold, pseudo_sum, write_ipv4
 
 cdef class Answers(Interfaces):
@@ -34,7 +35,11 @@ cdef class Answers(Interfaces):
     cdef int _type4(self, unsigned long long lo, Device device) except -1
     cdef int _type6(self, unsigned long long hi, unsigned long long lo, Route route, Device device) except -1
     cdef bint _intact(self, Packet pkt) except? -1
-    cdef int _reject_reset(self, Packet pkt, bint direct) except -1
+    cdef bint _segment_intact(self, Packet pkt, int hook) except? -1
+    cdef unsigned int _mtu_back(self, Packet pkt) except? 0xFFFFFFFE
+    cdef bint _fib_group(self, Packet pkt, unsigned long long hi, Device device, FibResult result) except? -1
+    cdef int _reject_reset(self, Packet pkt, int hook, bint direct) except -1
+    cdef bint _direct_answerable(self, Packet pkt) except? -1
     cdef int _reject_direct(self, Packet pkt, int code) except -1
     cdef int _send_direct(self, Packet reply, Packet pkt) except -1
     cdef _transmit_nested(self, Packet pkt, Device device)

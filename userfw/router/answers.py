@@ -12,12 +12,13 @@ from typing import Any
 
 import cython
 
-from userfw.engine.services import COPY
+from userfw.engine.services import COPY, COPY_MADE_WHOLE
 
 if not cython.compiled:
     from userfw.conntrack.table import ConnTable
     from userfw.core.clock import Clock
     from userfw.core.const import (
+        ARPHRD_LOOPBACK,
         CT_DIR_ORIGINAL,
         CT_RELATED,
         CT_UNTRACKED,
@@ -25,6 +26,9 @@ if not cython.compiled:
         IPPROTO_DCCP,
         IPPROTO_ESP,
         IPPROTO_GRE,
+        IPPROTO_ICMP,
+        IPPROTO_ICMPV6,
+        IPPROTO_NONE,
         IPPROTO_SCTP,
         IPPROTO_TCP,
         IPPROTO_UDP,
@@ -47,6 +51,7 @@ if not cython.compiled:
     from userfw.core.hook import HookEntry
     from userfw.core.packet import Device, Packet
     from userfw.engine.services import FibResult, RouteInfo
+    from userfw.router.base import set_start
     from userfw.router.bridge import Members
     from userfw.router.const import (
         ICMP_DEST_UNREACH,
@@ -67,7 +72,7 @@ if not cython.compiled:
     from userfw.router.settings import Settings
     from userfw.router.types import Dst, NextHop, Route
     from userfw.wire._raw import add_words
-    from userfw.wire.build import copy_bytes, ethernet, icmp_checksum, ipv4, ipv6
+    from userfw.wire.build import copy_bytes, ethernet, icmp_checksum, ipv4, ipv6, leave_checksum
     from userfw.wire.checksum import fold, pseudo_sum, write_ipv4
 
 NESTED_MAX = 2  # Linux: NF_RECURSION_LIMIT
@@ -114,12 +119,23 @@ class Answers(Interfaces):
             return None
         answer.family = dst.via_family
         answer.oif = dst.oif
-        answer.mtu = dst.mtu
+        answer.mtu = min(dst.mtu, self._mtu_back(pkt))
         if dst.via_family == NFPROTO_IPV4:
             answer.nexthop = int(dst.via_lo).to_bytes(4, "big")
         else:
             answer.nexthop = int(dst.via_hi).to_bytes(8, "big") + int(dst.via_lo).to_bytes(8, "big")
         return answer
+
+    def _mtu_back(self, pkt: Packet) -> cython.uint:
+        """Of the way to the sender, any if there is none (Linux: get_tcpmss of nft_rt)."""
+        dst: Dst
+        if pkt.nfproto == NFPROTO_IPV4:
+            dst = self.routes.resolve(NFPROTO_IPV4, 0, pkt.get32(pkt.l3 + 12), 0, 0, 0, None)
+        else:
+            dst = self.routes.resolve(NFPROTO_IPV6, pkt.get64(pkt.l3 + 8), pkt.get64(pkt.l3 + 16), 0, 0, 0, None)
+        if dst.type == RTN_LOCAL:
+            return self.lo.mtu
+        return dst.mtu if dst.type == RTN_UNICAST and dst.oif is not None else U32_MASK
 
     # -- fib
 
@@ -148,6 +164,8 @@ class Answers(Interfaces):
                 src_hi = pkt.get64(source)
                 src_lo = pkt.get64(source + 8)
         result.oif = None
+        if family == NFPROTO_IPV6 and hi >> 56 == 0xFF:
+            return self._fib_group(pkt, hi, device, result)
         route: Route | None = self._fib_route(family, hi, lo, src_hi, src_lo, mark, pkt, device)
         if family == NFPROTO_IPV4:
             result.type = self._type4(lo, device)
@@ -165,6 +183,21 @@ class Answers(Interfaces):
             hop = route.nexthops[0]
             result.oif = hop.device
         return route is not None
+
+    def _fib_group(self, pkt: Packet, hi: cython.ulonglong, device: Device | None, result: FibResult) -> cython.bint:
+        """Every device has a route to ff00::/8; the first is taken, but within a link the packet's own (Linux:
+        nft_fib6_flowi_init)."""
+        other: Device
+        result.type = RTN_MULTICAST
+        result.oif = device
+        if device is None and (hi >> 48) & 15 == 2:
+            result.oif = pkt.iif
+        if result.oif is None:
+            for other in self.devices.values():
+                if other.up and other.type != ARPHRD_LOOPBACK:
+                    result.oif = other
+                    break
+        return result.oif is not None
 
     def _fib_route(
         self,
@@ -216,17 +249,20 @@ class Answers(Interfaces):
         if self.bridged and pkt.get8(pkt.start) & 1:
             return 0  # nor is a group answered in its name
         if type == TCP_RESET:
-            return self._reject_reset(pkt, direct)
-        if not self._intact(pkt):
-            return 0
+            return self._reject_reset(pkt, hook, direct)
         if direct:
             return self._reject_direct(pkt, code)
+        if not self._intact(pkt):
+            return 0
         if pkt.nfproto == NFPROTO_IPV6:
             return self.send_error(pkt, ICMPV6_DEST_UNREACH, code, 0)
         if pkt.route is not None:
             return self.send_error(pkt, ICMP_DEST_UNREACH, code, 0)
         # not routed yet: the error comes from the address towards the sender (Linux: nf_reject_fill_skb_dst)
-        pkt.route = self.routes.resolve_out(NFPROTO_IPV4, 0, pkt.get32(pkt.l3 + 12), 0, 0, 0, None)
+        source: cython.uint = pkt.get32(pkt.l3 + 12)
+        if source == 0:
+            source = 0x7F000001  # without an address: this host itself (Linux: ip_route_output_key_hash_rcu)
+        pkt.route = self.routes.resolve_out(NFPROTO_IPV4, 0, source, 0, 0, 0, None)
         result: cython.int = self.send_error(pkt, ICMP_DEST_UNREACH, code, 0)
         pkt.route = None
         return result
@@ -236,30 +272,47 @@ class Answers(Interfaces):
         room: cython.Py_ssize_t = pkt.end - pkt.l4
         proto: cython.int = pkt.l4proto
         total: cython.uint = 0
-        if pkt.vnet_flags & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID):
+        if pkt.vnet_flags & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID) or pkt.checked:
             return True
-        if proto in (IPPROTO_AH, IPPROTO_ESP, IPPROTO_SCTP, IPPROTO_UDPLITE, IPPROTO_DCCP, IPPROTO_GRE):
+        if pkt.nfproto == NFPROTO_IPV6 and (room <= 0 or proto == IPPROTO_NONE):
+            return False
+        if proto == IPPROTO_GRE and room >= 4 and pkt.get8(pkt.l4) & 0x80 == 0:
+            return True
+        if proto in (IPPROTO_AH, IPPROTO_ESP, IPPROTO_SCTP, IPPROTO_UDPLITE, IPPROTO_DCCP):
             return True
         if proto == IPPROTO_UDP and room >= 8 and pkt.get16(pkt.l4 + 6) == 0:
             return True
-        if room <= 0:
+        if room < 0:
             return False
-        if pkt.nfproto == NFPROTO_IPV6 or proto in (IPPROTO_TCP, IPPROTO_UDP):
+        if pkt.nfproto == NFPROTO_IPV6:
             total = fold(pseudo_sum(pkt, proto, room))
-        return fold(add_words(total, pkt.data, pkt.l4, room)) == 0xFFFF
+            return fold(add_words(total, pkt.data, pkt.l4, room)) == 0xFFFF
+        if proto in (IPPROTO_TCP, IPPROTO_UDP):
+            total = fold(pseudo_sum(pkt, proto, room))
+        # Linux adds up the network header too, which makes no difference unless it is wrong
+        return fold(add_words(total, pkt.data, pkt.l3, pkt.end - pkt.l3)) == 0xFFFF
 
-    def _reject_reset(self, pkt: Packet, direct: cython.bint) -> cython.int:
+    def _reject_reset(self, pkt: Packet, hook: cython.int, direct: cython.bint) -> cython.int:
         if pkt.l4proto != IPPROTO_TCP or pkt.is_fragment or pkt.end - pkt.l4 < 20:
             return 0
-        if pkt.get8(pkt.l4 + 13) & TCP_RST or not checksum_ok(pkt, IPPROTO_TCP):
+        if pkt.get8(pkt.l4 + 13) & TCP_RST or not self._segment_intact(pkt, hook):
             return 0
         if pkt.nfproto == NFPROTO_IPV6 and (pkt.get8(pkt.l3 + 8) == 0xFF or pkt.get8(pkt.l3 + 24) == 0xFF):
             return 0
         dst: Dst | None = pkt.route
-        if pkt.nfproto == NFPROTO_IPV4 and not direct and dst is not None and dst.type in (RTN_BROADCAST, RTN_MULTICAST):
-            return 0
+        source: cython.uint
+        if pkt.nfproto == NFPROTO_IPV4 and not direct:
+            source = pkt.get32(pkt.l3 + 12)
+            if dst is None and (source >> 28 == 14 or source == U32_MASK):
+                return 0
+            if dst is None:  # not routed yet: the way back says it (Linux: nf_reject_fill_skb_dst)
+                dst = self.routes.resolve(NFPROTO_IPV4, 0, source, 0, 0, 0, None)
+            if dst.type in (RTN_BROADCAST, RTN_MULTICAST):
+                return 0
         reply: Packet = self.take()
         reset(reply, pkt, self.settings.ttl, 0, b"")
+        if pkt.nfproto == NFPROTO_IPV4:
+            leave_checksum(reply, 16)  # Linux: nf_reject_ip_tcphdr_put
         if direct:
             return self._send_direct(reply, pkt)
         if pkt.ct is not None:
@@ -275,11 +328,26 @@ class Answers(Interfaces):
         self.give(reply)
         return 1
 
+    def _segment_intact(self, pkt: Packet, hook: cython.int) -> cython.bint:
+        """What conntrack found right holds at prerouting and input while the addresses are the same (Linux: nf_ip_checksum)."""
+        before: cython.int = pkt.checked
+        result: cython.bint
+        if before and hook in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN):
+            if pkt.nfproto == NFPROTO_IPV6 or fold(pseudo_sum(pkt, IPPROTO_TCP, pkt.end - pkt.l4)) + 1 == before:
+                return True
+        pkt.checked = 0
+        result = checksum_ok(pkt, IPPROTO_TCP)
+        pkt.checked = before
+        return result
+
     def _reject_direct(self, pkt: Packet, code: cython.int) -> cython.int:
         """An unreachable that leaves by the device the packet came from, unrouted (Linux: nf_reject_skb_v4_unreach)."""
         l3: cython.Py_ssize_t = pkt.l3
         quoted: cython.Py_ssize_t
-        reply: Packet = self.take()
+        reply: Packet
+        if not self._direct_answerable(pkt):
+            return 0
+        reply = self.take()
         if pkt.nfproto == NFPROTO_IPV4:
             quoted = min(pkt.end - l3, 536)
             ipv4(reply, 1, 8 + quoted, pkt.get32(l3 + 16), pkt.get32(l3 + 12), self.settings.ttl, 0, 0, True)
@@ -302,6 +370,22 @@ class Answers(Interfaces):
         copy_bytes(reply, reply.l4 + 8, pkt, l3, quoted)
         icmp_checksum(reply)
         return self._send_direct(reply, pkt)
+
+    def _direct_answerable(self, pkt: Packet) -> cython.bint:
+        """No unreachable about an unreachable; in IPv4 the sum is of what the header measures, though all is quoted."""
+        l3: cython.Py_ssize_t = pkt.l3
+        end: cython.Py_ssize_t = pkt.end
+        intact: cython.bint
+        if pkt.nfproto == NFPROTO_IPV4:
+            # without a look at how long the header is (Linux: nf_skb_is_icmp_unreach)
+            if pkt.get8(l3 + 9) == IPPROTO_ICMP and l3 + 20 < end and pkt.get8(l3 + 20) == ICMP_DEST_UNREACH:
+                return False
+            pkt.end = l3 + pkt.get16(l3 + 2)
+        elif pkt.get8(l3 + 6) == IPPROTO_ICMPV6 and l3 + 40 < end and pkt.get8(l3 + 40) == ICMPV6_DEST_UNREACH:
+            return False
+        intact = self._intact(pkt)
+        pkt.end = end
+        return intact
 
     def _send_direct(self, reply: Packet, pkt: Packet) -> cython.int:
         device: Device | None = pkt.iif
@@ -330,7 +414,7 @@ class Answers(Interfaces):
         if pkt.vlan_tci >= 0:
             for i in range(12):
                 d[start + i] = d[start + 4 + i]
-            reply.start = start
+            set_start(reply, start)
             reply.put16(start + 12, pkt.get16(pkt.start + 12))
             reply.put16(start + 14, pkt.vlan_tci)
             reply.vlan_tci = pkt.vlan_tci
@@ -377,6 +461,8 @@ class Answers(Interfaces):
         l3: cython.Py_ssize_t = copy.l3
         less: cython.int = 1 if hook in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN) else 0
         if copy.nfproto == NFPROTO_IPV4:
+            if copy.frag_max_size and not copy.get16(l3 + 6) & IP_DF:
+                copy.extra = COPY_MADE_WHOLE
             copy.put16(l3 + 6, copy.get16(l3 + 6) | IP_DF)
             copy.put8(l3 + 8, (copy.get8(l3 + 8) - less) & 0xFF)
             write_ipv4(copy)
@@ -386,7 +472,8 @@ class Answers(Interfaces):
         if dst.type not in (RTN_UNICAST, RTN_LOCAL):
             return
         copy.route = self.looping(dst)
-        copy.extra = COPY
+        if copy.extra is None:
+            copy.extra = COPY
         self.local_out(copy)
 
     def _towards(self, nexthop: bytes, device: Device | None) -> Dst:

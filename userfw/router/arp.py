@@ -77,13 +77,13 @@ class Arp(Solicitor):
         target_hi: cython.uint,
         target_lo: cython.uint,
     ) -> cython.int:
-        """Build one frame, run the arp output hook, transmit."""
+        """Build one frame, run the arp output hook (which finds no link header, but counts it), transmit."""
         pkt: Packet = self.router.take()
         arp(pkt, op, device.mac_hi, device.mac_lo, source, target_hi, target_lo, target)
-        ethernet(pkt, to_hi, to_lo, device.mac_hi, device.mac_lo)
         pkt.oif = device
         verdict: cython.int = self.router.run_hooks(NFPROTO_ARP, NF_ARP_OUT, pkt)
         if verdict == NF_ACCEPT:
+            ethernet(pkt, to_hi, to_lo, device.mac_hi, device.mac_lo)
             self.router.transmit(pkt, device)
         else:
             self.router.verdict(pkt, verdict)

@@ -71,7 +71,11 @@ class Egress(Router):
         neigh: Neighbour | None
         pkt.oif = device
         if device.type != ARPHRD_ETHER:
-            set_start(pkt, l3)
+            set_start(pkt, l3 - 14 if device.type == ARPHRD_LOOPBACK else l3)
+            if device.type == ARPHRD_LOOPBACK:  # whose addresses are all zero (Linux: eth_header)
+                pkt.put64(l3 - 14, 0)
+                pkt.put32(l3 - 6, 0)
+                pkt.put16(l3 - 2, ETH_P_IP if pkt.nfproto == NFPROTO_IPV4 else ETH_P_IPV6)
             return self.transmit(pkt, device)
         neigh = self._neighbour(pkt, dst)
         if neigh is None:

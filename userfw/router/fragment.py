@@ -13,6 +13,7 @@ if not cython.compiled:
     from userfw.core.const import IPPROTO_FRAGMENT, NFPROTO_IPV4, VNET_GSO_NONE
     from userfw.core.drop import DROP_FRAG_NEEDED, DROP_MALFORMED, DROP_NOT_SPECIFIED
     from userfw.core.packet import Packet
+    from userfw.engine.services import Origin
     from userfw.router.base import Router
     from userfw.router.const import (
         ICMP_DEST_UNREACH,
@@ -94,6 +95,8 @@ class Fragmenter:
         sizes = fitting(pkt, mtu - head, size - head)
         if sizes is not None:
             field &= ~IP_DF  # Linux: ip_fraglist_init; only a packet that is cut anew keeps the flag
+        elif isinstance(pkt.extra, Origin) and cython.cast(Origin, pkt.extra).made_whole:
+            field &= ~IP_DF
         off: cython.int = 0
         total: cython.int = size - head
         index: cython.Py_ssize_t = 0

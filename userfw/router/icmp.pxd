@@ -33,6 +33,8 @@ cdef class Icmp:
     cdef bint _peer_ok(self, Dst dst, unsigned long long hi, unsigned long long lo, unsigned long long cost) except? -1
     cdef _fill(self, Packet reply, Packet pkt, int type, int code, unsigned int info, Py_ssize_t quoted)
     cdef _attach(self, Packet reply, Packet pkt)
+    cdef int sending
+    cdef _out(self, Packet reply)
     cdef int _send(self, Packet reply) except -1
     cpdef bint echo4(self, Packet pkt) except? -1
     cpdef bint echo6(self, Packet pkt) except? -1

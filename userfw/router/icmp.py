@@ -68,6 +68,7 @@ class Icmp:
         self.sent = 0
         self.limited = 0
         self.echoes = 0
+        self.sending = 0
 
     def error(self, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint) -> cython.int:
         """Answer `pkt` with an error; `info` is the second word of the message. 1 if one was sent."""
@@ -85,8 +86,10 @@ class Icmp:
         quoted: cython.Py_ssize_t
         dst: Dst
         reply: Packet
-        if not self._answerable4(pkt, source):
+        if self.sending & 1 or not self._answerable4(pkt, source):
             return 0
+        if source == 0:  # no address: this host itself, by the address that was asked
+            source = pkt.get32(l3 + 16)
         limited: cython.bint = ((self.router.settings.icmp_ratemask >> type) & 1) != 0 and not (
             type == ICMP_DEST_UNREACH and code == ICMP_FRAG_NEEDED
         )
@@ -120,7 +123,9 @@ class Icmp:
         dst: Dst | None = pkt.route
         if pkt.pkttype != PACKET_HOST or (dst is None and (to >> 28 == 14 or to == U32_MASK)):
             return False
-        if pkt.fragoff or source == 0 or source >> 28 >= 14:
+        if pkt.fragoff or source >> 28 >= 14:
+            return False
+        if source == 0 and (dst is None or dst.type != RTN_LOCAL):
             return False
         if dst is not None and dst.type in (RTN_BROADCAST, RTN_MULTICAST):
             return False
@@ -159,7 +164,7 @@ class Icmp:
         quoted: cython.Py_ssize_t
         dst: Dst
         reply: Packet
-        if not self._answerable6(pkt, type, code, hi, lo):
+        if self.sending & 2 or not self._answerable6(pkt, type, code, hi, lo):
             return 0
         limited: cython.bint = type != ICMPV6_PKT_TOOBIG and type < 128
         if limited and not self._from_loopback(pkt) and not self.limits.global_allow(self.router.clock.now):
@@ -271,10 +276,19 @@ class Icmp:
 
     def _send(self, reply: Packet) -> cython.int:
         self.sent += 1
-        reply.extra = CONTROL
-        self.router.local_out(reply)
-        self.router.give(reply)
+        self._out(reply)
         return 1
+
+    def _out(self, reply: Packet) -> None:
+        """One message of a family at a time: none answers another that is still on its way out (Linux: icmp_xmit_lock)."""
+        before: cython.int = self.sending
+        self.sending = before | (1 if reply.nfproto == NFPROTO_IPV4 else 2)
+        reply.extra = CONTROL
+        try:
+            self.router.local_out(reply)
+        finally:
+            self.sending = before
+        self.router.give(reply)
 
     def route_error(self, pkt: Packet, code: cython.int) -> cython.int:
         """Destination unreachable because of a route; on top of the other limits it costs the source a second (Linux: ip_error)."""
@@ -342,16 +356,14 @@ class Icmp:
         reply.put8(reply.l4, type)
         icmp_checksum(reply)
         self.echoes += 1
-        reply.extra = CONTROL
-        self.router.local_out(reply)
-        self.router.give(reply)
+        self._out(reply)
         return True
 
     def valid(self, pkt: Packet) -> cython.bint:
         """The message is long enough and its checksum right (or still to be completed by the sender's card)."""
         if pkt.end - pkt.l4 < 8:
             return False
-        return (pkt.vnet_flags & VNET_F_NEEDS_CSUM) != 0 or icmp_checksum_ok(pkt)
+        return (pkt.vnet_flags & VNET_F_NEEDS_CSUM) != 0 or pkt.checked != 0 or icmp_checksum_ok(pkt)
 
 
 def is_echo(pkt: Packet) -> cython.bint:

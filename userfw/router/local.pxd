@@ -16,7 +16,7 @@ from userfw.router.nd cimport Ndisc
 from userfw.router.options cimport echoed
 from userfw.router.types cimport Dst
 from userfw.wire._raw cimport add_words
-from userfw.wire.build cimport ipv4, ipv4_options, ipv6, tcp_reset
+from userfw.wire.build cimport ipv4, ipv4_options, leave_checksum, ipv6, tcp_reset
 from userfw.wire.checksum cimport fold, pseudo_sum
 
 cdef class Local:

@@ -52,7 +52,7 @@ if not cython.compiled:
     from userfw.router.options import echoed
     from userfw.router.types import Dst
     from userfw.wire._raw import add_words
-    from userfw.wire.build import ipv4, ipv4_options, ipv6, tcp_reset
+    from userfw.wire.build import ipv4, ipv4_options, ipv6, leave_checksum, tcp_reset
     from userfw.wire.checksum import fold, pseudo_sum
 
 
@@ -74,7 +74,7 @@ class Local:
             reason: cython.int = ipv6_local_headers(self.router, pkt)
             if reason != DROP_NOT_SPECIFIED:
                 return self.router.drop(pkt, reason)
-        if pkt.nfproto == NFPROTO_IPV6 and not pkt.has_l4 and proto in (0, 43, 44, 51, 60):
+        if pkt.nfproto == NFPROTO_IPV6 and not pkt.has_l4 and (pkt.l4 > pkt.end or proto in (0, 43, 44, 51, 60)):
             return self.router.drop(pkt, DROP_MALFORMED)  # an extension header that is cut off
         if proto == (IPPROTO_ICMP if pkt.nfproto == NFPROTO_IPV4 else IPPROTO_ICMPV6) and pkt.has_l4:
             return self._icmp(pkt)
@@ -143,7 +143,9 @@ class Local:
             reset(reply, pkt, self.router.settings.ttl, tos & 0xFC, options)  # the class of service, not what ECN says
             self.resets += 1
             if pkt.nfproto == NFPROTO_IPV4:
-                reply.extra = CONTROL  # not so in IPv6 (Linux: tcp_v6_send_response)
+                reply.extra = CONTROL
+            else:
+                leave_checksum(reply, 16)  # and it belongs to no socket (Linux: tcp_v6_send_response)
             self.router.local_out(reply)
             self.router.give(reply)
         return self.router.drop(pkt, DROP_NO_PROTOCOL)
@@ -169,11 +171,13 @@ class Local:
 
 
 def checksum_ok(pkt: Packet, proto: cython.int) -> cython.bint:
-    """The TCP or UDP checksum is right, or still partial; UDP over IPv4 may carry none."""
+    """The TCP or UDP checksum is right, was found so before, or is still partial; UDP over IPv4 may carry none."""
     if pkt.vnet_flags & VNET_F_NEEDS_CSUM:
         return True
     if proto == IPPROTO_UDP and pkt.get16(pkt.l4 + 6) == 0:
         return pkt.nfproto == NFPROTO_IPV4
+    if pkt.checked:
+        return True
     length: cython.Py_ssize_t = pkt.end - pkt.l4
     return fold(add_words(fold(pseudo_sum(pkt, proto, length)), pkt.data, pkt.l4, length)) == 0xFFFF
 

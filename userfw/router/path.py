@@ -281,7 +281,7 @@ class Path(Routing):
         dst: Dst | None = None
         if pkt.looped and pkt.route is not None:
             dst = pkt.route
-            if not dst.valid() or not self.still_for(pkt, dst):
+            if not dst.valid():
                 dst = None
         if dst is None:
             dst = self.route_ipv4(pkt) if pkt.nfproto == NFPROTO_IPV4 else self.route_ipv6(pkt)

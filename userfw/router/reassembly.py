@@ -417,7 +417,7 @@ def whole_fragment(pkt: Packet) -> cython.bint:
 
 def _incomplete(pkt: Packet, where: cython.Py_ssize_t) -> cython.bint:
     """A first fragment that does not hold all headers (RFC 8200 4.5; Linux: ipv6frag_thdr_truncated)."""
-    if pkt.get16(where + 2) & 0xFFF8 or (not pkt.has_l4 and pkt.l4proto != 59):
+    if pkt.get16(where + 2) & 0xFFF8 or (not pkt.has_l4 and pkt.l4proto != 59 and pkt.l4 <= pkt.end):
         return False
     need: cython.Py_ssize_t = 1
     if pkt.l4proto == IPPROTO_TCP:

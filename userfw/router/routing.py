@@ -146,7 +146,7 @@ class Routing(Egress):
         return back
 
     def still_for(self, pkt: Packet, dst: Dst) -> cython.bint:
-        """A looped packet keeps its route unless prerouting gave it another destination."""
+        """The packet goes where the decision was made for."""
         if pkt.nfproto == NFPROTO_IPV4:
             return dst.key_lo == pkt.get32(pkt.l3 + 16)
         return dst.key_hi == pkt.get64(pkt.l3 + 24) and dst.key_lo == pkt.get64(pkt.l3 + 32)

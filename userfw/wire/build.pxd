@@ -1,9 +1,11 @@
 from userfw.core.const cimport (
     ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, HEADROOM, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, NFPROTO_ARP, NFPROTO_IPV4, NFPROTO_IPV6,
+    VNET_F_NEEDS_CSUM,
 )
 from userfw.core.packet cimport Packet
 from userfw.wire.checksum cimport add_bytes, fold, pseudo_sum, write_ipv4
 
+cpdef int leave_checksum(Packet pkt, int offset) except -1
 cpdef int ethernet(Packet pkt, unsigned int dst_hi, unsigned int dst_lo, unsigned int src_hi, unsigned int src_lo) except -1
 cpdef int arp(
     Packet pkt, int op, unsigned int sender_hi, unsigned int sender_lo, unsigned int sender, unsigned int target_hi,

@@ -19,6 +19,7 @@ if not cython.compiled:
         NFPROTO_ARP,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
+        VNET_F_NEEDS_CSUM,
     )
     from userfw.core.packet import Packet
     from userfw.wire.checksum import add_bytes, fold, pseudo_sum, write_ipv4
@@ -32,6 +33,8 @@ def ethernet(pkt: Packet, dst_hi: cython.uint, dst_lo: cython.uint, src_hi: cyth
     pkt.put32(start + 6, src_hi)
     pkt.put16(start + 10, src_lo)
     pkt.put16(start + 12, pkt.protocol)
+    if pkt.vnet_flags & VNET_F_NEEDS_CSUM:
+        pkt.csum_start += cython.cast(cython.int, pkt.start - start)
     pkt.start = start
     return 0
 
@@ -180,6 +183,15 @@ def tcp_reset(
     pkt.put16(l4 + 18, 0)
     total: cython.uint = pseudo_sum(pkt, IPPROTO_TCP, 20)
     pkt.put16(l4 + 16, ~fold(add_bytes(total, pkt.data, l4, 20)) & 0xFFFF)
+    return 0
+
+
+def leave_checksum(pkt: Packet, offset: cython.int) -> cython.int:
+    """Leave the TCP or UDP checksum, `offset` bytes behind `l4`, to who sends the packet (Linux: CHECKSUM_PARTIAL)."""
+    pkt.put16(pkt.l4 + offset, fold(pseudo_sum(pkt, pkt.l4proto, pkt.end - pkt.l4)))
+    pkt.vnet_flags |= VNET_F_NEEDS_CSUM
+    pkt.csum_start = cython.cast(cython.int, pkt.l4 - pkt.start)
+    pkt.csum_offset = offset
     return 0
 
 

@@ -10,6 +10,7 @@ import cython
 if not cython.compiled:
     from userfw.core.const import (
         ARPHRD_ETHER,
+        ARPHRD_LOOPBACK,
         ETH_P_8021AD,
         ETH_P_8021Q,
         ETH_P_ARP,
@@ -54,7 +55,7 @@ def parse_link_untrusted(pkt: Packet) -> cython.int:
     pkt.vlan_tci = -1
     off: cython.Py_ssize_t = pkt.start
     device: Device | None = pkt.iif
-    if device is not None and device.type != ARPHRD_ETHER:
+    if device is not None and device.type != ARPHRD_ETHER and device.type != ARPHRD_LOOPBACK:
         return _bare(pkt)
     if pkt.end < off + 14:
         pkt.l3 = pkt.l4 = pkt.end
@@ -141,13 +142,15 @@ def _ipv6(pkt: Packet) -> cython.int:
     end: cython.Py_ssize_t = l3 + 40 + pkt.get16(l3 + 4)
     if end > pkt.end:
         return DROP_MALFORMED
+    if end == l3 + 40 and pkt.get8(l3 + 6) == IPPROTO_HOPOPTS:
+        end = pkt.end  # a jumbogram (RFC 2675), which nobody measures (Linux: ip6_rcv_core)
     proto: cython.int = pkt.get8(l3 + 6)
     off: cython.Py_ssize_t = l3 + 40
     word: cython.int
     while proto in (IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_DSTOPTS, IPPROTO_FRAGMENT, IPPROTO_AH, IPPROTO_MH):
         if proto == IPPROTO_MH:
             break
-        if off + 8 > end:
+        if off + (4 if proto in (IPPROTO_FRAGMENT, IPPROTO_ROUTING) else 2) > end:
             return _headless(pkt, off, proto)
         if proto == IPPROTO_FRAGMENT:
             word = pkt.get16(off + 2)
@@ -160,19 +163,18 @@ def _ipv6(pkt: Packet) -> cython.int:
             continue
         word = pkt.get8(off + 1)
         word = (word + 2) * 4 if proto == IPPROTO_AH else (word + 1) * 8
-        if off + word > end:
-            return _headless(pkt, off, proto)
         proto = pkt.get8(off)
         off += word
     pkt.l4 = off
     pkt.l4proto = proto
-    pkt.has_l4 = pkt.fragoff == 0 and proto != IPPROTO_NONE
+    pkt.has_l4 = pkt.fragoff == 0 and proto != IPPROTO_NONE and off <= end
     pkt.nfproto = NFPROTO_IPV6
     return DROP_NOT_SPECIFIED
 
 
 def _headless(pkt: Packet, off: cython.Py_ssize_t, proto: cython.int) -> cython.int:
-    """An extension header that is cut off: routers send the packet on, but no transport is known (Linux: ipv6_find_hdr fails)."""
+    """An extension header so cut off that it does not even say what follows: routers send the packet on, but no transport is known
+    (Linux: ipv6_find_hdr fails). If it says so, the transport is known, though it starts behind the packet's end."""
     pkt.l4 = off
     pkt.l4proto = proto
     pkt.has_l4 = False
@@ -184,6 +186,6 @@ def trim(pkt: Packet) -> cython.int:
     """Cut link-layer padding: `end` becomes the end of the network packet (Linux: pskb_trim_rcsum in ip_rcv_core)."""
     if pkt.nfproto == NFPROTO_IPV4:
         pkt.end = pkt.l3 + pkt.get16(pkt.l3 + 2)
-    elif pkt.nfproto == NFPROTO_IPV6:
+    elif pkt.nfproto == NFPROTO_IPV6 and (pkt.get16(pkt.l3 + 4) or pkt.get8(pkt.l3 + 6) != IPPROTO_HOPOPTS):
         pkt.end = pkt.l3 + 40 + pkt.get16(pkt.l3 + 4)
     return 0

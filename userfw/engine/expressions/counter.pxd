@@ -1,4 +1,4 @@
-from userfw.core.const cimport NF_NETDEV_EGRESS, NFPROTO_NETDEV, NFT_CONTINUE
+from userfw.core.const cimport NF_ARP_OUT, NF_NETDEV_EGRESS, NFPROTO_ARP, NFPROTO_NETDEV, NFT_CONTINUE
 from userfw.core.packet cimport Packet
 from userfw.engine.context cimport Context
 from userfw.engine.expr cimport Expr

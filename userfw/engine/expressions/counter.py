@@ -8,7 +8,7 @@ from userfw.engine.expr import Expr
 from userfw.engine.registry import Row, register
 
 if not cython.compiled:
-    from userfw.core.const import NF_NETDEV_EGRESS, NFPROTO_NETDEV, NFT_CONTINUE
+    from userfw.core.const import NF_ARP_OUT, NF_NETDEV_EGRESS, NFPROTO_ARP, NFPROTO_NETDEV, NFT_CONTINUE
     from userfw.core.packet import Packet
     from userfw.engine.context import Context
 
@@ -50,6 +50,8 @@ def packet_length(ctx: Context, pkt: Packet) -> cython.Py_ssize_t:
     """skb->len: from the network header on, VLAN tags not counted; the whole frame at netdev egress (seen on Linux 6.18)."""
     if ctx.family == NFPROTO_NETDEV and ctx.hook == NF_NETDEV_EGRESS:
         return pkt.end - pkt.start
+    if ctx.family == NFPROTO_ARP and ctx.hook == NF_ARP_OUT:
+        return pkt.end - pkt.l3 + 14  # Linux: arp_create writes the link header before the hook
     return pkt.end - pkt.l3
 
 

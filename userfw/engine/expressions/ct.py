@@ -21,8 +21,10 @@ if not cython.compiled:
         CT_NEW,
         CT_RELATED,
         CT_UNTRACKED,
+        IPS_CONFIRMED,
         IPS_TEMPLATE,
         NFPROTO_IPV4,
+        NFPROTO_IPV6,
         NFT_BREAK,
         NFT_CONTINUE,
     )
@@ -33,6 +35,7 @@ if not cython.compiled:
         CT_KEY_DIRECTION,
         CT_KEY_DST,
         CT_KEY_DST_IP,
+        CT_KEY_DST_IP6,
         CT_KEY_EXPIRATION,
         CT_KEY_HELPER,
         CT_KEY_ID,
@@ -124,7 +127,9 @@ def _load(ctx: Context, pkt: Packet, conn: Conn, key: cython.int, direction: cyt
     elif key == CT_KEY_SECMARK:
         ctx.write32(dst, conn.secmark)
     elif key == CT_KEY_EXPIRATION:
-        ctx.write32(dst, ((conn.timeout - now) // 1000000 if conn.timeout > now else 0) & U32_MASK)
+        # until it is confirmed, Linux takes its whole time for a deadline, which is long over (nf_ct_expires)
+        left: cython.bint = conn.timeout > now and conn.status & IPS_CONFIRMED != 0
+        ctx.write32(dst, ((conn.timeout - now) // 1000000 if left else 0) & U32_MASK)
     elif key == CT_KEY_LABELS:
         ctx.write64(dst, conn.labels_lo)
         ctx.write64(dst + 8, conn.labels_hi)
@@ -185,7 +190,7 @@ def _tuple_field(ctx: Context, t: Tuple, key: cython.int, dst: cython.int) -> cy
             return NFT_BREAK
         ctx.write_be32(dst, t.dst_lo & U32_MASK)
     else:
-        if t.l3num == NFPROTO_IPV4:
+        if t.l3num != NFPROTO_IPV6 and key in (CT_KEY_SRC_IP6, CT_KEY_DST_IP6):
             return NFT_BREAK
         if key in (CT_KEY_SRC_IP6, CT_KEY_SRC):
             ctx.write_be64(dst, t.src_hi)
@@ -230,8 +235,8 @@ class Ct(Expr):
         if self.key == CT_KEY_STATE:
             ctx.write32(self.dst, state_bit(pkt))
             return NFT_CONTINUE
-        conn: Conn = pkt.ct
-        if conn is None or conn.status & IPS_TEMPLATE:
+        conn: Conn = pkt.ct  # a zone's template too: Linux takes it for a connection without addresses
+        if conn is None:
             return NFT_BREAK
         return _load(ctx, pkt, conn, self.key, self.direction, self.dst)
 

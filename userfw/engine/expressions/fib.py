@@ -124,8 +124,8 @@ class Fib(Expr):
         """Linux: nft_fib_validate."""
         legal: tuple[int, ...] = (PRE, IN, FWD, OUT, POST)
         if family == 5:
-            legal = (0, 1)
-        elif self.result != 3 or self.flags & 8:
+            hook = OUT if hook == 1 else PRE  # ingress and egress of a device are like these
+        if self.result != 3 or self.flags & 8:
             legal = (PRE, IN, FWD)
         elif self.flags & 16:
             legal = (OUT, POST, FWD)

@@ -1,5 +1,5 @@
 from userfw.core.const cimport (
-    NFPROTO_INET, NFPROTO_IPV4, NFPROTO_NETDEV, NFT_BREAK, NFT_CONTINUE, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING,
+    NFPROTO_ARP, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_NETDEV, NFT_BREAK, NFT_CONTINUE, NF_ARP_OUT, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING,
     NF_NETDEV_EGRESS, PACKET_BROADCAST, PACKET_LOOPBACK,
     PACKET_MULTICAST, PACKET_OTHERHOST,
 )
@@ -20,6 +20,7 @@ cdef int packet_type(Packet pkt) except? -100
 cdef int store_name(Context ctx, int dst, Device device) except? -100
 cdef int _store_time(Context ctx, int dst, int key) except? -100
 cdef int _store_from_services(Context ctx, Packet pkt, int dst, int key) except? -100
+cdef bint _leaves(Context ctx, Packet pkt) except? -1
 cdef int _store_device(Context ctx, Packet pkt, int dst, int key) except? -100
 
 cdef class Meta(Expr):

@@ -11,10 +11,12 @@ from userfw.engine.registry import FWD, IN, PRE, Row, register
 
 if not cython.compiled:
     from userfw.core.const import (
+        NF_ARP_OUT,
         NF_INET_LOCAL_IN,
         NF_INET_LOCAL_OUT,
         NF_INET_POST_ROUTING,
         NF_NETDEV_EGRESS,
+        NFPROTO_ARP,
         NFPROTO_INET,
         NFPROTO_IPV4,
         NFPROTO_NETDEV,
@@ -190,6 +192,8 @@ def _leaves(ctx: Context, pkt: Packet) -> cython.bint:
     """`iiftype` is of the outgoing device (Linux: skb->dev) at postrouting and egress, and at output where it is known by then."""
     if ctx.family == NFPROTO_NETDEV:
         return ctx.hook == NF_NETDEV_EGRESS
+    if ctx.family == NFPROTO_ARP:
+        return ctx.hook == NF_ARP_OUT
     if ctx.hook == NF_INET_POST_ROUTING:
         return True
     return ctx.hook == NF_INET_LOCAL_OUT and isinstance(pkt.extra, Origin) and cython.cast(Origin, pkt.extra).bound
