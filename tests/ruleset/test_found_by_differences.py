@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, ICMPv6ND_NS, ICMPv6TimeExceeded, IPv6, IPv6ExtHdrHopByHop
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoRequest,
+    ICMPv6ND_NS,
+    ICMPv6TimeExceeded,
+    IPv6,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+)
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet as Layer
 from scapy.packet import Raw
@@ -216,6 +224,25 @@ def test_no_reset_goes_to_a_group(source: str) -> None:
     lab = Rules(table("ip", "filter prerouting 0: counter reject with tcp reset", "filter output 0: counter"))
     lab.send(IP(src=source, dst=FAR) / TCP(flags="S"))
     assert counted(lab) == [1, 0]
+
+
+def test_a_reset_to_nobody_comes_back() -> None:
+    asks = "iifname lo counter"
+    lab = Rules(table("ip", f"filter prerouting 0: {asks}; reject with tcp reset", f"filter input 0: {asks}"))
+    lab.send(IP(src="0.0.0.0", dst=OWN) / TCP(flags="S"))
+    assert counted(lab) == [1, 0]
+    lab = Rules(table("ip", f"filter prerouting 0: {asks}; iifname lan reject with tcp reset", f"filter input 0: {asks}"))
+    lab.send(IP(src="0.0.0.0", dst=OWN) / TCP(flags="S"))
+    assert counted(lab) == [1, 1]
+    assert lab.out("lan") == []
+
+
+@pytest.mark.parametrize(("header", "source", "answers"), [(IPv6ExtHdrFragment(), HOST6, 1), (Raw(), HOST6, 1), (Raw(), "::", 0)])
+def test_resets_in_ipv6(header: Layer, source: str, answers: int) -> None:
+    lab = Rules(table("ip6", "filter prerouting 0: counter reject with tcp reset", "filter output 0: counter"))
+    packet = IPv6(src=source, dst=FAR6)
+    lab.send((packet if isinstance(header, Raw) else packet / header) / TCP(sport=1, dport=2, flags="S"))
+    assert counted(lab) == [1, answers]
 
 
 def ingress(packet: bytes) -> int:

@@ -46,4 +46,5 @@ cdef class Answers(Interfaces):
     cdef _duplicate_routed(self, Packet copy, int hook, bytes gateway, Device device)
     cdef Dst _towards(self, bytes nexthop, Device device)
 
+cdef bint _one_host(Packet pkt, Py_ssize_t at) except? -1
 cdef bint _uses(Route route, Device device) except? -1

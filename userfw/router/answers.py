@@ -293,11 +293,11 @@ class Answers(Interfaces):
         return fold(add_words(total, pkt.data, pkt.l3, pkt.end - pkt.l3)) == 0xFFFF
 
     def _reject_reset(self, pkt: Packet, hook: cython.int, direct: cython.bint) -> cython.int:
-        if pkt.l4proto != IPPROTO_TCP or pkt.is_fragment or pkt.end - pkt.l4 < 20:
+        if pkt.l4proto != IPPROTO_TCP or pkt.end - pkt.l4 < 20:
             return 0
         if pkt.get8(pkt.l4 + 13) & TCP_RST or not self._segment_intact(pkt, hook):
             return 0
-        if pkt.nfproto == NFPROTO_IPV6 and (pkt.get8(pkt.l3 + 8) == 0xFF or pkt.get8(pkt.l3 + 24) == 0xFF):
+        if pkt.nfproto == NFPROTO_IPV6 and not (_one_host(pkt, pkt.l3 + 8) and _one_host(pkt, pkt.l3 + 24)):
             return 0
         dst: Dst | None = pkt.route
         source: cython.uint
@@ -545,6 +545,11 @@ class Answers(Interfaces):
         if self.on_queue is None:
             return NF_ACCEPT if bypass else NF_DROP
         return self.on_queue(pkt, hook, entry, number, bypass)
+
+
+def _one_host(pkt: Packet, at: cython.Py_ssize_t) -> cython.bint:
+    """An IPv6 address that is neither a group's nor none (Linux: IPV6_ADDR_UNICAST)."""
+    return pkt.get8(at) != 0xFF and (pkt.get64(at) != 0 or pkt.get64(at + 8) != 0)
 
 
 def _uses(route: Route, device: Device) -> cython.bint:

@@ -126,7 +126,10 @@ class Routing(Egress):
         l3: cython.Py_ssize_t = pkt.l3
         dst: Dst
         if pkt.nfproto == NFPROTO_IPV4:
-            dst = self.routes.resolve(NFPROTO_IPV4, 0, pkt.get32(l3 + 16), 0, pkt.get32(l3 + 12), pkt.mark, None)
+            to: cython.uint = pkt.get32(l3 + 16)
+            if to == 0:
+                to = 0x7F000001  # nowhere is here (Linux: ip_route_output_key_hash_rcu)
+            dst = self.routes.resolve(NFPROTO_IPV4, 0, to, 0, pkt.get32(l3 + 12), pkt.mark, None)
         else:
             dst = self.routes.resolve(
                 NFPROTO_IPV6, pkt.get64(l3 + 24), pkt.get64(l3 + 32), pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, None
