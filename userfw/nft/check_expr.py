@@ -38,6 +38,7 @@ from userfw.nft.syntax import (
     VerdictExpr,
 )
 
+_MAX_SHIFT = 128
 _OPS: dict[str, Callable[[int, int], int]] = {
     "&": lambda a, b: a & b,
     "|": lambda a, b: a | b,
@@ -167,8 +168,11 @@ class ExprChecker(LoadChecker):
             fail(node, "Binary operation is undefined for this kind of value")
         if isinstance(left.value, bytes) or isinstance(right.value, bytes):
             fail(node, f"Binary operation ({node.op}) is undefined for {dtype.name} types")
-        value = _OPS[node.op](left.value, right.value)
         bits = width or dtype.width
+        if node.op in ("<<", ">>") and right.value >= (bits or _MAX_SHIFT):
+            name = "Left" if node.op == "<<" else "Right"
+            fail(node.right, f"{name} shift of {right.value} bits is undefined for type of {bits} bits width", node.left.loc)
+        value = _OPS[node.op](left.value, right.value)
         if node.op == "<<" and bits:
             value &= (1 << bits) - 1
         return ConstantExpr(value, loc=node.loc, dtype=dtype)

@@ -28,6 +28,7 @@ from userfw.nft.datatype_tables import (
     VERDICT,
     integer,
 )
+from userfw.nft.datatype_time import MAX_TIMEOUT_MS
 from userfw.nft.syntax import (
     ChainBlock,
     ConnlimitStmt,
@@ -254,8 +255,13 @@ class RuleChecker(NatChecker):
             fail(elem, f"datatype mismatch: expected {dtype.desc}, expression has type {key.dtype.desc}", node.loc)
         if elem.timeout is not None and elem.timeout < 0:
             fail(elem, "'timeout never' is for elements that are added by hand")
+        self._timeout(elem)
         stmts = self._stateful(elem.stmts)
         return SetElemExpr(key, None, stmts, elem.timeout, elem.expires, elem.comment, loc=elem.loc, dtype=dtype)
+
+    def _timeout(self, elem: SetElemExpr) -> None:
+        if (elem.timeout or 0) >= MAX_TIMEOUT_MS:
+            fail(elem, "Could not process rule: Numerical result out of range")
 
     def _stateful(self, stmts: list[Stmt]) -> list[Stmt]:
         for stmt in stmts:
@@ -267,6 +273,7 @@ class RuleChecker(NatChecker):
         """``meter NAME { KEY STMT }``: the dynamic set of that name is made by who applies the rule."""
         key = self.lhs(node.elem.key)
         self.need_sized(key)
+        self._timeout(node.elem)
         elem = SetElemExpr(
             key, None, [], node.elem.timeout, node.elem.expires, node.elem.comment, loc=node.elem.loc, dtype=key.dtype
         )

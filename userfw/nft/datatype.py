@@ -170,6 +170,8 @@ class Datatype:
     def parse_number(self, text: str) -> int:
         if _DECIMAL.match(text) is None:
             raise ValueError(f"Could not parse {self.desc if self.symbols else self.root.name}")
+        if len(text) > _MAX_DIGITS:
+            raise ValueError(f"Could not parse {self.desc}: the number has {len(text)} digits")
         if text[0] == "0" and len(text) > 1:
             return (
                 int(text, 16) if text[1] in "xX" else int(text, 8) if text.isdigit() and set(text) <= set("01234567") else int(text)
@@ -303,6 +305,7 @@ class IPv6Type(Datatype):
         return f"{MARKS[0]}{text}{MARKS[1]}" if out.marked else text
 
 
+_MAX_DIGITS = 256
 _HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
 
 

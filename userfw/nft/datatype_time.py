@@ -13,6 +13,8 @@ from userfw.nft.datatype import DEFAULT_NAMES, DEFAULT_OUTPUT, Datatype, Names, 
 
 _SPAN = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)(?:s|\Z))?(?:(\d+)ms)?\Z")
 _SPAN_MS = (604_800_000, 86_400_000, 3_600_000, 60_000, 1000, 1)
+MAX_TIMEOUT_MS = (1 << 64) // 1_000_000
+"""Timeouts of elements are shorter (Linux: nf_msecs_to_jiffies64 counts nanoseconds in 64 bits)."""
 _DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[ T](\d{1,2}):(\d{1,2})(?::(\d{1,2}))?)?\Z")
 _HOUR = re.compile(r"(\d{1,2}):(\d{1,2})(?::(\d{1,2}))?\Z")
 DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")

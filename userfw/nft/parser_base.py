@@ -18,7 +18,7 @@ from typing import Final
 from userfw.nft.keywords import RESERVED_NAMES
 from userfw.nft.location import Location, NftError, Source
 from userfw.nft.scanner import Scanner, Token, number
-from userfw.nft.syntax import ConstantExpr, Expr, SymbolExpr
+from userfw.nft.syntax import ConstantExpr, Expr, SetExpr, SymbolExpr
 
 MAX_DEPTH: Final = 64
 MAX_INCLUDES: Final = 16
@@ -36,6 +36,8 @@ _SHOWN: Final = {
 }  # fmt: skip
 """Tokens as nft's grammar calls them; operators are called what they look like."""
 _MAX_EXPECTED: Final = 4
+MAX_EXPANDED: Final = 1 << 22
+"""Elements that the variables of one input may stand for: short texts shall not become large sets of sets of sets."""
 _UNITS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 
 
@@ -81,6 +83,7 @@ class ParserBase:
         self.scope = Scope()
         self.braces = 0
         self.depth = 0
+        self.expanded = 0
         self._stack: list[tuple[Source, Scanner]] = []
         self._ends_file = False
         self._line: list[Token] = []
@@ -340,6 +343,10 @@ class ParserBase:
         value = self.scope.find(token[1])
         if value is None:
             raise self.fail(f"unknown identifier '{token[1]}'", self.at(token))
+        if isinstance(value, SetExpr):
+            self.expanded += len(value.elements)
+            if self.expanded > MAX_EXPANDED:
+                raise self.fail(f"variables stand for too many elements, maximum is {MAX_EXPANDED}", self.at(token))
         return value
 
     def variable_text(self) -> str:

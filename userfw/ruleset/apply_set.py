@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from userfw.nft.datatype_time import MAX_TIMEOUT_MS
 from userfw.nft.element_run import ElementRun
 from userfw.nft.location import NftError, NftErrors
 from userfw.nft.syntax import Command, ConstantExpr, ElementsBlock, Expr, RangeExpr, SetBlock, SetElemExpr
@@ -27,6 +28,8 @@ def add_set(draft: Draft, command: Command) -> None:
         raise NftError(f"{'map' if node.is_map else 'set'} definition does not specify key", name_place(command))
     if old is None:
         timed = "timeout" in node.flags or node.timeout is not None
+        if (node.timeout or 0) >= MAX_TIMEOUT_MS:
+            raise refused(errno.ERANGE, command.loc)
         dynamic = "dynamic" in node.flags
         if ("constant" in node.flags and timed) or (dynamic and (node.objtype is not None or "interval" in node.flags)):
             raise refused(errno.EOPNOTSUPP, name_place(command))  # Linux: nf_tables_newset
@@ -133,8 +136,10 @@ def _check_times(entry: Set, node: SetElemExpr, timed: bool) -> None:
         return
     if not timed:
         raise refused(errno.EINVAL, key_place(node))
+    if max(node.timeout or 0, node.expires or 0) >= MAX_TIMEOUT_MS:
+        raise refused(errno.ERANGE, key_place(node))
     timeout = node.timeout if node.timeout is not None else entry.node.timeout
-    if node.expires is not None and not timeout:
+    if node.expires is not None and (timeout or 0) <= 0:
         raise refused(errno.EOPNOTSUPP, key_place(node))
     if node.expires is not None and timeout is not None and node.expires > timeout:
         raise refused(errno.ERANGE, key_place(node))
