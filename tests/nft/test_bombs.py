@@ -63,10 +63,10 @@ def test_it_is_refused_soon(text: str) -> None:
     manager = RulesetManager()
     assert manager.execute(BASE).status == 0
     tracemalloc.start()
-    begin = time.perf_counter()
+    begin = time.process_time()
     try:
         result = manager.execute(text, Options(json=text[0] == "{"))
-        assert time.perf_counter() - begin < 15  # traced; most take milliseconds
+        assert time.process_time() - begin < 20  # traced; most take milliseconds
         assert tracemalloc.get_traced_memory()[1] < 100_000_000 + 100 * len(text)
     finally:
         tracemalloc.stop()
