@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from userfw.nft.check import NothingThere, check_commands
 from userfw.nft.element_run import FEW, ElementRun, take_run
+from userfw.nft.json_expr_out import elements_json
 from userfw.nft.location import Location, NftErrors, Source
 from userfw.nft.parser import parse
+from userfw.nft.printer_expr import PLAIN, element_texts
 from userfw.nft.syntax import Command, SetBlock, SetElemExpr
 
 
@@ -172,3 +174,13 @@ def test_a_run_is_a_sequence() -> None:
     assert isinstance(run[0].loc, Location)
     with pytest.raises(IndexError):
         run[FEW]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(spelled(V4, v4, 32), min_size=FEW, max_size=FEW + 5))
+def test_text_and_json_of_a_run_are_those_of_its_nodes(words: list[str]) -> None:
+    found = checked(parse(declared(", ".join(words), more="flags interval; auto-merge;"))).elements
+    assert isinstance(found, ElementRun)
+    nodes = list(found)
+    assert element_texts(found, PLAIN) == element_texts(nodes, PLAIN)
+    assert elements_json(found, PLAIN) == elements_json(nodes, PLAIN)

@@ -63,9 +63,7 @@ def _named(kind: str, table: dict[Any, Any], name: Any) -> Any:
 
 def refusal(expr: Expr, base: BaseChain) -> str | None:
     """Why `expr` cannot be in a chain that runs from `base` (Linux: ops->validate), or None."""
-    place = (type(expr), base.family, base.hook, base.type)
-    if place in _LEGAL:
-        return None
+    place = base.family, base.hook, base.type
     row = ROWS.get(type(expr))
     if row is None:
         return None
@@ -74,12 +72,21 @@ def refusal(expr: Expr, base: BaseChain) -> str | None:
     if text is None and own is not None:
         text = own(base.family, base.hook, base.type)
     elif text is None:
-        _LEGAL.add(place)
+        _LEGAL.setdefault(place, set()).add(type(expr))
     return text
 
 
-_LEGAL: set[tuple[type[Expr], int, int, int]] = set()
-"""Expressions, family, hook and chain type that were found legal, whatever the expression's arguments."""
+def first_refusal(exprs: Iterable[Expr], base: BaseChain) -> str | None:
+    """Why one of a rule's expressions cannot be there, or None."""
+    legal = _LEGAL.get((base.family, base.hook, base.type), ())
+    for expr in exprs:
+        if type(expr) not in legal and (text := refusal(expr, base)) is not None:
+            return text
+    return None
+
+
+_LEGAL: dict[tuple[int, int, int], set[type[Expr]]] = {}
+"""For a family, hook and chain type the expressions that were found legal, whatever their arguments."""
 
 
 def check_loops(chains: Iterable[Chain], rules: dict[Chain, tuple[Rule, ...]] | None = None) -> None:
@@ -112,9 +119,9 @@ class _Walk:
         self.seen[chain] = depth
         self.path.append(chain)
         for rule in self.planned.get(chain, chain.rules):
+            if self.base is not None and (text := first_refusal(rule.exprs, self.base)) is not None:
+                raise ValueError(text)
             for expr in rule.exprs:
-                if self.base is not None and (text := refusal(expr, self.base)) is not None:
-                    raise ValueError(text)
                 for target, jumps in targets(expr):
                     self.visit(target, depth + jumps)
         self.path.pop()

@@ -8,10 +8,12 @@ Laws:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from userfw.nft import syntax as s
+from userfw.nft.datatype import IPv4Type
+from userfw.nft.element_run import ElementRun
 from userfw.nft.printer_expr import NEVER, PLAIN, Style, catch_all_last, format_expr
 from userfw.nft.printer_stmt import LOG_FLAGS_ALL, in_units
 
@@ -88,7 +90,23 @@ def _concat(expr: s.ConcatExpr, style: Style) -> Json:
 
 
 def _set(expr: s.SetExpr, style: Style) -> Json:
-    return {"set": [element_json(element, style) for element in catch_all_last(expr.elements)]}
+    return {"set": elements_json(expr.elements, style)}
+
+
+def elements_json(elements: Sequence[s.SetElemExpr], style: Style) -> list[Json]:
+    """All elements in the order of a listing."""
+    if isinstance(elements, ElementRun) and type(elements.dtype) is IPv4Type and not style.out.marked:
+        return [_address(text) for text in elements.texts()]
+    return [element_json(element, style) for element in catch_all_last(elements)]
+
+
+def _address(text: str) -> Json:
+    """An address, prefix or range of addresses from its text."""
+    address, slash, length = text.partition("/")
+    if slash:
+        return {"prefix": {"addr": address, "len": int(length)}}
+    first, dash, last = text.partition("-")
+    return {"range": [first, last]} if dash else text
 
 
 def element_json(element: s.SetElemExpr, style: Style) -> Json:

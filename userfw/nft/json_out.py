@@ -14,8 +14,8 @@ from typing import Final
 
 from userfw.nft import priority
 from userfw.nft import syntax as s
-from userfw.nft.json_expr_out import Json, element_json, expr_json, limit_body, stmt_json, synproxy_body
-from userfw.nft.printer_expr import PLAIN, Style, catch_all_last
+from userfw.nft.json_expr_out import Json, element_json, elements_json, expr_json, limit_body, stmt_json, synproxy_body
+from userfw.nft.printer_expr import PLAIN, Style
 
 METAINFO: Final[dict[str, Json]] = {
     "metainfo": {"version": "1.1.6", "release_name": "Commodore Bullmoose #7", "json_schema_version": 1}
@@ -115,7 +115,7 @@ def set_object(family: str, table: str, block: s.SetBlock, style: Style = PLAIN,
     if block.auto_merge:
         body["auto-merge"] = True
     if elements and block.elements and not style.terse:
-        body["elem"] = [element_json(element, style) for element in catch_all_last(block.elements)]
+        body["elem"] = elements_json(block.elements, style)
     if block.stmts:
         stateless = replace(style, stateless=True)
         body["stmt"] = [stmt_json(stmt, stateless) for stmt in block.stmts]

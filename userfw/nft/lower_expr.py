@@ -11,7 +11,7 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from userfw.engine.expr import Expr as Instruction
 from userfw.engine.expressions import (
@@ -73,18 +73,20 @@ WHOLE = 4
 _BOOL = {"&": "and", "|": "or", "^": "xor"}
 
 
-class Place(NamedTuple):
+class Place:
     """Where the bits of a load lie within the bytes that are read: bytes, and bits below the field's last."""
 
-    octets: int
-    below: int
+    def __init__(self, octets: int, below: int) -> None:
+        self.octets = octets
+        self.below = below
 
 
-class Held(NamedTuple):
+class Held:
     """A value in a register: its bytes and their order (``big``, ``host``; of one byte or a string it does not matter)."""
 
-    octets: int
-    order: str
+    def __init__(self, octets: int, order: str) -> None:
+        self.octets = octets
+        self.order = order
 
 
 def reg(unit: int) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from userfw.core.const import NF_ACCEPT, NF_DROP
-from userfw.engine.bind import refusal
+from userfw.engine.bind import first_refusal
 from userfw.engine.chain import BaseChain
 from userfw.engine.chain import Chain as EngineChain
 from userfw.engine.const import SET_CONSTANT, SET_EVAL, SET_INTERVAL, SET_MAP, SET_OBJECT, SET_TIMEOUT
@@ -123,15 +123,14 @@ class LanguageBackend:
                 raise NftError(f"Could not process rule: {reason}", rule.loc)
 
     def refusal(self, table: Table, chain: Chain, rule: Rule, base: Chain) -> int:
-        local = base.node.hook in ("input", "output") and getattr(self.platform, "local_flows", False)
-        for expr in rule.program.exprs if rule.program is not None else ():
-            if local and isinstance(expr, FlowOffload):
-                continue  # userfw's own: flows of the gateway's services
-            text = refusal(expr, base.base)
-            if text is not None:
-                name = text.rsplit("(", 1)[-1].rstrip(")")
-                return int(getattr(errno, name, errno.EOPNOTSUPP))
-        return 0
+        exprs = rule.program.exprs if rule.program is not None else ()
+        if base.node.hook in ("input", "output") and getattr(self.platform, "local_flows", False):
+            exprs = [expr for expr in exprs if not isinstance(expr, FlowOffload)]  # userfw's own: flows of the gateway's services
+        text = first_refusal(exprs, base.base)
+        if text is None:
+            return 0
+        name = text.rsplit("(", 1)[-1].rstrip(")")
+        return int(getattr(errno, name, errno.EOPNOTSUPP))
 
     # --- sets
 
