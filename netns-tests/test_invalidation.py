@@ -1,7 +1,7 @@
 """What makes an offloaded flow's way doubtful, with traffic running: the flow leaves the device, and every packet is accounted for.
 
-Each case runs on the eBPF driver (tc) and on the software card. `acknowledged` is the number of the first datagram sent after the
-daemon said that it knows of the change: no datagram from then on takes the old way.
+Each case runs on the eBPF driver (tc and XDP), on the software card, and on tc flower where there is one. `acknowledged` is the
+number of the first datagram sent after the daemon said that it knows of the change: no datagram from then on takes the old way.
 """
 
 from __future__ import annotations
@@ -19,21 +19,38 @@ from lab.offload import FAR, PORT, SERVER, OffloadLab, Stream, offload_lab, unti
 from lab.wire import Wire
 
 KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
+TCX = (6, 6)
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="namespace tests run as root"),
-    pytest.mark.skipif(KERNEL < (6, 6), reason="tcx needs Linux 6.6"),
 ]
 
 
-@pytest.fixture(scope="module", params=["tc", "mock"])
+def flower_missing() -> bool:
+    """The kernel has no tc flower: in the virtual machine it has (test_vm.py)."""
+    ns = f"uf{os.getpid()}-flower"
+    netns.create(ns)
+    try:
+        netns.run(["tc", "qdisc", "add", "dev", "lo", "clsact"], ns=ns, check=False)
+        add = ["tc", "filter", "add", "dev", "lo", "ingress", "protocol", "ip", "flower", "skip_hw", "action", "ok"]
+        return netns.run(add, ns=ns, check=False).returncode != 0
+    finally:
+        netns.delete(ns)
+
+
+@pytest.fixture(scope="module", params=["tc", "xdp", "mock", "flower"])
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OffloadLab]:
+    if request.param == "flower" and flower_missing():
+        pytest.skip("this kernel has no tc flower; test_vm.py runs these on one that has")
+    if request.param != "flower" and KERNEL < TCX:
+        pytest.skip("tcx needs Linux 6.6")
     with offload_lab(tmp_path_factory.mktemp("lab"), request.param) as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
-def fresh(lab: OffloadLab) -> None:
-    lab.ask("conntrack.flush")
+def fresh(request: pytest.FixtureRequest) -> None:
+    if "lab" in request.fixturenames:
+        request.getfixturevalue("lab").ask("conntrack.flush")
 
 
 def test_a_stream_without_a_change_comes_whole(lab: OffloadLab) -> None:
@@ -224,7 +241,10 @@ def test_interface_down_and_up(lab: OffloadLab) -> None:
         stream.no_duplicates()
         after = lab.drops()
         named = sum(after.values()) - sum(before.values())
-        assert 0 < stream.lost() <= named, (stream.lost(), before, after)
+        # What mirred drops before the daemon hears of it only the filter counts, which is gone.
+        early = set(range(acknowledged)) - set(stream.numbers) if lab.mode == "flower" else set()
+        assert len(early) < 200
+        assert 0 < stream.lost() <= named + len(early), (stream.lost(), before, after)
 
 
 def test_reset_of_the_device(lab: OffloadLab) -> None:
@@ -242,7 +262,9 @@ def test_reset_of_the_device(lab: OffloadLab) -> None:
         before = lab.drops()
         netns.ip(lab.router, "link del alt")  # no flow of this stream uses it
         stream.flows()
-        netns.ip(lab.router, f"link add alt type veth peer name eth0 netns {lab.ns['alt']}", "link set alt up")
+        netns.ip(lab.router, f"link add made type veth peer name eth0 netns {lab.ns['alt']}")
+        lab.prepare("alt")
+        netns.ip(lab.router, "link set made name alt", "link set alt up")
         netns.ip(lab.ns["alt"], "addr add 192.0.2.9/24 dev eth0", "link set eth0 up", "route add default via 192.0.2.1")
         until(lambda: next(p["up"] for p in lab.ask("ports") if p["name"] == "alt"))
         lab.config["route"][0]["via"] = "192.0.2.9"
@@ -310,7 +332,8 @@ def test_the_listing(lab: OffloadLab) -> None:
         assert flow["state"] == "installed" and flow["protocol"] == 17
 
 
-@pytest.mark.parametrize("mode", ["tc", "mock"])
+@pytest.mark.skipif(KERNEL < TCX, reason="a filter of clsact goes with the next start only: test_flower.py")
+@pytest.mark.parametrize("mode", ["tc", "xdp", "mock"])
 @pytest.mark.parametrize("signal", [15, 9], ids=["term", "kill"])
 def test_the_end_of_the_daemon(tmp_path: Path, mode: str, signal: int) -> None:
     """After it no packet is forwarded, and nothing is left on any interface; before it none is lost."""

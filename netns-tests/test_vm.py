@@ -5,6 +5,8 @@ import re
 from lab import vm
 
 EBPF = "veth tun nf_conntrack nft_chain_nat nft_masq nft_ct cls_bpf sch_ingress"
+FLOWER = "cls_flower cls_bpf act_pedit act_csum act_ct nf_conntrack_netlink act_mirred act_vlan act_skbedit veth tun nf_tables"
+SOME = "flower and (route or neighbour or rules or reset or fin)"
 FLOWTABLE = "nf_flow_table nft_flow_offload nf_flow_table_inet tun veth nf_conntrack nft_chain_nat"
 
 
@@ -33,6 +35,14 @@ def test_flows_over_a_bridge_by_tc_flower() -> None:
     done = vm.pytest_in_guest("netns-tests/test_bridged_flows.py", "-k", "flower and (whole or moves)", modules=modules)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "2 passed" in done.stdout, done.stdout[-2000:]
+
+
+def test_what_invalidates_flows_in_flower() -> None:
+    """With traffic running and every packet accounted for, on tc flower; the other cases (`-k flower`) pass too, but take long."""
+    vm.needed()
+    done = vm.pytest_in_guest("netns-tests/test_invalidation.py", "-k", SOME, modules=FLOWER, seconds=400)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert re.search(r"(\d+) passed", done.stdout) and "skipped" not in done.stdout, done.stdout[-2000:]
 
 
 def test_the_ebpf_driver_where_tcx_is_missing() -> None:

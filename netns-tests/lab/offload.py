@@ -4,7 +4,8 @@
                        |                     alt 192.0.2.1   | other  192.0.2.9,   198.51.100.9
 
 Laws
-- `mode` says what takes the flows over: `tc` and `xdp` (eBPF on the veths) or `mock` (the software card between veths and host).
+- `mode` says what takes the flows over: `tc` and `xdp` (eBPF on the veths), `flower` (tc filters in software, where the kernel has
+  them) or `mock` (the software card between veths and host).
 - Every datagram of a `Stream` carries its number; `settled` waits until nothing moves any more, then each is accounted for.
 """
 
@@ -73,10 +74,13 @@ class OffloadLab:
             self.config["nic"] = [{"name": "card", "ports": list(NETS)}]
         if mode == "xdp":
             self.config["offload"]["xdp"] = list(NETS)
+        if mode == "flower":
+            self.config["offload"]["flower"] = list(NETS)
 
     def _port(self, name: str) -> dict[str, Any]:
         made = {"name": name, "type": "packet", "netns": self.router, "device": name, "addresses": [f"{NETS[name][0]}.1/24"]}
-        return made | ({"capture": "tc"} if self.mode == "tc" else {})
+        capture = {"tc": "tc", "flower": "clsact"}.get(self.mode)
+        return made | ({"capture": capture} if capture else {})
 
     def up(self) -> None:
         """Make everything and start the daemon."""
@@ -88,9 +92,13 @@ class OffloadLab:
             more = [f"addr add {FAR}/32 dev lo"] if name != "lan" else []
             netns.ip(self.ns[name], f"addr add {net}.{host}/24 dev eth0", "link set eth0 up", *more,
                      f"route add default via {net}.1")
-            if self.mode == "xdp":  # what a local sender leaves to its device is not forwarded at XDP
-                netns.run(["ethtool", "-K", "eth0", "tx", "off", "gro", "on"], ns=self.ns[name])
+            self.prepare(name)
         self.start()
+
+    def prepare(self, name: str) -> None:
+        """A host's interface as the mode needs it: what a local sender leaves to its device is not forwarded at XDP."""
+        if self.mode == "xdp":
+            netns.run(["ethtool", "-K", "eth0", "tx", "off", "gro", "on"], ns=self.ns[name])
 
     def write(self) -> None:
         """The configuration where the daemon reads it."""
