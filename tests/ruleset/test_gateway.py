@@ -419,3 +419,24 @@ def test_egress_rules_that_send_to_their_own_device_end(rule: str, sent: int) ->
     """Three deep (Linux: NF_RECURSION_LIMIT), then the copy is no more."""
     lab = Rules(f'table netdev t {{\n chain e {{ type filter hook egress device "wan" priority 0;\n {rule}\n }}\n}}\n')
     assert lab.udp(53) == sent
+
+
+def test_hooks_are_listed_for_the_devices_that_a_wildcard_stands_for() -> None:
+    lab = Rules("""table netdev n {
+  chain w { type filter hook ingress devices = { "la*", absent } priority 5
+    counter
+  }
+}
+table inet t {
+  flowtable f { hook ingress priority 0
+    devices = { "*" }
+  }
+}
+""")
+    assert lab.run("list hooks netdev device lan") == (
+        "family netdev {\n\thook ingress device lan {\n"
+        "\t\t 0000000000 flowtable inet t f [nf_tables]\n\t\t+0000000005 chain netdev n w [nf_tables]\n\t}\n}\n"
+    )
+    assert "chain netdev n w" not in lab.run("list hooks netdev device wan")
+    assert "absent" not in lab.run("list hooks") and lab.udp(5) == 1
+    assert "counter packets 1" in lab.run("list chain netdev n w")

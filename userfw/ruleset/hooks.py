@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from userfw.core.const import (
@@ -16,7 +17,7 @@ from userfw.core.const import (
     NFPROTO_IPV6,
 )
 from userfw.nft.syntax import Command, HooksSpec
-from userfw.ruleset.compile import HOOK_NUMBERS, registered
+from userfw.ruleset.compile import HOOK_NUMBERS, matches, registered
 from userfw.ruleset.model import Chain, Ruleset, Table, priority_of
 
 _NAMES = {
@@ -55,7 +56,7 @@ def hooks_text(rules: Ruleset, backend: Any, command: Command) -> str:
         if wanted is None or wanted == family or (wanted == "inet" and family in ("ip", "ip6")):
             lines += _family(rules, backend, family, spec.hook)
     if wanted in (None, "netdev", "inet"):
-        lines += _devices(rules, spec)
+        lines += _devices(rules, spec, _present(backend))
     return "".join(line + "\n" for line in lines)
 
 
@@ -109,19 +110,30 @@ def _builtin(built: Any, family: str, number: int) -> list[tuple[int, str]]:
     return found
 
 
-def _devices(rules: Ruleset, spec: HooksSpec) -> list[str]:
+def _present(backend: Any) -> list[str]:
+    """The devices that there are; none on a private ruleset, where every name stands for itself."""
+    platform = getattr(backend, "platform", None)
+    return [str(device.name) for device in platform.devices()] if platform is not None else []
+
+
+def _named(patterns: Iterable[str], present: list[str]) -> Iterable[str]:
+    """The devices that a chain or flowtable hangs on: a name that ends in a star stands for several."""
+    return [name for name in present if matches(patterns, name)] if present else patterns
+
+
+def _devices(rules: Ruleset, spec: HooksSpec, present: list[str]) -> list[str]:
     by_device: dict[str, dict[str, list[tuple[int, str]]]] = {}
     for table, chain in registered(rules):
         hook = chain.node.hook or ""
         if hook not in ("ingress", "egress") or (spec.hook is not None and spec.hook != hook):
             continue
-        for device in chain.node.devices:
+        for device in _named(chain.node.devices, present):
             if spec.device in (None, device):
                 entry = priority_of(chain.node, table.family), _label(table, chain)
                 by_device.setdefault(device, {}).setdefault(hook, []).append(entry)
     for table in rules.tables.values():
         for flowtable in table.flowtables.values():
-            for device in flowtable.node.devices:
+            for device in _named(flowtable.node.devices, present):
                 if spec.device in (None, device) and spec.hook in (None, "ingress"):
                     label = f"flowtable {table.family} {table.name} {flowtable.name} [nf_tables]"
                     entry = (priority_of(flowtable.node), label)
