@@ -12,10 +12,13 @@ from userfw.engine.expressions.objref import OBJECT_TYPES
 from userfw.engine.objects.object import NamedObject
 from userfw.engine.rule import Rule as EngineRule
 from userfw.ruleset.language import LanguageBackend
+from userfw.ruleset.references import NEED_CONNTRACK
 from userfw.ruleset.scope import TableScope
 
 PREFIX = "raw "
 CT_COUNT = OBJECT_TYPES["ct count"]
+TRACKED = (e.Ct, e.Objref)
+"""Raw expressions of these kinds make the family's connections tracked (Linux: nf_ct_netns_get in their init)."""
 
 
 def _mark_of(*exprs: Any) -> list[Any]:
@@ -77,5 +80,7 @@ class RawBackend(LanguageBackend):
         old = rule.program
         exprs = tuple(spliced(old.exprs))
         if exprs != old.exprs:
+            if any(isinstance(expr, TRACKED) for expr in exprs):
+                table.use([NEED_CONNTRACK])
             rule.program = EngineRule(exprs, old.handle, old.location, old.comment, old.owner)
             rule.program.bind(RawScope(table, {one.name: one for one in rule.anonymous}, {}))
