@@ -1,8 +1,9 @@
 """Whether a transport checksum holds (Linux: nf_checksum, sctp_compute_cksum), asked at prerouting only (nf_conntrack_checksum).
 
 A packet whose checksum is still to be completed (VNET_F_NEEDS_CSUM) or was checked by its sender or card (VNET_F_DATA_VALID)
-is not asked. What is right is remembered in `Packet.checked`: the gateway itself does not look again, whatever rules make of it
-(Linux: csum_valid, CHECKSUM_COMPLETE).
+is not asked. What is right is remembered in `Packet.checked`: that it was so then (Linux: csum_valid), and that the sum fits
+(skb->csum). The gateway itself is content with that, whatever rules make of the payload, as long as they leave the addresses
+(IPv6: the header) alone.
 """
 
 import cython
@@ -31,7 +32,7 @@ def checksum_ok(pkt: Packet, l4proto: cython.int) -> cython.bint:
     if l4proto == IPPROTO_SCTP:
         return _sctp_ok(pkt)
     if l4proto == IPPROTO_ICMP and pkt.nfproto == NFPROTO_IPV4:
-        pkt.checked = 1 if fold(add_bytes(0, pkt.data, pkt.l4, length)) == 0xFFFF else 0
+        pkt.checked = 2 if fold(add_bytes(0, pkt.data, pkt.l4, length)) == 0xFFFF else 0
         return pkt.checked != 0
     if l4proto == IPPROTO_UDP and pkt.get16(pkt.l4 + 6) == 0:
         # only IPv4 may go without (RFC 768; RFC 8200 8.1)
@@ -43,7 +44,7 @@ def checksum_ok(pkt: Packet, l4proto: cython.int) -> cython.bint:
     total = pseudo_sum(pkt, l4proto, length)
     if fold(add_bytes(total, pkt.data, pkt.l4, covered)) != 0xFFFF:
         return False
-    pkt.checked = 1 + cython.cast(cython.int, fold(total))
+    pkt.checked = 2
     return True
 
 

@@ -39,7 +39,7 @@ class Packet:
     - `iif`, `oif`: input and output Device or None. `route`, `nexthop`: set by the router.
     - `ct`: conntrack.Conn or None; `ctinfo`: CT_NEW…CT_INVALID; `ctdir`: CT_DIR_*.
       `ahead`: where conntrack.ahead left the packet's tuple, or -1.
-    - `checked`: 0, or 1 + the folded sum of the pseudo-header with which conntrack found the transport checksum right (ICMP: 1).
+    - `checked`: 2 if conntrack found the transport checksum right, 1 once the header's part in it was changed by a rule, else 0.
     - `drop_reason`: DROP_*, set by whoever returns NF_DROP. `stolen`: somebody keeps this object, its slot needs a new one.
     - `frag_max_size`: largest fragment it was reassembled from, 0 if it was whole. `extra`: rare things (tproxy target, …).
     - `ip_options`: what the router found in the IPv4 options that it has read, 0 before it did (see router.options).
@@ -193,6 +193,7 @@ class Packet:
         self.ct = other.ct
         self.ctinfo = other.ctinfo
         self.ctdir = other.ctdir
+        self.ahead = -1
         self.checked = other.checked
         self.drop_reason = other.drop_reason
         self.frag_max_size = other.frag_max_size

@@ -67,6 +67,8 @@ def mangle(pkt: Packet, conn: Conn, manip: cython.int) -> cython.int:
         delta = _address(pkt, off + (4 if ipv4 else 16), ipv4, other.src_hi, other.src_lo)
     if ipv4:
         _header(pkt, pkt.l3 + 10, delta)
+    elif pkt.checked:
+        pkt.checked = 1
     if pkt.has_l4:
         return _transport(pkt, pkt.l3, pkt.l4, pkt.l4proto, manip, other, True, delta, True)
     return NF_ACCEPT

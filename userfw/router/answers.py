@@ -329,13 +329,11 @@ class Answers(Interfaces):
         return 1
 
     def _segment_intact(self, pkt: Packet, hook: cython.int) -> cython.bint:
-        """What conntrack found right holds at prerouting and input while the addresses are the same (Linux: nf_ip_checksum)."""
+        """The sum that conntrack knows counts at prerouting and input only (Linux: nf_ip_checksum)."""
         before: cython.int = pkt.checked
         result: cython.bint
-        if before and hook in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN):
-            if pkt.nfproto == NFPROTO_IPV6 or fold(pseudo_sum(pkt, IPPROTO_TCP, pkt.end - pkt.l4)) + 1 == before:
-                return True
-        pkt.checked = 0
+        if hook not in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN):
+            pkt.checked = 0
         result = checksum_ok(pkt, IPPROTO_TCP)
         pkt.checked = before
         return result

@@ -363,7 +363,7 @@ class Icmp:
         """The message is long enough and its checksum right (or still to be completed by the sender's card)."""
         if pkt.end - pkt.l4 < 8:
             return False
-        return (pkt.vnet_flags & VNET_F_NEEDS_CSUM) != 0 or pkt.checked != 0 or icmp_checksum_ok(pkt)
+        return (pkt.vnet_flags & VNET_F_NEEDS_CSUM) != 0 or pkt.checked == 2 or icmp_checksum_ok(pkt)
 
 
 def is_echo(pkt: Packet) -> cython.bint:

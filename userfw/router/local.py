@@ -176,7 +176,7 @@ def checksum_ok(pkt: Packet, proto: cython.int) -> cython.bint:
         return True
     if proto == IPPROTO_UDP and pkt.get16(pkt.l4 + 6) == 0:
         return pkt.nfproto == NFPROTO_IPV4
-    if pkt.checked:
+    if pkt.checked == 2:
         return True
     length: cython.Py_ssize_t = pkt.end - pkt.l4
     return fold(add_words(fold(pseudo_sum(pkt, proto, length)), pkt.data, pkt.l4, length)) == 0xFFFF

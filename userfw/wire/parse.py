@@ -154,7 +154,7 @@ def _ipv6(pkt: Packet) -> cython.int:
             return _headless(pkt, off, proto)
         if proto == IPPROTO_FRAGMENT:
             word = pkt.get16(off + 2)
-            pkt.is_fragment = True
+            pkt.is_fragment = off + 8 <= end  # one that is cut off is not gathered
             pkt.fragoff = word & 0xFFF8
             proto = pkt.get8(off)
             off += 8

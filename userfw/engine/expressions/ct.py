@@ -235,8 +235,8 @@ class Ct(Expr):
         if self.key == CT_KEY_STATE:
             ctx.write32(self.dst, state_bit(pkt))
             return NFT_CONTINUE
-        conn: Conn = pkt.ct  # a zone's template too: Linux takes it for a connection without addresses
-        if conn is None:
+        conn: Conn = pkt.ct
+        if conn is None or conn.status & IPS_TEMPLATE:
             return NFT_BREAK
         return _load(ctx, pkt, conn, self.key, self.direction, self.dst)
 

@@ -45,13 +45,15 @@ def find_ipv6(pkt: Packet, target: cython.int) -> cython.Py_ssize_t:
     if off > pkt.end:
         return -1
     nexthdr = pkt.get8(pkt.l3 + 6)
-    while nexthdr != target:
+    while True:
         if nexthdr not in (IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_FRAGMENT, IPPROTO_AH, IPPROTO_DSTOPTS):
+            return off if nexthdr == target else -1
+        if off + (4 if nexthdr in (IPPROTO_ROUTING, IPPROTO_FRAGMENT) else 2) > pkt.end:
             return -1
-        if off + 2 > pkt.end:
-            return -1
+        if nexthdr == target:
+            return off
         if nexthdr == IPPROTO_FRAGMENT:
-            if off + 8 > pkt.end or pkt.get16(off + 2) & 0xFFF8:
+            if pkt.get16(off + 2) & 0xFFF8:
                 return -1
             size = 8
         elif nexthdr == IPPROTO_AH:

@@ -1,5 +1,5 @@
 from userfw.core.const cimport (
-    IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, NFPROTO_IPV4, NFPROTO_IPV6, NFT_BREAK, NFT_CONTINUE,
+    IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, NFPROTO_IPV4, NFPROTO_IPV6, NFT_BREAK, NFT_CONTINUE,
     VNET_F_NEEDS_CSUM,
 )
 from userfw.core.packet cimport Packet
@@ -19,4 +19,5 @@ cdef int write_crc(Packet pkt) except -1
 
 cdef class PayloadSet(Expr):
     cdef readonly int sreg, src, base, offset, length, csum_type, csum_offset, csum_flags
+    cdef int _forget_sum(self, Packet pkt) except -1
     cpdef int evaluate(self, Context ctx, Packet pkt) except? -100

@@ -16,6 +16,7 @@ from userfw.engine.registry import Row, register
 
 if not cython.compiled:
     from userfw.core.const import (
+        IPPROTO_ICMP,
         IPPROTO_ICMPV6,
         IPPROTO_SCTP,
         IPPROTO_TCP,
@@ -178,6 +179,8 @@ class PayloadSet(Expr):
                 replace_sum(pkt, start + self.csum_offset, old, new)
             if self.csum_flags and update_transport(ctx, pkt, old, new, partial) < 0:
                 return NFT_BREAK
+        if pkt.checked and self.base == BASE_NETWORK:
+            self._forget_sum(pkt)
         for i in range(length):
             data[at + i] = regs[self.src + i]
         if self.csum_type == CSUM_SCTP and pkt.l4proto == IPPROTO_SCTP and not partial and pkt.fragoff == 0:
@@ -185,6 +188,19 @@ class PayloadSet(Expr):
         if self.base == BASE_LINK or self.base == BASE_NETWORK:
             _refresh(pkt, self.base, self.offset, length)
         return NFT_CONTINUE
+
+    def _forget_sum(self, pkt: Packet) -> cython.int:
+        """What conntrack knows of the sum no longer fits where the header's part in it changed (Linux: skb->csum, of which
+        nft_payload_l4csum_update and nf_ip6_checksum take the addresses off)."""
+        addresses: cython.int = 12 if pkt.nfproto == NFPROTO_IPV4 else 8
+        within: cython.bint = self.offset + self.length > addresses
+        if pkt.nfproto == NFPROTO_IPV4:
+            if not within or self.csum_flags or pkt.l4proto == IPPROTO_ICMP:
+                return 0
+        elif within and self.offset >= addresses and not self.csum_flags:
+            return 0
+        pkt.checked = 1
+        return 0
 
     def operands(self) -> str:
         return (
