@@ -7,7 +7,7 @@ JOBS     ?= $(shell nproc)
 SOURCES  := $(shell find userfw -name '*.pxd') $(wildcard $(patsubst %.pxd,%.py,$(shell find userfw -name '*.pxd')))
 export PYTHONPATH := $(CURDIR):$(CURDIR)/hw:$(CURDIR)/netns-tests
 
-.PHONY: help setup build test unit netns differential fuzz lint conformance demo bench bench-engine bench-load bench-offload clean
+.PHONY: help setup build test unit netns differential fuzz lint conformance demo bench bench-engine bench-load bench-offload install uninstall clean
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
@@ -77,6 +77,36 @@ bench-load: .make/build    ## how long rulesets take to load, and how long packe
 
 bench-offload: .make/build  ## XDP, tc and the software card beside nf_tables, packets made in the kernel (as root)
 	$(PY) -m bench.offload $(ARGS)
+
+# ---- installation ---------------------------------------------------------------------------------------------------
+PREFIX   ?= /usr/local
+PROGRAM  ?= /opt/userfw
+INSTALLED := bin/userfw share/man/man8/userfw.8 share/man/man5/userfw.toml.5 share/bash-completion/completions/userfw \
+	share/zsh/site-functions/_userfw lib/systemd/system/userfw.service lib/sysusers.d/userfw.conf share/doc/userfw
+
+install: export PYTHONPATH =
+install: .make/apt    ## the program into PROGRAM=/opt/userfw; command, manual, completions and unit under PREFIX=/usr/local
+	@rm -rf build/lib.* build/bdist.*
+	$(PYTHON) -m venv $(PROGRAM)
+	$(PROGRAM)/bin/python -m pip install -q --disable-pip-version-check '.[interactive,completion]'
+	@install -d $(PREFIX)/bin && ln -sf $(PROGRAM)/bin/userfw $(PREFIX)/bin/userfw
+	@$(PROGRAM)/bin/python docs/manual.py .make/man
+	@$(PROGRAM)/bin/userfw completion bash > .make/userfw.bash && $(PROGRAM)/bin/userfw completion zsh > .make/userfw.zsh
+	@install -D -m 644 .make/man/userfw.8 $(PREFIX)/share/man/man8/userfw.8
+	@install -D -m 644 .make/man/userfw.toml.5 $(PREFIX)/share/man/man5/userfw.toml.5
+	@install -D -m 644 .make/userfw.bash $(PREFIX)/share/bash-completion/completions/userfw
+	@install -D -m 644 .make/userfw.zsh $(PREFIX)/share/zsh/site-functions/_userfw
+	@install -D -m 644 systemd/userfw.service $(PREFIX)/lib/systemd/system/userfw.service
+	@install -D -m 644 -t $(PREFIX)/share/doc/userfw/userfw.service.d systemd/userfw.service.d/*.conf
+	@install -D -m 644 systemd/userfw.sysusers $(PREFIX)/lib/sysusers.d/userfw.conf
+	@install -d /etc/userfw
+	@if [ -d /run/systemd/system ]; then systemd-sysusers $(PREFIX)/lib/sysusers.d/userfw.conf && systemctl daemon-reload; fi
+	@$(PREFIX)/bin/userfw --version
+
+uninstall:            ## what `make install` installed; /etc/userfw, /var/lib/userfw and the account stay
+	@if [ -d /run/systemd/system ]; then systemctl disable --now userfw 2>/dev/null; true; fi
+	rm -rf $(addprefix $(PREFIX)/,$(INSTALLED)) $(PROGRAM)
+	@if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 clean:                ## remove what the build made (not the virtual environment)
 	rm -rf build .make && find userfw hw -name '*.so' -delete
