@@ -193,6 +193,8 @@ def _hint(config: schema.Port, error: OSError) -> str:
     if error.errno == 1:
         more = "CAP_NET_RAW and CAP_BPF for AF_XDP" if config.type == "xdp" else "CAP_NET_RAW for packet sockets"
         return f"; CAP_NET_ADMIN is needed, {more}, and CAP_SYS_ADMIN to enter a namespace"
+    if error.errno == 13 and config.type in ("tap", "tun"):
+        return "; /dev/net/tun must be readable and writable for the daemon's user"
     if error.errno == 16:
         return "; another process holds the device"
     if error.errno == 2 and config.netns:

@@ -39,7 +39,9 @@ class VerifierError(OSError):
     """The kernel refused a program; `log` is what the verifier said."""
 
     def __init__(self, code: int, name: str, log: str) -> None:
-        super().__init__(code, f"the kernel refused the program {name}: {os.strerror(code)}")
+        # without the capability the verifier forbids arithmetic between pointers, which what rewrites packets needs
+        hint = "; CAP_PERFMON is needed" if "pointer" in log and "prohibited" in log else ""
+        super().__init__(code, f"the kernel refused the program {name}: {os.strerror(code)}{hint}")
         self.log = log
 
 
