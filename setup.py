@@ -68,7 +68,7 @@ class BuildExt(build_ext):
         for language, directives in ((False, PACKETS), (True, LANGUAGE)):
             chosen = [extension for extension in self.extensions if of_language(extension) == language]
             translated = cythonize(
-                [Extension(extension.name, extension.sources) for extension in chosen],
+                [Extension(extension.name, extension.sources, extra_compile_args=FLAGS) for extension in chosen],
                 build_dir="build/cython",
                 nthreads=os.cpu_count() or 1,
                 compiler_directives=COMMON | directives,
