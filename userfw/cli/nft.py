@@ -1,7 +1,8 @@
 """`userfw nft`: nft's options and commands, against the daemon's ruleset or a private one.
 
 Laws:
-- Exit status 0 if all went well, 1 on any error; messages of the ruleset go to standard error as nft words them.
+- Exit status 0 if all went well, 1 on any error, 3 without a daemon (nft: without a netlink socket); messages of the ruleset go to
+  standard error as nft words them.
 - Nothing heavy is imported before it is known to be needed: `--help` and errors of the command line answer at once.
 - Without a daemon, `-c -f file` checks against an empty ruleset in this process, and `--private` works on one.
 """
@@ -76,7 +77,7 @@ def _run(arguments: Arguments) -> int:
             return run_text(runner, text, options)
     except ControlError as problem:
         print(f"Error: {problem}", file=sys.stderr)
-        return 1
+        return 3 if problem.code == "connection" else 1
 
 
 def _input(arguments: Arguments) -> tuple[str | None, Options]:
