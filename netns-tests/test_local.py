@@ -1,73 +1,16 @@
 """The router as a host: real services on it behind the input and output hooks, its own packets, its refusals."""
 
-import contextlib
 import socket
-import threading
-from collections.abc import Iterator
 
 import pytest
 from lab import frames as f
-from lab.families import EACH, IP4, IP6, Family
-from lab.netns import run, within
+from lab.families import EACH, IP4, Family
+from lab.netns import run
 from lab.rules import at, masquerade, nat
+from lab.services import ask, echo, listening
 from lab.topology import Lab
 
 each = pytest.mark.parametrize("fam", EACH, ids=str)
-
-
-def listening(lab: Lab, where: str, kind: int, fam: Family, port: int, address: str = "") -> socket.socket:
-    """A socket of namespace `where`, bound and (TCP) listening."""
-    def make() -> socket.socket:
-        sock = socket.socket(socket.AF_INET6 if fam is IP6 else socket.AF_INET, kind)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.settimeout(3)
-        sock.bind((address, port))
-        if kind == socket.SOCK_STREAM:
-            sock.listen()
-        return sock
-    return within(lab.ns(where), make)
-
-
-@contextlib.contextmanager
-def echo(lab: Lab, where: str, fam: Family, port: int) -> Iterator[list[str]]:
-    """A TCP service that sends back what it gets; yields the peers it has seen."""
-    server, peers = listening(lab, where, socket.SOCK_STREAM, fam, port), []
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                conn, peer = server.accept()
-                peers.append(peer[0])
-                with conn:
-                    conn.settimeout(3)
-                    while data := conn.recv(65536):
-                        conn.sendall(data)
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield peers
-    finally:
-        with contextlib.suppress(OSError):
-            server.shutdown(socket.SHUT_RDWR)
-        server.close()
-        thread.join(4)
-
-
-def ask(lab: Lab, where: str, address: str, port: int, data: bytes = b"hello", seconds: float = 3) -> bytes:
-    """Connect from namespace `where`, send, read the same amount back; OSError as connect(2) says."""
-    def connect() -> socket.socket:
-        return socket.create_connection((address, port), timeout=seconds)
-    with within(lab.ns(where), connect) as sock:
-        sender = threading.Thread(target=sock.sendall, args=(data,))
-        sender.start()
-        got = bytearray()
-        while len(got) < len(data):
-            piece = sock.recv(1 << 16)
-            if not piece:
-                break
-            got += piece
-        sender.join()
-        return bytes(got)
 
 
 @each

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from lab.families import EACH, Family
 from lab.rules import masquerade
+from lab.services import ask, echo
 from lab.topology import Lab
 from lab.userfw import ROOT, UserfwRouter
-from test_local import ask, echo
 
 sys.path.insert(0, str(ROOT))
 from userfw.client.control import ControlError

@@ -11,8 +11,8 @@ import pytest
 from lab import frames as f
 from lab.families import EACH, IP6, Family
 from lab.netns import within
+from lab.services import ask, echo
 from lab.topology import Lab, Out
-from test_local import ask, echo
 
 each = pytest.mark.parametrize("fam", EACH, ids=str)
 pytestmark = pytest.mark.own_numbers

@@ -14,50 +14,18 @@ import pytest
 from lab.families import EACH, IP6, Family
 from lab.netns import within
 from lab.offload import until
+from lab.services import ask, echo, echoing, listening
 from lab.topology import Lab
-from test_local import ask, echo
 
 each = pytest.mark.parametrize("fam", EACH, ids=str)
 IP_TRANSPARENT, IPV6_TRANSPARENT = 19, 75
 
 
-@contextlib.contextmanager
-def transparent(lab: Lab, fam: Family, port: int, kind: int = socket.SOCK_STREAM) -> Iterator[list[tuple[str, int]]]:
+def transparent(lab: Lab, fam: Family, port: int) -> contextlib.AbstractContextManager[list[tuple[str, int]]]:
     """A transparent service on the router that answers with what it gets; yields the addresses it was asked at."""
-
-    def make() -> socket.socket:
-        sock = socket.socket(socket.AF_INET6 if fam is IP6 else socket.AF_INET, kind)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if fam is IP6:
-            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-        else:
-            sock.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
-        sock.settimeout(4)
-        sock.bind(("", port))
-        sock.listen()
-        return sock
-
-    server, asked = within(lab.ns("rt"), make), []
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                conn, _ = server.accept()
-                asked.append(conn.getsockname()[:2])
-                with conn:
-                    conn.settimeout(4)
-                    while data := conn.recv(65536):
-                        conn.sendall(data)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield asked
-    finally:
-        with contextlib.suppress(OSError):
-            server.shutdown(socket.SHUT_RDWR)
-        server.close()
-        thread.join(5)
+    option = (socket.IPPROTO_IPV6, IPV6_TRANSPARENT) if fam is IP6 else (socket.SOL_IP, IP_TRANSPARENT)
+    server = listening(lab, "rt", socket.SOCK_STREAM, fam, port, options=(option,))
+    return echoing(server, lambda conn: (str(conn.getsockname()[0]), int(conn.getsockname()[1])))
 
 
 @each
