@@ -233,7 +233,12 @@ class Answers(Interfaces):
         if hi >> 56 == 0xFF:
             return RTN_MULTICAST
         if route is None:
-            return RTN_UNREACHABLE
+            if device is None or device.type != ARPHRD_LOOPBACK:
+                return RTN_UNREACHABLE
+            route = self.routes.lookup(NFPROTO_IPV6, hi, lo, 0, 0, 0, 0, None, 0)
+            return RTN_UNICAST if route is not None and route.type == RTN_LOCAL else RTN_UNREACHABLE
+        if route.type == RTN_LOCAL and device is not None and not _has6(device, hi, lo):
+            return RTN_UNICAST  # ours, but not of the device that was asked about
         if route.type in (RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNREACHABLE, RTN_LOCAL, RTN_ANYCAST):
             return route.type
         return RTN_UNICAST if hi or lo else RTN_UNSPEC
@@ -370,7 +375,7 @@ class Answers(Interfaces):
         return self._send_direct(reply, pkt)
 
     def _direct_answerable(self, pkt: Packet) -> cython.bint:
-        """No unreachable about an unreachable; in IPv4 the sum is of what the header measures, though all is quoted."""
+        """No unreachable about an unreachable; the sum is of what the header measures, though all is quoted."""
         l3: cython.Py_ssize_t = pkt.l3
         end: cython.Py_ssize_t = pkt.end
         intact: cython.bint
@@ -381,6 +386,8 @@ class Answers(Interfaces):
             pkt.end = l3 + pkt.get16(l3 + 2)
         elif pkt.get8(l3 + 6) == IPPROTO_ICMPV6 and l3 + 40 < end and pkt.get8(l3 + 40) == ICMPV6_DEST_UNREACH:
             return False
+        elif pkt.get16(l3 + 4):
+            pkt.end = min(end, l3 + 40 + pkt.get16(l3 + 4))
         intact = self._intact(pkt)
         pkt.end = end
         return intact
@@ -559,3 +566,8 @@ def _uses(route: Route, device: Device) -> cython.bint:
         if hop.device is device:
             return True
     return False
+
+
+def _has6(device: Device, hi: int, lo: int) -> bool:
+    """The IPv6 address is one of this device (Linux: ipv6_chk_addr, strict)."""
+    return any(one.family == NFPROTO_IPV6 and one.hi == hi and one.lo == lo for one in device.addresses)

@@ -123,7 +123,7 @@ class Icmp:
         dst: Dst | None = pkt.route
         if pkt.pkttype != PACKET_HOST or (dst is None and (to >> 28 == 14 or to == U32_MASK)):
             return False
-        if pkt.fragoff or source >> 28 >= 14:
+        if pkt.fragoff or source >> 28 == 14 or source == U32_MASK:
             return False
         if source == 0 and (dst is None or dst.type != RTN_LOCAL):
             return False

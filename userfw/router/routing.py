@@ -130,6 +130,8 @@ class Routing(Egress):
             if to == 0:
                 to = 0x7F000001  # nowhere is here (Linux: ip_route_output_key_hash_rcu)
             dst = self.routes.resolve(NFPROTO_IPV4, 0, to, 0, pkt.get32(l3 + 12), pkt.mark, None)
+            if pkt.get8(l3 + 12) == 127 and dst.oif is not None and dst.oif.type != ARPHRD_LOOPBACK:
+                dst = self.routes.decide(None, NFPROTO_IPV4, 0, to)  # 127/8 does not leave the host (Linux: __mkroute_output)
         else:
             dst = self.routes.resolve(
                 NFPROTO_IPV6, pkt.get64(l3 + 24), pkt.get64(l3 + 32), pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, None

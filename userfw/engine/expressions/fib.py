@@ -76,7 +76,7 @@ class Fib(Expr):
         family: cython.int = pkt.nfproto
         if ctx.family == NFPROTO_NETDEV:  # what the frame says that it carries (Linux: nft_fib_netdev_eval)
             family = NFPROTO_IPV4 if ctx.protocol == ETH_P_IP else NFPROTO_IPV6 if ctx.protocol == ETH_P_IPV6 else 0
-        if (family != NFPROTO_IPV4 and family != NFPROTO_IPV6) or pkt.l3 + (20 if family == NFPROTO_IPV4 else 40) > len(pkt.data):
+        if (family != NFPROTO_IPV4 and family != NFPROTO_IPV6) or pkt.l3 + (20 if family == NFPROTO_IPV4 else 40) > pkt.end:
             return NFT_BREAK
         own: cython.int = 12 if family == NFPROTO_IPV4 else 8
         other: cython.int = 16 if family == NFPROTO_IPV4 else 24
