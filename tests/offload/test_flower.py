@@ -222,6 +222,10 @@ def test_failures(card: Card, code: int, failure: Failure) -> None:
     card.install([flow(1), flow(2, 2)], lambda *answer: answers.append(answer))
     assert answers == [(1, failure), (2, None)]
     assert card.describe(TARGETS[0])["refusals"] == {"words": 1}
+    card.kernel.refuse = [Refused(code, "words")]
+    told: list[str] = []
+    card.install([flow(3)], lambda id, _: told.append(card.explain(id)))
+    assert told == ["words"]
 
 
 def test_a_way_out_that_is_narrower_stays_in_software(card: Card) -> None:

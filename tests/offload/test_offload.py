@@ -434,3 +434,13 @@ def test_status_says_what_is_where() -> None:
     status = lab.manager.status()
     assert status["flows"] == {"flowtable": 1, "waiting": 0, "hardware": 1}
     assert [row["driver"] for row in status["devices"]] == ["mock", "mock"]
+
+
+def test_a_driver_says_more_than_the_failure() -> None:
+    """`explain`: the flow is told with the driver's words."""
+    lab = Lab()
+    lab.nic.fail = [Failure.UNSUPPORTED]
+    lab.nic.explain = lambda id: "it has no room for such ports"  # type: ignore[method-assign]
+    lab.offloaded()
+    words = "the device cannot match or do this: it has no room for such ports"
+    assert lab.manager.failures == {words: 1} and lab.manager.flows()[0]["reason"] == words

@@ -222,6 +222,10 @@ class Driver(ABC):
     def statistics(self) -> Iterable[Statistics]:
         """Totals of the rules that are installed, in batches."""
 
+    def explain(self, id: int) -> str:
+        """Asked in each `done` that tells of a failure: more than the failure says, for people; empty if there is no more."""
+        return ""
+
     def poll(self, now: int, lost: Callable[[str], None]) -> None:
         """Deliver completions that are due at `now` (ns); `lost(device name)` for a device that was reset or is gone."""
         return

@@ -331,8 +331,9 @@ class OffloadManager:
             self.waiting.append(entry)
             return
         if failure is not None:
+            words = driver.explain(id)
             self._withdraw([entry], failure.value)
-            self._fail(entry, failure.value, failure is not FINAL)
+            self._fail(entry, f"{failure.value}: {words}" if words else failure.value, failure is not FINAL)
             return
         entry.done += 1
         if entry.done == len(entry.rules):

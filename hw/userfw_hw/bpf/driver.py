@@ -80,6 +80,7 @@ class BpfDriver(Driver):
         self._retired: list[Statistics] = []
         self._cursor: bytes | None = None
         self._batches = True
+        self._words = ""
 
     # -- devices
 
@@ -179,15 +180,22 @@ class BpfDriver(Driver):
 
     def install(self, rules: Sequence[Rule], done: Done) -> None:
         for rule in rules:
+            self._words = ""
             done(rule.id, self._insert(rule))
+
+    def explain(self, id: int) -> str:
+        return self._words
 
     def _insert(self, rule: Rule) -> Failure | None:
         here, there = self.hooks.get(rule.match.device), self.hooks.get(rule.actions.device)
         if self.flows is None or here is None or there is None:
+            self._words = f"{rule.actions.device if here is not None else rule.match.device} is none of its interfaces"
             return Failure.UNSUPPORTED
-        if here.choice.mode == "native" and not there.facts.takes:
-            return Failure.UNSUPPORTED  # frames redirected to it would be lost without a word
+        if here.choice.mode == "native" and not there.facts.takes:  # they would be lost without a word
+            self._words = f"frames cannot be redirected to {rule.actions.device} natively"
+            return Failure.UNSUPPORTED
         if max(len(rule.match.vlans), len(rule.actions.vlans)) > 2:
+            self._words = "more than two tags"
             return Failure.UNSUPPORTED
         key = forward.key(rule.match)
         here.bridge = rule.match.ethernet or here.bridge
@@ -196,6 +204,7 @@ class BpfDriver(Driver):
                 self._hang(hook)
             self.flows[key] = forward.value(rule.match, rule.actions)
         except OSError as error:
+            self._words = error.strerror or ""
             if error.errno in (errno.ENODEV, errno.ENXIO):
                 return Failure.GONE
             return Failure.FULL if error.errno in (errno.E2BIG, errno.ENOMEM) else Failure.FAULT

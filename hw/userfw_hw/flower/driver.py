@@ -120,6 +120,7 @@ class FlowerDriver(Driver):
         self.homes: dict[int, Place] = {}
         self.lost: set[str] = set()
         self._tc: TrafficControl | None = None
+        self._words = ""
         self._connections: Connections | None = None
         self._netns: str | None = None
 
@@ -164,7 +165,7 @@ class FlowerDriver(Driver):
                 try:
                     held, requests = self._requests(place, rule)
                 except OSError as error:
-                    failure = _failure(place, error)
+                    failure = self._failure(place, error)
             if failure is not None:
                 done(rule.id, failure)
                 continue
@@ -178,7 +179,10 @@ class FlowerDriver(Driver):
             first = next((answer for answer in refused if answer is not None), None)
             if first is not None:
                 self._drop([rule.id])
-            done(rule.id, None if first is None else _failure(place, first))
+            done(rule.id, None if first is None else self._failure(place, first))
+
+    def explain(self, id: int) -> str:
+        return self._words
 
     def _requests(self, place: Place, rule: Rule) -> tuple[Held, list[bytes]]:
         """What puts a rule into the kernel; its connection, if it takes one, is there already. OSError."""
@@ -395,17 +399,29 @@ class FlowerDriver(Driver):
         """Why a rule is not even tried; None after its interface has been made ready."""
         place = self.places.get(rule.match.device)
         if place is None or (not place.hardware and rule.actions.device not in self.places):
+            self._words = f"{rule.actions.device if place is not None else rule.match.device} is none of its interfaces"
             return Failure.UNSUPPORTED
-        if place.mtu > rule.actions.mtu or len(rule.match.vlans) > 2 or len(rule.actions.vlans) > 2:
-            place.refusals["flower compares no lengths, so the way out must take all that comes in"] += 1
+        self._words = ""
+        if place.mtu > rule.actions.mtu:
+            self._words = "flower compares no lengths, so the way out must take all that comes in"
+        elif len(rule.match.vlans) > 2 or len(rule.actions.vlans) > 2:
+            self._words = "more than two tags"
+        if self._words:
+            place.refusals[self._words] += 1
             return Failure.UNSUPPORTED
         try:
             if not place.ready:
                 self._dress(place)
         except OSError as error:
-            place.refusals[error.strerror or ""] += 1
+            self._failure(place, error)
             return Failure.FAULT
         return None
+
+    def _failure(self, place: Place, error: OSError) -> Failure:
+        """What the kernel's refusal means, kept with its words."""
+        self._words = error.strerror or ""
+        place.refusals[self._words] += 1
+        return FAILURES.get(error.errno or 0, Failure.FAULT)
 
     def _dress(self, place: Place) -> None:
         """The qdisc, and in software the guards. OSError."""
@@ -481,12 +497,6 @@ def astray_untrusted(options: bytes) -> bool:
     """No card has the filter any more (TCA_CLS_FLAGS_NOT_IN_HW): with skip_sw the kernel keeps it then, but nothing runs it."""
     flags = attributes_untrusted(options).get(22, b"")
     return len(flags) == 4 and bool(int.from_bytes(flags, sys.byteorder) & NOT_IN_HW)
-
-
-def _failure(place: Place, error: OSError) -> Failure:
-    """What the kernel's refusal means, kept with its words."""
-    place.refusals[error.strerror or ""] += 1
-    return FAILURES.get(error.errno or 0, Failure.FAULT)
 
 
 def _mac(target: Target) -> bytes:
