@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from userfw.daemon import leftovers
@@ -59,6 +59,7 @@ def test_where_nothing_can_be_written_a_port_opens_all_the_same(monkeypatch: pyt
 VALUES = st.recursive(st.none() | st.integers() | st.text(), st.lists)
 
 
+@settings(deadline=None)  # a file is written each time
 @given(st.binary(max_size=80) | VALUES.map(json.dumps).map(str.encode))
 def test_any_file_is_a_record_or_none(data: bytes) -> None:
     with TemporaryDirectory() as folder:
