@@ -40,6 +40,8 @@ from userfw.nft.syntax import (
 
 _BRIDGE_KEYS = frozenset(("ibrname", "obrname", "ibrpvid", "ibrvproto", "ibrhwaddr", "broute"))
 _UDP_TUNNELS = frozenset(("vxlan", "geneve"))
+_QUESTIONS: dict[tuple[str, str | None, int], MatchStmt] = {}
+"""Matches of protocols that rules did not write, but need: one node for all rules, since nobody changes a checked tree."""
 
 
 class LoadChecker:
@@ -239,9 +241,13 @@ class LoadChecker:
             self._ask_payload(node, below, below.fields[below.key], number)
 
     def _ask_meta(self, node: Expr, key: str, number: int) -> None:
-        row = proto_keys.META[key]
-        left = MetaExpr(key, self.tunnel, loc=node.loc, dtype=row.dtype)
-        self._ask_equal(node, left, number)
+        asked = key, self.tunnel, number
+        question = _QUESTIONS.get(asked)
+        if question is None:
+            left = MetaExpr(key, self.tunnel, dtype=proto_keys.META[key].dtype)
+            right = ConstantExpr(number, dtype=left.dtype)
+            question = _QUESTIONS[asked] = MatchStmt(RelationalExpr("==", left, right))
+        self.emit(question)
         meta_update(self.proto, key, number)
 
     def _ask_payload(self, node: Expr, protocol: proto.Protocol, row: proto.Field, number: int) -> None:

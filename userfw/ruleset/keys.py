@@ -10,7 +10,8 @@ from userfw.nft.datatype import BIG, HOST_IS, Datatype
 from userfw.nft.datatype_tables import ConcatType
 from userfw.nft.location import NOWHERE
 from userfw.nft.lower_set import padded
-from userfw.nft.syntax import CatchAllExpr, ConcatExpr, ConstantExpr, Expr, PrefixExpr, RangeExpr
+from userfw.nft.spans import span
+from userfw.nft.syntax import CatchAllExpr, ConcatExpr, ConstantExpr, Expr, PrefixExpr
 
 
 def fields_of(dtype: Datatype) -> tuple[tuple[int, int], ...]:
@@ -44,11 +45,10 @@ def _field(low: bytes, high: bytes, dtype: Datatype, interval: bool) -> Expr:
         return ConstantExpr(value, dtype=dtype)
     first, last = _number(low, dtype, interval), _number(high, dtype, interval)
     size = last - first + 1
-    if (dtype.prefix or dtype.is_string) and size & (size - 1) == 0 and first % size == 0:
+    if dtype.is_string and size & (size - 1) == 0 and first % size == 0:
         length = dtype.octets * 8 - size.bit_length() + 1
-        base: int | bytes = low[: (length + 7) // 8] if dtype.is_string else first
-        return PrefixExpr(ConstantExpr(base, dtype=dtype), length, dtype=dtype)
-    return RangeExpr(ConstantExpr(first, dtype=dtype), ConstantExpr(last, dtype=dtype), dtype=dtype)
+        return PrefixExpr(ConstantExpr(low[: (length + 7) // 8], dtype=dtype), length, dtype=dtype)
+    return span(first, last, dtype, NOWHERE)
 
 
 def decode_key(low: bytes | None, high: bytes | None, dtype: Datatype, interval: bool) -> Expr:
