@@ -22,6 +22,7 @@ def report() -> dict[str, Any]:
     done = vm.run(
         f"PYTHONPATH=.:hw:netns-tests {sys.executable} -m lab.cards",
         modules="e1000 virtio_net cls_flower act_gact sch_ingress",
+        seconds=280,
         qemu=" ".join(f"-device {card}" for card in CARDS),
     )
     assert done.returncode == 0, done.stderr[-4000:]

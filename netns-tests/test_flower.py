@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespace tests run a
 def report() -> dict[str, Any]:
     """What lab.flower saw in the guest."""
     vm.needed()
-    done = vm.run(f"PYTHONPATH=.:hw:netns-tests {sys.executable} -m lab.flower", modules=MODULES)
+    done = vm.run(f"PYTHONPATH=.:hw:netns-tests {sys.executable} -m lab.flower", modules=MODULES, seconds=280)
     assert done.returncode == 0, done.stderr[-4000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -73,7 +73,7 @@ def test_bulk_tcp_goes_by_flower(report: dict[str, Any]) -> None:
     """Large sends with NAT as well: the server finds no wrong checksum in their segments."""
     for name in ("iperf nat", "iperf large", "iperf large nat"):
         moved = report[name]
-        assert moved["bytes"] > 1 << 20 and moved["hardware"] > 4 * moved["daemon"], (name, moved["hardware"], moved["daemon"])
+        assert moved["bytes"] > 1 << 18 and moved["hardware"] > 4 * moved["daemon"], (name, moved["hardware"], moved["daemon"])
         assert not moved["offload"]["failures"] and not moved["wrong"]
 
 

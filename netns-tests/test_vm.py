@@ -40,7 +40,7 @@ def test_flows_over_a_bridge_by_tc_flower() -> None:
 def test_what_invalidates_flows_in_flower() -> None:
     """With traffic running and every packet accounted for, on tc flower; the other cases (`-k flower`) pass too, but take long."""
     vm.needed()
-    done = vm.pytest_in_guest("netns-tests/test_invalidation.py", "-k", SOME, modules=FLOWER, seconds=400)
+    done = vm.pytest_in_guest("netns-tests/test_invalidation.py", "-k", SOME, modules=FLOWER, seconds=280)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert re.search(r"(\d+) passed", done.stdout) and "skipped" not in done.stdout, done.stdout[-2000:]
 

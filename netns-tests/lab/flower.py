@@ -301,7 +301,7 @@ def ours(flow: Flow, frame: bytes) -> bool:
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * netns.PATIENCE
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("what was waited for did not happen")
