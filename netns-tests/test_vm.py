@@ -20,21 +20,12 @@ def test_flowtables_beside_the_kernels() -> None:
 
 
 def test_flowtables_over_a_bridge_beside_the_kernels() -> None:
-    """Which packets a flowtable takes whose flows cross a bridge: the kernel's own is the judge."""
+    """Which packets a flowtable takes whose flows cross a bridge: what is expected of userfw, outside, is what the kernel does."""
     vm.needed()
-    done = vm.pytest_in_guest("netns-tests/test_bridge_flowtable.py", modules=f"{FLOWTABLE} bridge")
+    done = vm.pytest_in_guest("netns-tests/test_bridge_flowtable.py", "--router=kernel", modules=f"{FLOWTABLE} bridge")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|skipped)", done.stdout)}
-    assert counts["passed"] >= 32 and "skipped" not in counts, done.stdout[-2000:]
-
-
-def test_flows_over_a_bridge_by_tc_flower() -> None:
-    """In software (skip_hw): from port to port, and out of the kernel when the host moves."""
-    vm.needed()
-    modules = "cls_flower cls_bpf act_pedit act_csum act_ct nf_conntrack_netlink act_mirred act_skbedit veth tun nf_tables"
-    done = vm.pytest_in_guest("netns-tests/test_bridged_flows.py", "-k", "flower and (whole or moves)", modules=modules)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "2 passed" in done.stdout, done.stdout[-2000:]
+    assert counts["passed"] == 11, done.stdout[-2000:]
 
 
 def test_what_invalidates_flows_in_flower() -> None:
@@ -46,10 +37,12 @@ def test_what_invalidates_flows_in_flower() -> None:
 
 
 def test_the_ebpf_driver_where_tcx_is_missing() -> None:
-    """Linux 6.1: the program at tc is a filter of clsact; its verifier takes stateless filters too."""
+    """Linux 6.1: the program at tc is a filter of clsact; its verifier takes stateless filters too. And, in the same machine, flows
+    over a bridge by tc flower."""
     vm.needed()
-    files = [f"netns-tests/test_{name}.py" for name in ("offload", "bpf_chains", "bpf_filters")]
-    done = vm.pytest_in_guest(*files, "-k", "kernel_forwards or tags or before_filters", modules=EBPF)
+    files = [f"netns-tests/test_{name}.py" for name in ("offload", "bpf_chains", "bpf_filters", "bridged_flows")]
+    chosen = "kernel_forwards or tags or before_filters or (flower and whole)"
+    done = vm.pytest_in_guest(*files, "-k", chosen, modules=f"{EBPF} {FLOWER}")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|skipped)", done.stdout)}
-    assert counts == {"passed": 5}, done.stdout[-2000:]
+    assert counts == {"passed": 6}, done.stdout[-2000:]
