@@ -160,6 +160,21 @@ def test_it_is_out_of_the_card_when_the_call_returns(change: Callable[[BridgeLab
     assert lab.nic.table == {} and lab.manager.installed == 0
 
 
+@pytest.mark.parametrize("change", [c for c in CHANGES if c not in (neighbour, bridge_gone)])
+def test_what_waits_for_the_card_is_not_installed(change: Callable[[BridgeLab], None]) -> None:
+    """No packet of the flow comes between the change and its turn."""
+    lab = BridgeLab(offload=True)
+    lab.start()
+    for _ in range(3):
+        lab.send(lab.packet())
+        lab.send(lab.packet(True), "wan")
+    assert lab.manager.waiting and not lab.nic.table
+    change(lab)
+    lab.neighbour(lab.top, "192.168.1.2", CLIENT)
+    lab.tick()
+    assert lab.nic.table == {} and lab.manager.installations == 0
+
+
 @KINDS
 @pytest.mark.parametrize("family", [4, 6])
 def test_the_host_sees_only_the_first_packets(kind: dict[str, object], family: int) -> None:

@@ -82,6 +82,19 @@ def test_it_is_out_of_the_card_when_the_call_returns(change: Callable[[GatewayLa
         assert lab.host_frames() == seen + 1  # the host judges the next packet
 
 
+@pytest.mark.parametrize("change", [route, mtu, link_address, down, removed, rule, address, conntrack, flush])
+def test_what_waits_for_the_card_is_not_installed(change: Callable[[GatewayLab], None]) -> None:
+    """No packet of the flow comes between the change and its turn."""
+    lab = GatewayLab()
+    for _ in range(3):
+        lab.send(lab.frame())
+        lab.send(lab.frame(back=True), "wan")
+    assert lab.manager.waiting and not lab.nic.table
+    change(lab)
+    lab.tick()
+    assert lab.nic.table == {} and lab.manager.installations == 0
+
+
 def test_while_a_slow_card_installs() -> None:
     """What was on its way into the card is taken back too."""
     lab = GatewayLab("slow")

@@ -259,6 +259,9 @@ class OffloadManager:
             entry = self.waiting.popleft()
             if entry.flow.dead or entry.state != "waiting":
                 continue
+            if not _sure(entry.flow):
+                entry.flow.table.teardown(entry.flow)
+                continue
             resting = entry.resting == _packets(entry.flow)
             if resting or now < entry.not_before or self._budget < 1 or not self._resolved(entry.flow):
                 self.waiting.append(entry)
@@ -489,6 +492,13 @@ class OffloadManager:
             missing = "a neighbour's address is not known yet" if judged else "rules have let only one direction come to `flow add`"
             reason = "its turn will come" if self._resolved(flow) else missing
         return {"state": entry.state, "reason": reason}
+
+
+def _sure(flow: Flow) -> bool:
+    """Nothing changed on its way, and no rules, since the flow was made: the same that a packet in software asks."""
+    sides = (flow.original, flow.reply)
+    crossings = [crossing for side in sides for crossing in (side.comes, side.goes) if crossing is not None]
+    return flow.epoch == flow.table.epoch and all(side.route.valid() for side in sides) and all(c.valid() for c in crossings)
 
 
 def _unknown(*way: Any) -> object:
