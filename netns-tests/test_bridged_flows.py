@@ -59,10 +59,6 @@ class BridgedLab(OffloadLab):
         for port in self.config["port"]:
             if port["name"] != "wan":
                 port |= {"addresses": [], "promiscuous": True}
-            if mode == "flower":
-                port["capture"] = "clsact"
-        if mode == "flower":
-            self.config["offload"]["flower"] = ["lan", "wan", "alt"]
         self.config["bridge"] = [{"name": "br0", "ports": ["lan", "alt"], "mac": BR, "addresses": ["192.168.1.1/24"]}]
         if mode == "local":
             self.ns["own"] = self.router.removesuffix("r") + "h"
