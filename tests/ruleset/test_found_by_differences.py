@@ -267,6 +267,18 @@ def test_resets_in_ipv6(header: Layer, source: str, answers: int) -> None:
     assert counted(lab) == [1, answers]
 
 
+def test_what_is_sent_to_nobody_on_a_link_is_sent_to_all() -> None:
+    lab = Rules(table("ip", "filter prerouting 0: dup to 203.0.113.9 device wan"))
+    lab.send(IP(src=HOST, dst="0.0.0.0") / UDP())
+    assert lab.one().dst == "ff:ff:ff:ff:ff:ff"
+
+
+def test_fib_does_not_look_behind_a_frame() -> None:
+    lab = Rules(table("netdev", "filter ingress 0 lan: counter; fib saddr oif missing counter; fib saddr oif exists counter"))
+    lab.send(bytes(Ether(dst=MACS["lan"], src=LAN_HOST, type=0x0800)) + b"\x45\0\0")
+    assert counted(lab) == [1, 0, 0]
+
+
 def ingress(packet: bytes) -> int:
     """How many errors an ingress chain that rejects everything sends."""
     lab = Rules(table("netdev", "filter ingress 0 lan: counter reject"))

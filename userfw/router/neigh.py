@@ -102,7 +102,7 @@ class NeighbourTable:
     ) -> Neighbour | None:
         """Broadcast and multicast map to fixed link-layer addresses (RFC 1112 6.4, RFC 2464 7); the rest is looked up."""
         neigh: Neighbour
-        broadcast: cython.bint = dst.type == RTN_BROADCAST or (family == NFPROTO_IPV4 and lo == U32_MASK)
+        broadcast: cython.bint = dst.type == RTN_BROADCAST or (family == NFPROTO_IPV4 and (lo == U32_MASK or lo >> 24 == 0))
         if family == NFPROTO_IPV4 and not broadcast and (lo >> 28) != 14:
             return self.obtain(device, family, hi, lo)
         if family == NFPROTO_IPV6 and (hi >> 56) != 0xFF:
