@@ -279,6 +279,22 @@ def test_fib_does_not_look_behind_a_frame() -> None:
     assert counted(lab) == [1, 0, 0]
 
 
+@pytest.mark.parametrize("source", ["192.0.2.255", "198.51.100.255"])
+def test_nobody_is_called_as_everybody_on_a_link(source: str) -> None:
+    lab = Rules("")
+    lab.send(IP(src=source, dst=FAR) / UDP())
+    assert lab.out() == [] and lab.drops() == {"MARTIAN": 1}
+
+
+def test_ingress_chains_see_what_stands_behind_a_packet() -> None:
+    rules = "meta l4proto udp counter"
+    lab = Rules(table("inet", f"filter ingress 0 lan: {rules}", f"filter forward 0: {rules}; counter"))
+    packet = Ether(dst=MACS["lan"], src=LAN_HOST) / IPv6(src=HOST6, dst=FAR6, nh=60, plen=0)
+    lab.send(bytes(packet) + bytes((17, 0, 1, 4, 0, 0, 0, 0)))
+    assert counted(lab) == [1, 0, 1]
+    assert len(lab.one()) == 54
+
+
 def ingress(packet: bytes) -> int:
     """How many errors an ingress chain that rejects everything sends."""
     lab = Rules(table("netdev", "filter ingress 0 lan: counter reject"))
@@ -291,6 +307,10 @@ def test_errors_of_ingress_chains() -> None:
     datagram = bytes(IP(src=HOST, dst=FAR) / UDP(sport=1, dport=2) / Raw(b"abc"))
     assert ingress(datagram) == 1
     assert ingress(datagram + b"behind") == 1
+    short = bytearray(bytes(IPv6(src=HOST6, dst=FAR6) / UDP(sport=1, dport=2) / Raw(b"abc")))
+    assert ingress(bytes(short)) == 1
+    short[4:6] = b"\0\1"
+    assert ingress(bytes(short)) == 0
     assert ingress(bytes(IP(src=HOST, dst=FAR, proto=17))) == ingress(bytes(IP(src=HOST, dst=FAR, proto=17)) + bytes(26)) == 0
     assert [ingress(bytes(IP(src=HOST, dst=FAR) / ICMP(type=kind))) for kind in (3, 11, 8)] == [0, 1, 1]
     assert [ingress(bytes(IPv6(src=HOST6, dst=FAR6) / kind)) for kind in (ICMPv6DestUnreach(), ICMPv6TimeExceeded())] == [0, 1]

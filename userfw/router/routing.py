@@ -66,10 +66,10 @@ class Routing(Egress):
         return dst
 
     def _source_ok(self, pkt: Packet, src: cython.uint, device: Device) -> cython.bint:
-        """Not one of our own addresses; with rp_filter, also reachable (2) by the very device (1)."""
+        """Not one of our own addresses, nor everybody's on a link; with rp_filter, also reachable (2) by the very device (1)."""
         # the mark does not count here (Linux: src_valid_mark 0)
         back: Dst = self.routes.resolve(NFPROTO_IPV4, 0, src, 0, 0, 0, device)
-        if back.type == RTN_LOCAL:
+        if back.type in (RTN_LOCAL, RTN_BROADCAST):
             return False
         if self.settings.rp_filter == 0:
             return True

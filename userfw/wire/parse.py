@@ -142,8 +142,7 @@ def _ipv6(pkt: Packet) -> cython.int:
     end: cython.Py_ssize_t = l3 + 40 + pkt.get16(l3 + 4)
     if end > pkt.end:
         return DROP_MALFORMED
-    if end == l3 + 40 and pkt.get8(l3 + 6) == IPPROTO_HOPOPTS:
-        end = pkt.end  # a jumbogram (RFC 2675), which nobody measures (Linux: ip6_rcv_core)
+    end = pkt.end  # ingress chains see what stands behind the packet too, until `trim`
     proto: cython.int = pkt.get8(l3 + 6)
     off: cython.Py_ssize_t = l3 + 40
     word: cython.int
@@ -186,6 +185,11 @@ def trim(pkt: Packet) -> cython.int:
     """Cut link-layer padding: `end` becomes the end of the network packet (Linux: pskb_trim_rcsum in ip_rcv_core)."""
     if pkt.nfproto == NFPROTO_IPV4:
         pkt.end = pkt.l3 + pkt.get16(pkt.l3 + 2)
-    elif pkt.nfproto == NFPROTO_IPV6 and (pkt.get16(pkt.l3 + 4) or pkt.get8(pkt.l3 + 6) != IPPROTO_HOPOPTS):
-        pkt.end = pkt.l3 + 40 + pkt.get16(pkt.l3 + 4)
+    elif pkt.nfproto == NFPROTO_IPV6 and pkt.end != pkt.l3 + 40 + pkt.get16(pkt.l3 + 4):
+        # but a jumbogram (RFC 2675), which nobody measures (Linux: ip6_rcv_core)
+        if pkt.get16(pkt.l3 + 4) or pkt.get8(pkt.l3 + 6) != IPPROTO_HOPOPTS:
+            pkt.end = pkt.l3 + 40 + pkt.get16(pkt.l3 + 4)
+            pkt.is_fragment = False
+            pkt.fragoff = 0
+            return _ipv6(pkt)
     return 0

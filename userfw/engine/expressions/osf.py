@@ -31,7 +31,8 @@ class Osf(Expr):
         self.version = version
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
-        if pkt.nfproto != NFPROTO_IPV4 or not ctx.l4 or pkt.l4proto != IPPROTO_TCP or pkt.fragoff != 0:
+        # a later fragment is read as if it began with the header, as Linux does
+        if pkt.nfproto != NFPROTO_IPV4 or not ctx.l4 or pkt.l4proto != IPPROTO_TCP:
             return NFT_BREAK
         if pkt.l4 + 20 > pkt.end or not pkt.get8(pkt.l4 + 13) & TCP_SYN:
             return NFT_BREAK
