@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoRequest,
@@ -295,6 +295,25 @@ def test_ingress_chains_see_what_stands_behind_a_packet() -> None:
     assert len(lab.one()) == 54
 
 
+def test_fib_leads_back_to_lo_at_input_too() -> None:
+    asks = "fib saddr . iif oifname lo counter"
+    lab = Rules(table("inet", "filter forward 0: ip saddr set 192.0.2.1 reject", f"filter input 0: {asks}"))
+    lab.send(IP(src=HOST, dst=FAR) / UDP())
+    assert counted(lab) == [1]
+
+
+def test_a_segment_with_flags_that_make_no_sense_has_a_right_checksum() -> None:
+    lab = Rules(table("ip", "filter forward 0: ct state invalid @th,112,16 set 77; reject"))
+    lab.send(tcp("SFU"))
+    assert lab.one("lan")[ICMP].type == 3
+
+
+def test_a_datagram_without_a_length_is_not_answered() -> None:
+    lab = Rules("")
+    lab.send(IP(src=HOST, dst=OWN) / UDP(sport=1, dport=2, len=0, chksum=0))
+    assert lab.out("lan") == []
+
+
 def ingress(packet: bytes) -> int:
     """How many errors an ingress chain that rejects everything sends."""
     lab = Rules(table("netdev", "filter ingress 0 lan: counter reject"))
@@ -313,6 +332,7 @@ def test_errors_of_ingress_chains() -> None:
     assert ingress(bytes(short)) == 0
     assert ingress(bytes(IP(src=HOST, dst=FAR, proto=17))) == ingress(bytes(IP(src=HOST, dst=FAR, proto=17)) + bytes(26)) == 0
     assert [ingress(bytes(IP(src=HOST, dst=FAR) / ICMP(type=kind))) for kind in (3, 11, 8)] == [0, 1, 1]
+    assert ingress(bytes(IP(src=HOST, dst=FAR, options=[IPOption_NOP()] * 4) / ICMP(type=3))) == 0
     assert [ingress(bytes(IPv6(src=HOST6, dst=FAR6) / kind)) for kind in (ICMPv6DestUnreach(), ICMPv6TimeExceeded())] == [0, 1]
 
 

@@ -111,9 +111,9 @@ class Tcp(Windows):
         flags: cython.uint = pkt.get8(l4 + 13)
         kind: cython.uint = flags & 0x37
         # combinations that can be meant seriously, PSH, ECE and CWR aside (Linux: tcp_valid_flags)
-        if kind not in (0x10, 0x02, 0x22, 0x12, 0x04, 0x14, 0x11, 0x31, 0x30):
-            return False
         if hook == NF_INET_PRE_ROUTING and self.settings.checksum and not checksum_ok(pkt, IPPROTO_TCP):
+            return False
+        if kind not in (0x10, 0x02, 0x22, 0x12, 0x04, 0x14, 0x11, 0x31, 0x30):
             return False
         self.l4 = l4
         self.header_end = l4 + size

@@ -380,8 +380,7 @@ class Answers(Interfaces):
         end: cython.Py_ssize_t = pkt.end
         intact: cython.bint
         if pkt.nfproto == NFPROTO_IPV4:
-            # without a look at how long the header is (Linux: nf_skb_is_icmp_unreach)
-            if pkt.get8(l3 + 9) == IPPROTO_ICMP and l3 + 20 < end and pkt.get8(l3 + 20) == ICMP_DEST_UNREACH:
+            if pkt.l4proto == IPPROTO_ICMP and pkt.l4 < end and pkt.get8(pkt.l4) == ICMP_DEST_UNREACH:
                 return False
             pkt.end = l3 + pkt.get16(l3 + 2)
         elif pkt.get8(l3 + 6) == IPPROTO_ICMPV6 and l3 + 40 < end and pkt.get8(l3 + 40) == ICMPV6_DEST_UNREACH:

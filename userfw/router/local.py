@@ -155,7 +155,7 @@ class Local:
         if pkt.end - pkt.l4 < 8:
             return self.router.drop(pkt, DROP_MALFORMED)
         length: cython.Py_ssize_t = pkt.get16(pkt.l4 + 4)
-        if length > pkt.end - pkt.l4 or (length < 8 and length):
+        if length > pkt.end - pkt.l4 or (length < 8 and (length or pkt.nfproto == NFPROTO_IPV4)):
             return self.router.drop(pkt, DROP_MALFORMED)
         if length:
             pkt.end = pkt.l4 + length

@@ -12,6 +12,7 @@ if not cython.compiled:
         ARPHRD_LOOPBACK,
         ETH_P_IP,
         ETH_P_IPV6,
+        NF_INET_LOCAL_IN,
         NF_INET_PRE_ROUTING,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
@@ -101,11 +102,13 @@ class Fib(Expr):
         return self._store(ctx, answer.oif)
 
     def _goes_back(self, ctx: Context, pkt: Packet, family: cython.int) -> cython.bint:
-        """Loopback at prerouting, and senders without an address, belong to the device they came in by (Linux: nft_fib4_eval)."""
+        """Loopback at prerouting and input, and senders without an address, belong to the device they came in by (Linux:
+        nft_fib_can_skip, nft_fib4_eval)."""
         at: cython.Py_ssize_t = pkt.l3
         if pkt.iif is None:
             return False
-        if ctx.hook == NF_INET_PRE_ROUTING and (pkt.iif.type == ARPHRD_LOOPBACK or pkt.pkttype == PACKET_LOOPBACK):
+        looped: cython.bint = pkt.iif.type == ARPHRD_LOOPBACK or pkt.pkttype == PACKET_LOOPBACK
+        if looped and ctx.hook in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN):
             return True
         if family == NFPROTO_IPV4 and pkt.get8(at + 12) == 0:
             return pkt.get32(at + 16) == U32_MASK or pkt.get32(at + 16) >> 8 == 0xE00000
