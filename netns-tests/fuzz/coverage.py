@@ -5,6 +5,8 @@ Laws
 - An excuse for a cell that was reached fails too: the table can only shrink.
 """
 
+from collections.abc import Iterable
+
 from .campaign import BOTH_AT_MOST, Account
 from .cells import UNREACHED, universe
 from .engine import EngineTarget
@@ -12,7 +14,9 @@ from .fragments import FRAGMENTS
 from .probe import operations_of, refused_everywhere
 from .rules import FIELDS
 
-EXCUSED: dict[tuple[str, str, str], str] = {}
+EXCUSED: dict[tuple[str, str, str], str] = dict.fromkeys(
+    (("synproxy: plain", "", ""), ("objref: synproxy", "", ""), ("tproxy: address", "", ""), ("tproxy: port", "", "")),
+    "cookies and sockets are not the same on two machines: test_synproxy.py and test_tproxy.py compare them")
 """Cells that are loaded and never met by a packet, and why; an empty family or hook stands for all of them."""
 
 EVERYDAY = {"masquerade", "snat", "dnat", "redirect", "reject", "jump", "goto", "vmap", "notrack", "limit", "quota"}
@@ -40,8 +44,8 @@ def verdict(account: Account, strict: bool) -> list[str]:
     for cell in ledger.uncovered():
         if not excuse(cell):
             problems.append(f"no packet reached {' '.join(cell)}")
-    needed = {excuse(cell) for cell in ledger.uncovered()}
-    problems += [f"every packet reaches {row}: take it off the table EXCUSED" for row in EXCUSED if row not in needed]
+    met = {excuse(cell) for cell in ledger.reached}
+    problems += [f"packets reach {row}: take it off the table EXCUSED" for row in EXCUSED if row in met]
     drawn = {expression for expression, _, _ in account.drawn}
     wanted = {field.name for field in FIELDS} | EVERYDAY
     problems += [f"the everyday generator never drew {name}" for name in sorted(wanted - drawn)]
@@ -50,16 +54,23 @@ def verdict(account: Account, strict: bool) -> list[str]:
     return problems
 
 
-def missing(account: Account) -> list[str]:
+def missing(account: Account, seldom: Iterable[str] = ()) -> list[str]:
     """Operations that no packet reached anywhere, but for those of which the kernel refused every statement at every place."""
     refused = refused_everywhere(account.accepted, operations_of(EngineTarget(), FRAGMENTS))
-    left = {cell[0] for cell in universe()} - account.ledger.operations() - set(refused) - set(UNREACHED)
+    left = {cell[0] for cell in universe()} - account.ledger.operations() - set(refused) - set(UNREACHED) \
+        - set(seldom) - {row[0] for row in EXCUSED if not row[1] and not row[2]}
     return [f"no packet reached {name} anywhere, and the kernel does not refuse it" for name in sorted(left)]
 
 
+FLOOR = 2600
+"""Cells that the small campaign of CI reaches at least (2,696 when this was written); it can only grow."""
+
+SELDOM = {"exthdr: sctp present", "inner: gre", "inner: gretap"}
+"""Operations that only long campaigns reach."""
+
+
 def floor(account: Account) -> list[str]:
-    """What even a short campaign must have reached: every operation that it loaded, somewhere."""
-    ledger = account.ledger
-    excused = {row[0] for row in EXCUSED if not row[1] and not row[2]}
-    return [f"no packet reached {name} anywhere"
-            for name in sorted({cell[0] for cell in ledger.loaded} - ledger.operations() - excused)]
+    """What even a small campaign of one round must have reached: every operation somewhere, and so many cells."""
+    reached = len(account.ledger.reached)
+    problems = [] if reached >= FLOOR else [f"packets reached {reached} cells only, not {FLOOR}"]
+    return problems + missing(account, SELDOM)
