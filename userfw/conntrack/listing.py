@@ -63,7 +63,7 @@ def _key(t: Tuple) -> str:
         return f" type={t.dport >> 8} code={t.dport & 255} id={t.sport}"
     if t.l4proto == 47:
         return f" srckey=0x{t.sport:x} dstkey=0x{t.dport:x}"
-    if t.l4proto in (6, 17, 132, 136, 33):
+    if t.l4proto in (6, 17, 132, 136):
         return f" sport={t.sport} dport={t.dport}"
     return ""
 

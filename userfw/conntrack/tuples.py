@@ -68,7 +68,7 @@ def read_tuple(
         into.sport = 0
         into.dport = 0
         if l4 + 4 > end:
-            return False
+            return True  # as any other protocol (Linux: gre_pkt_to_tuple)
         # enhanced GRE of PPTP (RFC 2637): version 1, payload protocol PPP; the other side's call id is the only key on the wire
         if (pkt.get16(l4) & 7) == 1:
             if l4 + 8 > end or pkt.get16(l4 + 2) != 0x880B:

@@ -185,7 +185,9 @@ def _transport(
         elif type in (0, 8, 13, 14, 15, 16, 17, 18):
             return _port(pkt, l4, 2, l4 + 4, target.sport, 0, False, False, False)
         return NF_ACCEPT
-    if proto == IPPROTO_GRE and left >= 8 and manip == NAT_MANIP_DST and (pkt.get16(l4) & 7) == 1:
+    if proto == IPPROTO_GRE and left < 8:
+        return _short(pkt)  # as much as the shortest header with a call has (Linux: gre_manip_pkt)
+    if proto == IPPROTO_GRE and manip == NAT_MANIP_DST and (pkt.get16(l4) & 7) == 1:
         pkt.put16(l4 + 6, port)
     return NF_ACCEPT
 

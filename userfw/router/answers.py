@@ -23,7 +23,6 @@ if not cython.compiled:
         CT_RELATED,
         CT_UNTRACKED,
         IPPROTO_AH,
-        IPPROTO_DCCP,
         IPPROTO_ESP,
         IPPROTO_GRE,
         IPPROTO_ICMP,
@@ -281,9 +280,7 @@ class Answers(Interfaces):
             return True
         if pkt.nfproto == NFPROTO_IPV6 and (room <= 0 or proto == IPPROTO_NONE):
             return False
-        if proto == IPPROTO_GRE and room >= 4 and pkt.get8(pkt.l4) & 0x80 == 0:
-            return True
-        if proto in (IPPROTO_AH, IPPROTO_ESP, IPPROTO_SCTP, IPPROTO_UDPLITE, IPPROTO_DCCP):
+        if proto in (IPPROTO_AH, IPPROTO_ESP, IPPROTO_GRE, IPPROTO_SCTP, IPPROTO_UDPLITE):
             return True
         if proto == IPPROTO_UDP and room >= 8 and pkt.get16(pkt.l4 + 6) == 0:
             return True
@@ -340,6 +337,8 @@ class Answers(Interfaces):
         if hook not in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN):
             pkt.checked = 0
         result = checksum_ok(pkt, IPPROTO_TCP)
+        if pkt.nfproto == NFPROTO_IPV4 and fold(add_words(0, pkt.data, pkt.l3, pkt.l4 - pkt.l3)) != 0xFFFF:
+            result = False  # the header is summed too, and an option that was filled in does not fit its checksum yet
         pkt.checked = before
         return result
 

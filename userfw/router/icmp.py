@@ -133,7 +133,7 @@ class Icmp:
             if pkt.l4 >= pkt.end:
                 return False
             kind = pkt.get8(pkt.l4)
-            if kind > 18 or kind in (3, 4, 5, 11, 12):
+            if kind > 18 or (1 <= kind <= 12 and kind != 8):  # icmp_pointers: unused types and router discovery are errors too
                 return False
         return True
 

@@ -12,10 +12,10 @@ if not cython.compiled:
         VNET_GSO_TCPV4,
         VNET_GSO_TCPV6,
     )
-    from userfw.core.drop import DROP_IP_OPTIONS, DROP_MALFORMED, DROP_NOT_SPECIFIED
+    from userfw.core.drop import DROP_IP_OPTIONS, DROP_MALFORMED, DROP_NO_PROTOCOL, DROP_NOT_SPECIFIED
     from userfw.core.packet import Packet
     from userfw.router.base import Router
-    from userfw.router.const import ICMPV6_HDR_FIELD, ICMPV6_PARAMPROB, ICMPV6_UNK_OPTION
+    from userfw.router.const import ICMPV6_HDR_FIELD, ICMPV6_PARAMPROB, ICMPV6_UNK_NEXTHDR, ICMPV6_UNK_OPTION
     from userfw.router.lpm import mix
 
 
@@ -70,23 +70,33 @@ def ipv6_hop_options(router: Router, pkt: Packet) -> cython.int:
     return _tlv(router, pkt, pkt.l3 + 40, True)
 
 
-def ipv6_local_headers(router: Router, pkt: Packet) -> cython.int:
+def ipv6_local_headers(router: Router, pkt: Packet, alone: cython.bint) -> cython.int:
     """Extension headers that only the destination looks at: destination options, routing headers (Linux: ipv6_destopt_rcv,
-    ipv6_rthdr_rcv with accept_source_route 0)."""
+    ipv6_rthdr_rcv with accept_source_route 0). Where nobody is behind the gateway
+    (`alone`), AH and hop-by-hop options that do not come first have no receiver."""
     off: cython.Py_ssize_t = pkt.l3 + 40
+    named: cython.Py_ssize_t = 6
     proto: cython.int = pkt.get8(pkt.l3 + 6)
     reason: cython.int
-    while off + 8 <= pkt.l4 and off + 8 <= pkt.end:
+    while True:
+        if alone and (proto == 51 or (proto == 0 and off > pkt.l3 + 40)):
+            router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_UNK_NEXTHDR, cython.cast(cython.uint, named))
+            return DROP_NO_PROTOCOL
+        if off + 8 > pkt.l4 or off + 8 > pkt.end:
+            break
         if proto == 60:
             reason = _tlv(router, pkt, off, False)
             if reason != DROP_NOT_SPECIFIED:
                 return reason
+        elif proto == 43 and pkt.get8(off + 2) in (3, 4):
+            return DROP_IP_OPTIONS  # RPL and segment routing are off
         elif proto == 43 and pkt.get8(off + 3) != 0:
             if pkt.get8(pkt.l3 + 24) != 0xFF and pkt.pkttype == PACKET_HOST:
                 router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, cython.cast(cython.uint, off + 2 - pkt.l3))
             return DROP_IP_OPTIONS
         elif proto not in (0, 43, 51):
             break
+        named = off - pkt.l3
         step: cython.int = pkt.get8(off + 1)
         step = (step + 2) * 4 if proto == 51 else (step + 1) * 8
         proto = pkt.get8(off)
@@ -121,14 +131,25 @@ def _tlv(router: Router, pkt: Packet, header: cython.Py_ssize_t, hop: cython.bin
             if length != 4:
                 return DROP_MALFORMED
         elif hop and kind == 0xC2:
-            router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, cython.cast(cython.uint, off + 2 - pkt.l3))
-            return DROP_MALFORMED
+            return _jumbo(router, pkt, off, length)
         elif kind >> 6:
             if kind >> 6 == 2 or (kind >> 6 == 3 and pkt.get8(pkt.l3 + 24) != 0xFF):
                 router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_UNK_OPTION, cython.cast(cython.uint, off - pkt.l3))
             return DROP_IP_OPTIONS
         off += length
     return DROP_NOT_SPECIFIED
+
+
+def _jumbo(router: Router, pkt: Packet, off: cython.Py_ssize_t, length: cython.Py_ssize_t) -> cython.int:
+    """A jumbo payload never fits; what is wrong with it is told (RFC 2675 3; Linux: ipv6_hop_jumbo)."""
+    at: cython.Py_ssize_t = off - pkt.l3
+    if length == 6 and at & 3 == 2:
+        if pkt.get32(off + 2) <= 0xFFFF:
+            at += 2
+        elif pkt.get16(pkt.l3 + 4) == 0:
+            return DROP_MALFORMED
+        router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, cython.cast(cython.uint, at))
+    return DROP_MALFORMED
 
 
 def _zeros(pkt: Packet, off: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:

@@ -14,6 +14,7 @@ from userfw.engine.services import CONTROL
 if not cython.compiled:
     from userfw.core.const import (
         CT_NONE,
+        IPPROTO_AH,
         IPPROTO_ICMP,
         IPPROTO_ICMPV6,
         IPPROTO_IGMP,
@@ -70,8 +71,8 @@ class Local:
     def deliver_untrusted(self, pkt: Packet) -> cython.int:
         """To its end; 0 or the DROP_* reason, counted."""
         proto: cython.int = pkt.l4proto
-        if pkt.nfproto == NFPROTO_IPV6 and pkt.l4 - pkt.l3 > 40:
-            reason: cython.int = ipv6_local_headers(self.router, pkt)
+        if pkt.nfproto == NFPROTO_IPV6 and (pkt.l4 - pkt.l3 > 40 or proto == IPPROTO_AH):
+            reason: cython.int = ipv6_local_headers(self.router, pkt, self.device is None)
             if reason != DROP_NOT_SPECIFIED:
                 return self.router.drop(pkt, reason)
         if pkt.nfproto == NFPROTO_IPV6 and not pkt.has_l4 and (pkt.l4 > pkt.end or proto in (0, 43, 44, 51, 60)):

@@ -16,6 +16,7 @@ cdef Py_ssize_t walk_tcp_options(Packet pkt, Py_ssize_t end, int type) except? -
 cdef Py_ssize_t find_tcp_option(Context ctx, Packet pkt, int type, int needed) except? -100
 cdef int change_tcp16(Packet pkt, Py_ssize_t at, unsigned int new) except -1
 cdef Py_ssize_t find_ipv4_option(Context ctx, Packet pkt, int type) except? -100
+cdef bint _option_right(Packet pkt, Py_ssize_t at, int kind, int size) except? -1
 cdef Py_ssize_t find_sctp_chunk(Context ctx, Packet pkt, int type, int needed) except? -100
 cdef Py_ssize_t find_dccp_option(Context ctx, Packet pkt, int type) except? -100
 

@@ -123,8 +123,9 @@ def change_tcp16(pkt: Packet, at: cython.Py_ssize_t, new: cython.uint) -> cython
 
 
 def find_ipv4_option(ctx: Context, pkt: Packet, type: cython.int) -> cython.Py_ssize_t:
-    """Start of option `type` (source routes, record route, router alert), or -1; broken options: none (Linux: ipv4_find_option).
+    """Start of option `type` (source routes, record route, router alert), or -1; if any option is wrong: none.
 
+    Linux: ipv4_find_option, __ip_options_compile without a packet. A router alert that is not zero is none.
     The header is where the data of an skb begin: at egress that is the link header, whose first byte then tells the length.
     """
     network: cython.Py_ssize_t = pkt.start if ctx.family == NFPROTO_NETDEV and ctx.hook == NF_NETDEV_EGRESS else pkt.l3
@@ -132,6 +133,8 @@ def find_ipv4_option(ctx: Context, pkt: Packet, type: cython.int) -> cython.Py_s
     end: cython.Py_ssize_t = network + (pkt.get8(network) & 15) * 4
     kind: cython.int
     size: cython.int
+    bit: cython.int
+    seen: cython.int = 0
     found: cython.Py_ssize_t = -1
     if end > pkt.end or not (type == 137 or type == 131 or type == 7 or type == 148):
         return -1
@@ -145,16 +148,33 @@ def find_ipv4_option(ctx: Context, pkt: Packet, type: cython.int) -> cython.Py_s
         if at + 2 > end:
             return -1
         size = pkt.get8(at + 1)
-        if size < 2 or at + size > end:
+        if size < 2 or at + size > end or not _option_right(pkt, at, kind, size):
             return -1
-        if (kind == 137 or kind == 131 or kind == 7) and (size < 3 or pkt.get8(at + 2) < 4):
+        bit = 1 if kind == 137 or kind == 131 else 2 if kind == 7 else 4 if kind == 68 else 8 if kind == 134 else 0
+        if seen & bit:
             return -1
-        if kind == 148 and size < 4:
-            return -1
-        if kind == type and found < 0:
+        seen |= bit
+        if kind == type and (kind != 148 or pkt.get16(at + 2) == 0):
             found = at
         at += size
     return found
+
+
+def _option_right(pkt: Packet, at: cython.Py_ssize_t, kind: cython.int, size: cython.int) -> cython.bint:
+    """Length, pointer and flags of an option agree."""
+    pointer: cython.int = pkt.get8(at + 2) if size > 2 else 0
+    flags: cython.int = pkt.get8(at + 3) if size > 3 else 0
+    if kind == 137 or kind == 131:
+        return size >= 7 and pointer == 4 and (size - 3) & 3 == 0
+    if kind == 7:
+        return size >= 3 and pointer >= 4 and (pointer > size or pointer + 3 <= size)
+    if kind == 68:
+        if size < 4 or pointer < 5:
+            return False
+        if pointer > size:
+            return flags & 15 == 3 or flags >> 4 != 15
+        return pointer + 3 <= size and (flags & 15 not in (1, 3) or pointer + 7 <= size)
+    return kind != 148 or size >= 4
 
 
 def find_sctp_chunk(ctx: Context, pkt: Packet, type: cython.int, needed: cython.int) -> cython.Py_ssize_t:
