@@ -245,7 +245,7 @@ def ct(m: Machine, g: Groups) -> None:
     if key in ("mark", "status", "secmark", "id"):
         m.host(g[2], getattr(conn, key))
     elif key == "expiration":
-        m.host(g[2], conn.expires)
+        m.host(g[2], conn.expires if conn.status & 8 else 0)  # IPS_CONFIRMED: before, Linux takes the whole time for a deadline
     elif key == "direction":
         m.host(g[2], m.world.reply, 1)
     elif key == "label":
