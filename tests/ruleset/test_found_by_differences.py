@@ -416,3 +416,10 @@ def test_fib_of_a_device_is_as_at_prerouting_and_at_output(hook: str, taken: tup
         lab.run(f"add rule netdev t c fib {what} counter")
     for what in refused:
         assert "not supported" in lab.rules.execute(f"add rule netdev t c fib {what} counter").errors
+
+
+def test_the_next_hop_on_the_link_is_where_the_packet_goes_now() -> None:
+    asks = f"rt ip nexthop {FAR} counter; rt ip nexthop 198.51.100.77 counter"
+    lab = Rules(table("ip", f"filter forward 0: {asks}; ip daddr set 198.51.100.77; {asks}"))
+    lab.send(IP(src=HOST, dst=FAR) / UDP(sport=1, dport=2))
+    assert counted(lab) == [1, 0, 0, 1]

@@ -119,7 +119,11 @@ class Answers(Interfaces):
         answer.family = dst.via_family
         answer.oif = dst.oif
         answer.mtu = min(dst.mtu, self._mtu_back(pkt))
-        if dst.via_family == NFPROTO_IPV4:
+        if not dst.gateway or dst.via_family != pkt.nfproto:  # on the link: where it goes now (Linux: rt_nexthop, rt6_nexthop)
+            length: cython.Py_ssize_t = 4 if pkt.nfproto == NFPROTO_IPV4 else 16
+            at: cython.Py_ssize_t = pkt.l3 + (16 if pkt.nfproto == NFPROTO_IPV4 else 24)
+            answer.nexthop = bytes(pkt.data[at : at + length])
+        elif dst.via_family == NFPROTO_IPV4:
             answer.nexthop = int(dst.via_lo).to_bytes(4, "big")
         else:
             answer.nexthop = int(dst.via_hi).to_bytes(8, "big") + int(dst.via_lo).to_bytes(8, "big")
