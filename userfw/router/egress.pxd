@@ -16,6 +16,7 @@ from userfw.router.neigh cimport NeighbourTable
 from userfw.router.pipeline cimport Pipeline
 from userfw.router.settings cimport Settings
 from userfw.router.types cimport Dst, Neighbour
+from userfw.wire.gso cimport complete_checksum
 
 cdef class Egress(Router):
     cdef public Pipeline pipeline

@@ -36,6 +36,7 @@ if not cython.compiled:
     from userfw.router.pipeline import Pipeline
     from userfw.router.settings import Settings
     from userfw.router.types import Dst, Neighbour
+    from userfw.wire.gso import complete_checksum
 
 BACKLOG_LIMIT = 1000
 
@@ -176,6 +177,8 @@ class Egress(Router):
             self._tag(pkt, device)
             reason = self.transmit(pkt, device.parent)
         else:
+            if pkt.vnet_flags and pkt.iif is None and pkt.gso_type == 0:
+                complete_checksum(pkt)  # the gateway's own: whoever listens on the wire sees a right sum
             reason = port.transmit(pkt)
             if reason != DROP_NOT_SPECIFIED:
                 return self.drop(pkt, reason)
