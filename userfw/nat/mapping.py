@@ -4,8 +4,7 @@ Laws:
 - One mapping per connection and manipulation, chosen before the connection is confirmed and never changed; it lives in the
   reply tuple.
 - The reply tuple is unique among all connections when chosen: the port is kept if that suffices, else another is searched in
-  the same class
-  (below 512, 600 to 1023, from 1024) or in the range given, in bounded attempts.
+  the same class (below 512, 600 to 1023, from 1024) or in the range given, in bounded attempts.
 - A client's address and port that are mapped already keep their mapping, if it falls into the range.
 - Which address of a range is taken follows from a hash of source and destination (source only if persistent), the kernel's own
   hash.
