@@ -85,13 +85,14 @@ def lab(bridged: Lab, request: pytest.FixtureRequest, seen: dict[str, list[list[
         assert [(o.port, o.frame.hex()) for o in mine] == [(o.port, o.frame.hex()) for o in kernels]
 
 
+IGMP = b"\x02"
 OWN_MACS = {f.mac(address) for address in (BR, *(side.router_mac for side in SIDES.values()))}
 
 
 def barrier(frame: bytes) -> bool:
     """ARP about the router's own addresses: the laboratory's barriers and their answers, as many as it takes; and what the kernel's
-    bridge and its ports themselves say by IPv6 when they like."""
-    if frame[12:14] == b"\x86\xdd" and frame[6:12] in OWN_MACS:
+    bridge and its ports themselves say by IPv6 and IGMP when they like (it joins the groups of snoopers, RFC 4286)."""
+    if frame[6:12] in OWN_MACS and (frame[12:14] == b"\x86\xdd" or (frame[12:14], frame[23:24]) == (b"\x08\x00", IGMP)):
         return True
     return frame[12:14] == b"\x08\x06" and any(address in (frame[28:32], frame[38:42]) for address in OWN)
 
