@@ -40,6 +40,7 @@ class Plan:
     rulesets: int = 0
     steps: int = 200
     everyday: int = EVERYDAY
+    wild: bool = False       # options, extension headers, tunnels, rare protocols, ARP and tags too
     jobs: int = 1
     minutes: float = 0
     findings: int = 20
@@ -251,7 +252,7 @@ class Worker:
 
 def serve(pipe: Connection, plan: Plan, cpu: int, accepted: Accepted | None) -> None:
     """The life of a worker. An exception in a case is its finding; the next case has a new laboratory."""
-    examiner = Examiner(plan.seed, plan.steps, cpu, plan.everyday)
+    examiner = Examiner(plan.seed, plan.steps, cpu, plan.everyday, plan.wild)
     if accepted:
         examiner.learn(accepted)
     try:

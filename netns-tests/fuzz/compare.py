@@ -15,12 +15,13 @@ from lab.state import Conn
 from lab.topology import Out
 
 from . import pools
+from .bodies import GENEVE, VXLAN
 from .memory import memory
 from .rules import Ruleset
 from .traffic import Step, Traffic
 
 KNOWN_IDENTS = {0, 1, 0x1234, 0xFFFF}
-KNOWN_PORTS = {*pools.PORTS, *pools.IDENTS}
+KNOWN_PORTS = {*pools.PORTS, *pools.IDENTS, VXLAN, GENEVE}
 ROUTERS = {f.addr(a) for a in pools.routers("ip")}
 
 
@@ -96,6 +97,7 @@ def masked(frame: bytes) -> str:
     data, notes = bytearray(frame), ""
     if data[12:14] == b"\x08\x00" and len(data) >= 34:
         at = 14
+        times = _mask_times(data, at)
         if data[at + 9] == f.ICMP or bytes(data[at + 12:at + 16]) in ROUTERS:
             _mask_ident4(data, at, bytes(data[at + 12:at + 16]) in ROUTERS)
         else:
@@ -104,6 +106,7 @@ def masked(frame: bytes) -> str:
             notes = _mask_quoted(data, at + (data[at] & 15) * 4, data[at + 9])
         elif not (data[at + 6] & 0x1F or data[at + 7]):
             notes = _mask_transport(data, at, at + (data[at] & 15) * 4, data[at + 9])
+        notes += times
     elif data[12:14] == b"\x86\xdd" and len(data) >= 54:
         at = 14
         if data[at + 6] == f.FRAG6 and len(data) >= 62:
@@ -112,13 +115,31 @@ def masked(frame: bytes) -> str:
                 notes = _mask_quoted(data, 62, data[54])
         else:
             proto, start = data[at + 6], at + 40
-            while proto in (0, 60) and len(data) >= start + 8:
+            while proto in (0, 43, 60) and len(data) >= start + 8:
                 proto, start = data[start], start + (data[start + 1] + 1) * 8
             if proto == f.FRAG6 and len(data) >= start + 8:
                 data[start + 4:start + 8] = bytes(4)
             else:
                 notes = _mask_transport(data, at, start, proto)
     return f"{data.hex()} {notes}"
+
+
+def _mask_times(data: bytearray, at: int) -> str:
+    """Hide the wall clock's times in a timestamp option of an IPv4 header, and its checksum; says if that was right."""
+    end = min(at + (data[at] & 15) * 4, len(data))
+    option = at + 20
+    while option + 4 <= end and data[option]:
+        size = 1 if data[option] == 1 else data[option + 1]
+        if data[option] == 0x44:
+            right = f.checksum(bytes(data[at:end])) in (0, 0xFFFF)
+            pairs = data[option + 3] & 15 in (1, 3)
+            for word in range(option + 4, min(option + size, end) - 3, 4):
+                if not pairs or (word - option - 4) % 8:
+                    data[word:word + 4] = bytes(4)
+            data[at + 10:at + 12] = b"\0\0"
+            return " times, header sum " + ("right" if right else "wrong")
+        option += max(size, 1)
+    return ""
 
 
 def _mask_ident4(data: bytearray, at: int, own: bool) -> None:
@@ -157,6 +178,7 @@ def _mask_transport(data: bytearray, network: int, at: int, proto: int) -> str:
     if quoting and len(data) >= at + 28:
         inner = at + 8
         if data[inner] >> 4 == 4:
+            notes += _mask_times(data, inner)
             before = bytes(data[inner:inner + 20])
             _mask_ident4(data, inner, bytes(data[inner + 12:inner + 16]) in ROUTERS)
             notes += " quoted " + _mask_quoted(data, inner + (data[inner] & 15) * 4, data[inner + 9])

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import Any
 from zlib import crc32
 
-from lab.frames import ETH_IP, ETH_IP6, eth, mac
+from lab.frames import mac
 from lab.state import Conn, conns_from_text
 from lab.topology import SIDES, Out, is_housekeeping
 
@@ -30,6 +30,7 @@ from userfw.ruleset.options import Options
 
 from . import pools
 from .raw import RawBackend
+from .traffic import framed
 
 MILLISECOND = 1_000_000
 UNLIMITED = 1 << 30
@@ -92,8 +93,7 @@ class EngineTarget:
         side = SIDES[port]
         self.clock.now += MILLISECOND
         for packet in packets:
-            kind = ETH_IP6 if packet[0] >> 4 == 6 else ETH_IP
-            self.gateway.receive(self.ports[port].inject(eth(side.router_mac, side.host_mac, kind, packet)))
+            self.gateway.receive(self.ports[port].inject(framed(side, packet)))
             self.gateway.end_batch()
         self.gateway.tick(self.clock.now)
         self.gateway.end_batch()
@@ -118,4 +118,5 @@ class EngineTarget:
     def conns(self) -> list[Conn]:
         """See Target."""
         table = Dump(self.gateway.conntrack)
-        return conns_from_text("\n".join(line(conn, self.clock.now, family=True) for conn in table))
+        text = "\n".join(line(conn, self.clock.now, family=True) for conn in table)
+        return conns_from_text(text.replace(" dccp ", " unknown "))  # conntrack-tools have a name for it, the kernel's list has not

@@ -50,8 +50,8 @@ class Outcome:
 class Examiner:
     """One laboratory's worth of examination."""
 
-    def __init__(self, seed: int, steps: int, cpu: int = 0, everyday: int = EVERYDAY) -> None:
-        self.seed, self.steps, self.cpu, self.everyday = seed, steps, cpu, everyday
+    def __init__(self, seed: int, steps: int, cpu: int = 0, everyday: int = EVERYDAY, wild: bool = False) -> None:
+        self.seed, self.steps, self.cpu, self.everyday, self.wild = seed, steps, cpu, everyday, wild
         self.kernel, self.engine = KernelTarget(cpu=cpu), EngineTarget()
         self.mixer: Mixer | None = None
 
@@ -64,15 +64,15 @@ class Examiner:
         rng = random.Random(f"{self.seed}/{number}")
         if number % self.everyday == 0:
             rules = RuleGenerator(rng)
-            return self.everyday_case(rules, rng, self.steps), rules.covered
+            return self.everyday_case(rules, rng, self.steps, self.wild), rules.covered
         assert self.mixer, "what both take is not known"
         ruleset = self.mixer.ruleset(number - number // self.everyday - 1, rng)
-        return Case(ruleset, tuple(Generator(rng).steps(self.steps))), Counter[Cell]()
+        return Case(ruleset, tuple(Generator(rng, self.wild).steps(self.steps))), Counter[Cell]()
 
     @staticmethod
-    def everyday_case(rules: RuleGenerator, rng: random.Random, steps: int) -> Case:
+    def everyday_case(rules: RuleGenerator, rng: random.Random, steps: int, wild: bool = False) -> Case:
         """A case of the everyday generator."""
-        return Case(rules.ruleset(), tuple(Generator(rng).steps(steps)))
+        return Case(rules.ruleset(), tuple(Generator(rng, wild).steps(steps)))
 
     def pair(self, case: Case) -> tuple[Behaviour, Behaviour]:
         """What the kernel did and what userfw did."""

@@ -75,7 +75,17 @@ def _without_link_rules_of_copies(case: Case) -> Case:
     return _without_rules(case, "hook (output|postrouting)", "ether |@ll")
 
 
+def _without_gre(case: Case) -> Case:
+    if not _rules(case, r"redirect|dnat|addr set|map"):
+        return case
+    return replace(case, steps=tuple(
+        _with_packets(step, tuple(p for p in step.packets if (p[9:10] if p[0] >> 4 == 4 else p[6:7]) != b"\x2f"))
+        for step in case.steps))
+
+
 CLASSES = (
+    Class("GRE that a rule sends to the router itself", "the kernel's host listens to GRE, and is silent about what it cannot use",
+          _without_gre),
     Class("link header of a copy",
           "what `ether` and `@ll` find in a copy made by `dup` at output and postrouting: Linux reads memory that nobody wrote",
           _without_link_rules_of_copies),

@@ -24,8 +24,9 @@ from lab.state import Conn, conns_from_text
 from lab.topology import Lab, Out, is_housekeeping
 
 from . import pools
-from .netlink import RAW_WORDS, Writer, hookless, taken_apart
+from .netlink import Writer, by_hand, hookless, taken_apart
 from .residue import Residue
+from .traffic import framed
 
 FRAGMENTS = (f.ip4("192.168.1.19", "192.168.2.10", f.UDP, bytes(16), mf=True, ident=0x7777),
              f.ip6("fd00:1::19", "fd00:2::10", f.FRAG6, f.frag6(f.UDP, bytes(16), more=True, ident=0x7777)))
@@ -94,7 +95,7 @@ class KernelTarget:
     def _add(self, command: str) -> Answer:
         """One rule."""
         _, _, family, table, chain, words = command.split(" ", 5)
-        if RAW_WORDS not in command:
+        if not by_hand(command):
             answer = self.library.run(command)
             if answer.ok or answer.errno:
                 return answer
@@ -103,7 +104,7 @@ class KernelTarget:
     def _load(self, text: str) -> Answer:
         """The whole at once; or, if this nft has no words for a rule, rule by rule."""
         self.writer.forget()
-        if RAW_WORDS not in text:
+        if not by_hand(text):
             answer = self.library.run(text)
             if answer.ok or answer.errno:
                 return answer
@@ -175,7 +176,7 @@ class KernelTarget:
         """See Target."""
         wires = self.lab.wires
         for packet in packets:
-            wires[port].send(self.lab.up(port, packet))
+            wires[port].send(framed(self.lab.sides[port], packet))
             self._settle()
         return [Out(name, frame) for name in self.lab.sides for frame in wires[name].receive() if not is_housekeeping(frame)]
 

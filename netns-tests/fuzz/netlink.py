@@ -18,10 +18,12 @@ from typing import Any
 
 from lab.nftlib import Answer
 
+from userfw.nft.datatype import Names
 from userfw.nft.lower import lower_rule
 from userfw.nft.lower_set import LoweredElement, half_open, lower_elements, lower_set
 from userfw.nft.syntax import SetBlock
 from userfw.ruleset.manager import RulesetManager
+from userfw.ruleset.platform import PrivatePlatform
 
 from .attributes import LIST_ELEM, TEMPLATE, expressions, nest, text, u32, value, verdict
 from .raw import CT_COUNT, PREFIX, RawBackend, spliced
@@ -34,6 +36,8 @@ _INTERVAL, _MAP, _CONCAT = 4, 8, 0x80
 _VERDICT_DATA = 0xFFFFFF00
 FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
 RAW_WORDS = f'log prefix "{PREFIX}'
+_INEQUALITY = r"(?:(?:ip6?|tcp|udp|th|icmp|icmpv6|sctp|dccp) \S+|@[nt]h,\S+) != [^{\s]+"
+_INEQUALITIES = re.compile(f"{_INEQUALITY} {_INEQUALITY}")
 _CHAIN = re.compile(r"^  chain (\S+) \{$")
 _CODES = {"accept": 1, "drop": 0, "continue": -1, "break": -2, "jump": -3, "goto": -4, "return": -5, "queue": 3}
 
@@ -56,10 +60,27 @@ def taken_apart(ruleset: str) -> tuple[str, list[tuple[str, str, str, str]]]:
     return "\n".join(kept) + "\n", rules
 
 
+def by_hand(text: str) -> bool:
+    """Whether the laboratory's nft must not write this: raw expressions, and inequalities side by side, which it merges into one
+    that holds when any does."""
+    return RAW_WORDS in text or _INEQUALITIES.search(text) is not None
+
+
 def hookless(commands: str) -> str:
     """The same commands or blocks with chains that stand on no hook: rules are lowered whether a hook takes them or not."""
     lines = (re.sub(r"^(add chain \S+ \S+ \S+) \{.*", r"\1", line) for line in commands.splitlines())
     return "\n".join(line for line in lines if not line.lstrip().startswith(("type ", "flush ruleset")))
+
+
+class Interfaces(Names):
+    """The names of the router's devices, as its kernel numbers them."""
+
+    def __init__(self, numbers: list[tuple[int, str]]) -> None:
+        super().__init__()
+        self.numbers = {name: number for number, name in numbers}
+
+    def ifindex(self, name: str) -> int | None:
+        return self.numbers.get(name)
 
 
 class Writer:
@@ -69,6 +90,7 @@ class Writer:
         self.library = library
         self.sock: socket.socket = library.call(self._open)
         self.sequence = 0
+        self.names = Interfaces(library.call(socket.if_nameindex))
         self.forget()
 
     @staticmethod
@@ -80,7 +102,7 @@ class Writer:
 
     def forget(self) -> None:
         """The kernel's ruleset was flushed."""
-        self.manager = RulesetManager(backend=RawBackend())
+        self.manager = RulesetManager(backend=RawBackend(PrivatePlatform(self.names)))
         self.lasting: list[tuple[str, str, str]] = []
 
     def declare(self, commands: str) -> str:

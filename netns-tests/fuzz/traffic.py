@@ -1,8 +1,8 @@
 """Random traffic: fresh packets, answers, follow-ups, ICMP errors, fragments, and all of these broken.
 
 Laws
-- What Linux does by quirk or what docs/differences.md lists is not drawn: options that are filled in on the way, addresses of
-  another scope, GRE (the kernel listens to it), IPv6 fragments below the least MTU's order of size.
+- A packet is of the network layer; one that begins as ARP's hardware type or as a VLAN's EtherType is that (`framed`).
+- Without `wild`, a seed draws what it always drew: nothing of `bodies`, no options that are filled in on the way.
 - A step is drawn once; what depends on a router's output (answers, errors) is built from that router's own output.
 - Identifications of fragments are moved by `run`, so that pieces left over from one run never join those of another.
 """
@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 from lab import frames as f
 from lab.families import Family
-from lab.topology import SIDES, Out
+from lab.topology import SIDES, Out, Side
 
 from . import pools
+from .bodies import DISCOVERY, OPTIONS4, Bodies
 
 FRAGMENT_IDENTS = 0x4000
-OPTIONS4 = (b"\x01\x01\x01\x00", b"\x94\x04\x00\x00", b"\x82\x02\x00\x00", b"\x01\x94\x04\x00\x00\x00\x00\x00")
+PLAIN_OPTIONS4 = (b"\x01\x01\x01\x00", b"\x94\x04\x00\x00", b"\x82\x02\x00\x00", b"\x01\x94\x04\x00\x00\x00\x00\x00")
+UNUSUAL = 0.15
 TCP_OPTIONS = (b"", b"", b"\2\4\5\xb4", b"\2\4\5\xb4\4\2\1\3\3\7"[:9] + b"\7\1\1", b"\1\1\x08\x0a\0\0\0\1\0\0\0\0", b"\3\3\x0e\0",
                b"\2\4\5\0", b"\x05\x0a\0\0\x03\xe8\0\0\x07\xd0\1\1", b"\2\1\1\1", b"\x08\0\0\0")
 
@@ -42,8 +44,8 @@ class Step:
 class Generator:
     """Draws steps from one source of random numbers."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
+    def __init__(self, rng: random.Random, wild: bool = False) -> None:
+        self.rng, self.wild, self.bodies = rng, wild, Bodies(rng)
         self.fragments = 0
 
     def steps(self, count: int) -> list[Step]:
@@ -57,7 +59,14 @@ class Generator:
                 steps.append(Step(steps[about].port, kind, (), about, self.rng.randrange(1000)))
                 continue
             port = self.rng.choice(pools.NAMES)
+            if self.wild and self.rng.random() < 0.04:
+                steps.append(Step(port, "arp", (self.bodies.arp(port),)))
+                continue
             packet = self.packet(port)
+            if self.wild and self.rng.random() < 0.02:
+                tag = self.rng.choice((0, 1, 5, 0x2005))
+                steps.append(Step(port, "tagged", (tagged(packet, tag),)))
+                continue
             if roll < 0.50:
                 packets = self.cut(packet)
                 steps.append(Step(port, "fragments", packets))
@@ -83,15 +92,17 @@ class Generator:
         elif roll < 0.22:
             dst = rng.choice(("255.255.255.255", "224.0.0.5", "127.0.0.1", "0.0.0.0", "240.0.0.1",
                               fam.net(other).replace(".0/24", ".255")) if fam.name == "ip" else
-                             ("ff02::1", "ff05::5", "::1"))
+                             ("ff02::1", "ff05::5", "::1", *(("::", "fe80::10", "ff0e::77") if self.wild else ())))
         if rng.random() < 0.03:
             src = rng.choice(("0.0.0.0", "127.0.0.1", "255.255.255.255", "224.0.0.1", fam.host(other, 10), fam.host(port, 1))
-                             if fam.name == "ip" else ("::", "::1", "ff02::1"))
+                             if fam.name == "ip" else ("::", "::1", "ff02::1", *(("fe80::10",) if self.wild else ())))
         return self.transport(fam, src, dst)
 
     def transport(self, fam: Family, src: str, dst: str) -> bytes:
         """A packet between two addresses with a random transport."""
         rng = self.rng
+        if self.wild and rng.random() < UNUSUAL:
+            return self.network(fam, src, dst, *self.bodies.unusual(fam, src, dst))
         proto = rng.choice((f.TCP, f.TCP, f.TCP, f.UDP, f.UDP, f.UDP, 0, 0, rng.choice(pools.CARRIED)))
         data = rng.randbytes(rng.choice((0, 1, 7, 8, 20, 64, 500, 1320, 1420)) if rng.random() < 0.5 else 7)
         if proto == f.TCP:
@@ -119,10 +130,15 @@ class Generator:
         """The network header around `body`, with options or extension headers now and then."""
         rng, ttl = self.rng, self.rng.choice(pools.TTLS)
         if fam.name == "ip":
-            options = rng.choice(OPTIONS4) if rng.random() < 0.06 else b""
+            known = (*PLAIN_OPTIONS4, *OPTIONS4) if self.wild else PLAIN_OPTIONS4
+            options = rng.choice(known) if rng.random() < (0.1 if self.wild else 0.06) else b""
             return f.ip4(src, dst, proto, body, ttl=ttl, ident=rng.choice((0, 1, 0x1234, 0xFFFF)), df=rng.random() < 0.4,
                          tos=rng.choice((0, 0, 0x20, 0x28, 0xB8, 3)), options=options)
-        if rng.random() < 0.06:
+        if self.wild and proto == f.ICMP6 and body and body[0] in DISCOVERY:
+            ttl = min(ttl, 64)  # what is of the link would teach the kernel neighbours
+        if self.wild and rng.random() < 0.1:
+            proto, body = self.bodies.extended(proto, body, dst)
+        elif not self.wild and rng.random() < 0.06:
             header = rng.choice((0, 60))  # hop-by-hop, destination options: one PadN
             body, proto = struct.pack("!BB", proto, 0) + b"\1\4\0\0\0\0" + body, header
         return f.ip6(src, dst, proto, body, hops=ttl, tclass=rng.choice((0, 0, 0x20, 0xB8)), flow=rng.choice((0, 0, 1, 0x12345)))
@@ -137,11 +153,14 @@ class Generator:
             head[4:6] = ident.to_bytes(2, "big")
             head[6:8] = b"\0\0"
             packet = bytes(head) + packet[20:]
-        size = rng.choice((8, 16, 64, 256, 512, 1024) if version == 4 else (256, 512, 1024))
+        size = rng.choice((8, 16, 64, 256, 512, 1024) if version == 4 else
+                          (16, 24, 64, 256, 512, 1024) if self.wild else (256, 512, 1024))
         if version == 4 and packet[9] == f.TCP:
             size = max(size, 24)  # ports and checksum together: a chosen port is masked with its checksum
+        if version == 6 and packet[6] not in (f.UDP, f.ICMP6):
+            size = max(size, 64)  # what the kernel writes to a header or sums, it first joins, and then cuts anew in another way
         size = max(size, (len(packet) // 12 + 7) // 8 * 8)
-        plain = packet[0] == 0x45 if version == 4 else packet[6] not in (0, 60)
+        plain = packet[0] == 0x45 if version == 4 else packet[6] not in (0, 43, 60)
         if not plain or len(packet) <= (20 if version == 4 else 40):
             return (packet,)
         pieces = f.fragments4(packet, size) if version == 4 else f.fragments6(packet, size, ident)
@@ -190,6 +209,19 @@ def _fix_header(data: bytearray) -> None:
     size = min(max((data[0] & 15) * 4, 20), len(data))
     data[10:12] = b"\0\0"
     data[10:12] = f.checksum(bytes(data[:size])).to_bytes(2, "big")
+
+
+def tagged(packet: bytes, tag: int) -> bytes:
+    """The packet behind a VLAN tag (its TCI), as `framed` takes it."""
+    return struct.pack("!HHH", f.ETH_VLAN, tag, f.ETH_IP6 if packet[0] >> 4 == 6 else f.ETH_IP) + packet
+
+
+def framed(side: Side, packet: bytes) -> bytes:
+    """The frame that carries a packet (or ARP, or a tag and a packet) from the host of a side to the router."""
+    if packet[:2] == b"\x81\0":
+        return f.mac(side.router_mac) + f.mac(side.host_mac) + packet
+    kind = f.ETH_ARP if packet[:2] == b"\0\1" else f.ETH_IP6 if packet[0] >> 4 == 6 else f.ETH_IP
+    return f.eth(side.router_mac, side.host_mac, kind, packet)
 
 
 class Traffic:
@@ -278,10 +310,11 @@ def error(packet: bytes, way: int, side: object) -> bytes | None:
     if not parts:
         return None
     src, dst, proto, body = parts
+    if packet[0] > 0x45 and 0x44 in packet[20:(packet[0] & 15) * 4]:
+        return None  # the wall clock's time would stand in what is quoted, and in its checksum
     if (proto == f.ICMP and body[:1] in (b"\3", b"\5", b"\x0b", b"\x0c")) or (proto == f.ICMP6 and body[:1] < b"\x80"):
         return None  # no error is sent about an error
     if way % 3 == 0:
-        from lab.topology import Side
         assert isinstance(side, Side)
         dst = side.ip6(12) if ":" in src else side.ip4(12)
     size = (len(packet), 28, 64, 20, 24)[way % 5]
