@@ -100,6 +100,10 @@ CLASSES = (
           "Linux's own UDP takes datagrams above 76 bytes for damaged when a rule changed their IPv6 header after conntrack had "
           "summed it",
           lambda case: _without_rules(case, "hook (prerouting|input)", r"ip6 \w+ set|@nh,\S+ set")),
+    Class("destination mapped by prefix",
+          "whether a connection whose IPv4 destination a prefix maps to itself has the status dnat: Linux compares memory that "
+          "nobody wrote",
+          lambda case: _without_rules(case, "", r"dnat ip prefix")),
 )
 
 

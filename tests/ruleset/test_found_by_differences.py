@@ -62,13 +62,13 @@ def test_a_prefix_is_mapped_from_the_address_that_the_packet_has_now() -> None:
     assert lab.one()[IP].src == "198.51.100.13"
 
 
-def test_a_destination_mapped_by_prefix_to_itself_counts_as_mapped() -> None:
+def test_a_destination_mapped_by_prefix_to_itself_is_not_mapped() -> None:
     asks = "ct status dnat counter"
     lab = Rules(table("ip", "nat prerouting -100: dnat ip prefix to 198.51.100.0/24", f"filter forward 0: {asks}"))
     lab.send(IP(src=HOST, dst=FAR) / UDP(sport=1, dport=2))
-    assert counted(lab) == [1]
+    assert counted(lab) == [0]
     lab.send(IP(src=HOST, dst=FAR, ttl=1) / UDP(sport=1, dport=3))
-    assert lab.one("lan")[IP].src == FAR  # the error comes from who was asked
+    assert lab.one("lan")[IP].src == OWN
 
 
 def test_an_ipv6_packet_without_a_source_may_go_back_where_it_came_from_but_no_further() -> None:
@@ -359,6 +359,16 @@ def test_an_error_to_nobody_comes_back_to_who_was_asked() -> None:
     lab.send(IP(src="0.0.0.0", dst=OWN) / UDP())
     assert counted(lab) == [1 + 1]
     assert lab.out("lan") == []
+
+
+def test_an_error_to_nobody_about_nobody_s_packet_comes_from_lo() -> None:
+    lab = Rules(table("ip", "filter prerouting 0: iifname lo ip saddr 127.0.0.1 ip daddr 127.0.0.1 counter; iifname lan reject"))
+    lab.send(IP(src="0.0.0.0", dst="0.0.0.0") / UDP())
+    assert counted(lab) == [1]
+    lab = Rules(table("ip", "filter prerouting -300: iifname lo ip saddr 127.0.0.1 ip daddr 127.0.0.1 counter; "
+                      "iifname lan dup to 198.51.100.10; drop", "filter output 0: ip protocol udp reject"))
+    lab.send(IP(src="0.0.0.0", dst=FAR) / UDP())
+    assert counted(lab) == [1]
 
 
 def test_nobody_measures_a_jumbogram() -> None:

@@ -194,16 +194,12 @@ class Nat:
             pkt.drop_reason = DROP_NAT_FAILED
             return NF_DROP
         self.current.zone = conn.reply.zone
-        # Linux 6.18 takes an IPv4 address mapped by prefix for another one, also if it stays the same: nft_nat_setup_netmap leaves
-        # the rest of the union unwritten, and only a source that is in the range already is not compared
-        other: cython.bint = False
         if within.flags & NAT_RANGE_NETMAP:
             self._netmap(pkt, within, manip)
             within = self.own
-            other = manip == NAT_MANIP_DST and pkt.nfproto == NFPROTO_IPV4
         copy_tuple(self.wanted, self.current)
         self._choose(within, conn, manip)
-        if other or not same_tuple(self.wanted, self.current):
+        if not same_tuple(self.wanted, self.current):
             invert(self.wanted, conn.reply)
             if manip == NAT_MANIP_SRC:
                 conn.status |= IPS_SRC_NAT

@@ -85,11 +85,14 @@ class Icmp:
         source: cython.uint = pkt.get32(l3 + 12)
         quoted: cython.Py_ssize_t
         dst: Dst
+        asked: Dst
         reply: Packet
         if self.sending & 1 or not self._answerable4(pkt, source):
             return 0
-        if source == 0:  # no address: this host itself, by the address that was asked
-            source = pkt.get32(l3 + 16)
+        if source == 0:  # no address: this host itself, by the address asked or 127.0.0.1 (Linux: ip_route_output_key_hash_rcu)
+            asked = pkt.route
+            source = pkt.get32(l3 + 16) if asked.type == RTN_LOCAL else 0
+            source = source or 0x7F000001
         limited: cython.bint = ((self.router.settings.icmp_ratemask >> type) & 1) != 0 and not (
             type == ICMP_DEST_UNREACH and code == ICMP_FRAG_NEEDED
         )
@@ -125,7 +128,7 @@ class Icmp:
             return False
         if pkt.fragoff or source >> 28 == 14 or source == U32_MASK:
             return False
-        if source == 0 and (dst is None or dst.type != RTN_LOCAL):
+        if source == 0 and dst is None:
             return False
         if dst is not None and dst.type in (RTN_BROADCAST, RTN_MULTICAST):
             return False
@@ -148,6 +151,8 @@ class Icmp:
         if asked is None:
             asked = self.router.routes.resolve(NFPROTO_IPV4, 0, to, 0, 0, 0, None)
         if asked.type == RTN_LOCAL:
+            if to == 0 and pkt.get32(pkt.l3 + 12) == 0:
+                return dst.key_lo  # neither has an address: 127.0.0.1 is both
             return to if self.router.routes.resolve(NFPROTO_IPV4, 0, to, 0, 0, 0, None).type == RTN_LOCAL else 0
         found = self.router.source_for(dst, NFPROTO_IPV4)
         if found is not None:
