@@ -68,8 +68,9 @@ class ChipFilters:
     def _send(self, port: Any, frame: bytes) -> None:
         packet = Packet()
         packet.load_frame(frame)
-        port.wire.transmit(packet)
-        port.wire.flush()
+        if port.wire.transmit(packet):
+            port.hardware_dropped += 1
+        port.flush_hardware()
 
     def statistics(self) -> list[Statistics]:
         """Totals of every filter."""

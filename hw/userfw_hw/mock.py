@@ -87,6 +87,7 @@ class MockPort(IoPort):
         """The gateway's device of this port, of the wire as well."""
         super().attach(device)
         self.wire.attach(device)
+        self.refused = self.wire.refused
 
     def receive(self, slots: list[Packet], budget: int) -> int:
         """What the card does not handle itself, in order; the rest has left by the other port when this returns."""
@@ -110,10 +111,16 @@ class MockPort(IoPort):
             else:
                 used.add(out)
         for port in used:
-            port.wire.flush()
+            port.flush_hardware()
         self.host_frames += kept
         self.chip_ns += time.thread_time_ns() - began
         return kept
+
+    def flush_hardware(self) -> None:
+        """What the card itself forwarded leaves; what is refused is the card's to count."""
+        self.wire.flush()
+        self.hardware_dropped += len(self.refused)
+        self.refused.clear()
 
     def rebind(self, link: Any) -> None:
         """As the wire's."""

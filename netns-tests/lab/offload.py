@@ -10,10 +10,12 @@ Laws
 """
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -52,6 +54,12 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline, "what was waited for did not happen"
         time.sleep(0.02)
+
+
+def carrier(sock: socket.socket) -> bool:
+    """Whether eth0 of a socket's namespace has one (IFF_RUNNING, by SIOCGIFFLAGS)."""
+    answer = fcntl.ioctl(sock, 0x8913, struct.pack("16sH14x", b"eth0", 0))
+    return bool(struct.unpack_from("16xH", answer)[0] & 0x40)
 
 
 class OffloadLab:
@@ -168,7 +176,8 @@ class OffloadLab:
 class Stream:
     """Datagrams from the client to `target`, each echoed; `wan` and `alt`: (number, source address) as they came there.
 
-    `echoed`: numbers that came back. `sent`: how many were sent so far, which is the next number.
+    `echoed`: numbers that came back. `sent`: how many were sent so far, which is the next number. `unplugged`: numbers whose answer
+    a host sent without a carrier: its own kernel drops such frames, and counts them nowhere.
     """
 
     def __init__(self, lab: OffloadLab, target: str = FAR, size: int = 200, pace: float = 0.0005) -> None:
@@ -177,6 +186,7 @@ class Stream:
         self.refused = 0
         self.arrived: dict[str, list[tuple[int, str]]] = {"wan": [], "alt": []}
         self.echoed: list[int] = []
+        self.unplugged: set[int] = set()
         self.sockets: list[socket.socket] = []
         self.sending = True
         self.running = True
@@ -228,8 +238,11 @@ class Stream:
         while self.running:
             with contextlib.suppress(OSError):
                 data, source = sock.recvfrom(1 << 16)
-                arrived.append((int.from_bytes(data[:8], "big"), source[0]))
+                number = int.from_bytes(data[:8], "big")
+                arrived.append((number, source[0]))
                 sock.sendto(data, source)
+                if not carrier(sock):
+                    self.unplugged.add(number)
 
     def _listen(self, sock: socket.socket) -> None:
         while self.running:

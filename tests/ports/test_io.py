@@ -199,7 +199,7 @@ def test_packet_port_passes_over_what_the_kernel_refuses(port: PacketPort, datag
     pkt.load_frame(bytes(60))
     port.transmit(pkt)
     assert port.flush() == 0
-    assert port.tx_errors == 1 and port.device.tx_dropped == 1
+    assert port.tx_errors == 1 and port.refused == [DROP_TX_FAILED]
 
 
 def test_packet_port_without_uso_segments(port: PacketPort, datagrams: Pair) -> None:

@@ -20,6 +20,7 @@ from userfw.core.const import (
     VNET_F_NEEDS_CSUM,
     VNET_GSO_TCPV4,
 )
+from userfw.core.drop import DropReason
 from userfw.core.hook import HookEntry, HookList
 from userfw.core.packet import Packet
 from userfw.router.interfaces import parse_address
@@ -264,6 +265,18 @@ def test_an_exception_costs_one_packet() -> None:
     assert lab.drops() == {"INTERNAL_ERROR": 3}
     lab.send(IPv6(src="2001:db8:1::10", dst="2001:db8:2::10") / UDP())
     assert len(lab.out()) == 1
+
+
+def test_what_a_port_could_not_send_after_all_is_a_drop_with_a_name() -> None:
+    """Frames that a port queued and the system refused: by reason, and at their device."""
+    lab = Lab()
+    lab.ports["wan"].refuse_late = DropReason.DEVICE_DOWN
+    lab.send(Ether(dst=MACS["lan"], src=LAN_HOST) / IP(src="192.0.2.10", dst="198.51.100.10") / UDP() / b"x")
+    assert lab.drops() == {"DEVICE_DOWN": 1} and lab.wan.tx_dropped == 1
+    assert lab.gw.device_drops[lab.wan.index][DropReason.DEVICE_DOWN] == 1
+    lab.ports["wan"].refuse_late = DropReason.NOT_SPECIFIED
+    lab.send(Ether(dst=MACS["lan"], src=LAN_HOST) / IP(src="192.0.2.10", dst="198.51.100.10") / UDP() / b"x")
+    assert lab.drops() == {"DEVICE_DOWN": 1}, "told once"
 
 
 def test_stolen_slots_are_refilled() -> None:

@@ -40,6 +40,7 @@ cdef class Packet:
 
 cdef class Port:
     cdef public Device device
+    cdef public list refused
     cpdef int transmit(self, Packet pkt) except -1
     cpdef int flush(self) except -1
 

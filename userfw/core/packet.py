@@ -207,10 +207,13 @@ class Port:
     `transmit(pkt)` is given a complete frame (link-layer header written) and returns DROP_NOT_SPECIFIED or the DROP_* reason.
     The port may keep a reference to `pkt` until `flush()`, which the gateway calls at the end of every batch, before any
     packet of that batch is reused. A port without an offload segments and completes checksums itself (wire.gso).
+    `refused`: for each frame that `transmit` took and that could not be sent later, its DROP_* reason; the gateway counts and
+    clears them after `flush`.
     """
 
     def __init__(self) -> None:
         self.device: Device | None = None
+        self.refused: list[int] = []
 
     def transmit(self, pkt: Packet) -> cython.int:
         """Queue or send one frame; 0, or why it could not be sent."""

@@ -8,7 +8,8 @@ from userfw.wire.gso import complete_checksum
 
 
 class MemoryPort(Port):
-    """`transmitted`: bytes of every frame sent. `refuse`: a DROP_* reason that every transmit answers, or 0.
+    """`transmitted`: bytes of every frame sent. `refuse`: a DROP_* reason that every transmit answers, or 0; `refuse_late`: one
+    that it tells of each frame afterwards only.
 
     Frames are copied at `transmit`; with `metadata` the virtio-net facts (flags, gso type and size, csum start and offset) are
     kept beside them in `vnet`.
@@ -20,7 +21,8 @@ class MemoryPort(Port):
         self.vnet: list[tuple[int, int, int, int, int]] = []
         self.flushes = 0
         self.refuse = DROP_NOT_SPECIFIED
-        self.attached = device
+        self.refuse_late = DROP_NOT_SPECIFIED
+        self.device = device
         if device is not None:
             device.port = self
 
@@ -28,6 +30,9 @@ class MemoryPort(Port):
         """Keep a copy of the frame."""
         if self.refuse:
             return self.refuse
+        if self.refuse_late:
+            self.refused.append(self.refuse_late)
+            return DROP_NOT_SPECIFIED
         if pkt.gso_type == 0:
             complete_checksum(pkt)
         self.transmitted.append(bytes(pkt.data[pkt.start : pkt.end]))
@@ -43,7 +48,7 @@ class MemoryPort(Port):
         """A Packet with `frame` that came in on this port's device; give it to `Gateway.receive`."""
         pkt = Packet()
         pkt.load_frame(frame)
-        pkt.iif = self.attached
+        pkt.iif = self.device
         return pkt
 
     def take(self) -> list[bytes]:

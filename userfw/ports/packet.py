@@ -136,7 +136,7 @@ class PacketPort(IoPort):
         return DROP_NOT_SPECIFIED if put >= 0 else self.failed(cython.cast(cython.int, -put))
 
     def flush(self) -> cython.int:
-        """Send what is queued; a frame the kernel refuses is counted and passed over."""
+        """Send what is queued; a frame the kernel refuses is noted and passed over."""
         total: cython.int = len(self.pending)
         first: cython.int = 0
         sent: cython.int
@@ -147,9 +147,7 @@ class PacketPort(IoPort):
                 first += sent
                 good += sent
                 continue
-            self.failed(-sent)
-            if self.device is not None:
-                self.device.tx_dropped += 1
+            self.refused.append(self.failed(-sent))
             first += 1
         self.pending.clear()
         return good

@@ -20,6 +20,7 @@ cdef class Router(Services):
     cpdef int flush(self) except -1
     cpdef int drop(self, Packet pkt, int reason) except -1
     cpdef int count_drop(self, Packet pkt, int reason) except -1
+    cdef int _count_at(self, Device device, int reason) except -1
     cpdef unsigned int next_id(self) except? 0xFFFFFFFF
     cpdef int transmit(self, Packet pkt, Device device) except -1
     cpdef int emit(self, Packet pkt) except -1

@@ -83,6 +83,8 @@ class Router(Services):
         for i in range(len(self.touched)):
             port = self.touched[i]
             port.flush()
+            if port.refused:
+                self.count_refused(port)
         self.touched.clear()
         self.last_port = None
         for i in range(len(self.given)):
@@ -112,6 +114,19 @@ class Router(Services):
             if device is None:
                 return 0
             device.tx_dropped += 1
+        self._count_at(device, reason)
+        return 0
+
+    def count_refused(self, port: Port) -> None:
+        """Count the frames that a port took and could not send."""
+        for reason in port.refused:
+            self.drops[reason] += 1
+            if port.device is not None:
+                port.device.tx_dropped += 1
+                self._count_at(port.device, reason)
+        port.refused.clear()
+
+    def _count_at(self, device: Device, reason: cython.int) -> cython.int:
         counts = self.device_drops.get(device.index)
         if counts is None:
             counts = self.device_drops[device.index] = array("Q", bytes(8 * DROP_COUNT))

@@ -62,6 +62,7 @@ class CapturePort(IoPort):
         super().attach(device)
         self.inbound.attach(device)
         self.outbound.attach(device)
+        self.refused = self.outbound.refused
 
     def load(self, flows: int | None = None, filters: FilterList | None = None, bridge: bytes = b"") -> None:
         """Put the program in place, or a new one in one step, so that every frame finds one. `bridge`: the address of the bridge
