@@ -23,6 +23,7 @@ from userfw.daemon.control import MAX_LINE, Client, CommandError, Stream
 from userfw.daemon.handover import Entrance, Handover, HandoverPort
 from userfw.daemon.strays import Roaming, Strays
 from userfw.nft.location import NftError
+from userfw.nft.rule_pattern import PatternedRule
 from userfw.nft.syntax import CtHelperBody, QueueStmt, TproxyStmt
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def veto(plan: Plan) -> list[NftError]:
             if "offload" in chain.node.flags:
                 problems.append(NftError("flags offload needs workers = 1", chain.node.loc))
             for rule in chain.rules:
+                if isinstance(rule.node, PatternedRule):
+                    continue  # these have no such statements
                 for kind, reason in SINGLE.items():
                     if any(isinstance(stmt, kind) for stmt in rule.node.stmts):
                         problems.append(NftError(reason, rule.loc))

@@ -17,12 +17,14 @@ cdef class PayloadTest(Expr):
     cdef readonly unsigned long long mask, xor, low, high
     cdef readonly bint fast
     cpdef int evaluate(self, Context ctx, Packet pkt) except? -100
+    cpdef PayloadTest with_data(self, bytes data)
 
 cdef class PayloadBytes(Expr):
     cdef readonly int family, base, offset, length
     cdef readonly bint equal
     cdef readonly bytes data
     cpdef int evaluate(self, Context ctx, Packet pkt) except? -100
+    cpdef PayloadBytes with_data(self, bytes data)
 
 cdef class MetaTest(Expr):
     cdef readonly int key, op

@@ -109,6 +109,26 @@ class PayloadTest(Expr):
     def operands(self) -> str:
         return f"{self.length}b @ {self.base} + {self.offset} op {self.op} 0x{self.low:x} 0x{self.high:x}"
 
+    def with_data(self, data: bytes) -> PayloadTest:
+        """The same test with other bytes, as many, to compare with."""
+        other: PayloadTest = PayloadTest.__new__(PayloadTest)
+        value: cython.ulonglong = 0
+        i: cython.int
+        for i in range(self.length):
+            value = value << 8 | data[i]
+        other.family = self.family
+        other.proto = self.proto
+        other.base = self.base
+        other.offset = self.offset
+        other.length = self.length
+        other.op = self.op
+        other.mask = self.mask
+        other.xor = self.xor
+        other.low = value
+        other.high = self.high
+        other.fast = self.fast
+        return other
+
 
 class PayloadBytes(Expr):
     """[meta nfproto, cmp eq] payload load of more than 8 bytes, cmp eq or neq (IPv6 addresses)."""
@@ -145,6 +165,17 @@ class PayloadBytes(Expr):
 
     def operands(self) -> str:
         return f"{self.length}b @ {self.base} + {self.offset}"
+
+    def with_data(self, data: bytes) -> PayloadBytes:
+        """The same test with other bytes, as many."""
+        other: PayloadBytes = PayloadBytes.__new__(PayloadBytes)
+        other.family = self.family
+        other.base = self.base
+        other.offset = self.offset
+        other.length = self.length
+        other.equal = self.equal
+        other.data = data
+        return other
 
 
 class MetaTest(Expr):

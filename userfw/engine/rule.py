@@ -41,6 +41,12 @@ class Rule:
         self.count = len(self.ops)
         return self
 
+    def run(self, ops: tuple[Expr, ...]) -> Rule:
+        """Run these steps, which somebody has bound and fused already; returns itself."""
+        self.ops = ops
+        self.count = len(ops)
+        return self
+
     def render(self) -> str:
         """The listing of `nft --debug=netlink`, one expression a line."""
         return "\n".join(f"  {expr.render()}" for expr in self.exprs)

@@ -11,6 +11,7 @@ cdef class ParserBase:
     cdef public Scanner scanner
     cdef public tuple include_path, tok
     cdef public list errors
+    cdef public object forms
     cdef public Scope scope
     cdef public int braces, depth
     cdef list _stack, _line

@@ -17,8 +17,9 @@ from typing import Final
 
 from userfw.nft.keywords import RESERVED_NAMES
 from userfw.nft.location import Location, NftError, Source
+from userfw.nft.rule_form import Forms
 from userfw.nft.scanner import Scanner, Token, number
-from userfw.nft.syntax import ConstantExpr, Expr, SetExpr, SymbolExpr
+from userfw.nft.syntax import ConstantExpr, Expr, RuleBlock, SetExpr, SymbolExpr
 
 MAX_DEPTH: Final = 64
 MAX_INCLUDES: Final = 16
@@ -90,6 +91,7 @@ class ParserBase:
         self._next = 1
         self._octets = b""
         self._octets_of: Source | None = None
+        self.forms = Forms()
         self.tok: Token = ("nl", "", 0, 0)
         self._fetch()
         self.last_end = 0
@@ -214,6 +216,18 @@ class ParserBase:
             self._octets_of = self.source
             self._octets = self.source.text.encode("latin-1", "replace")
         return self._octets
+
+    def take_formed(self, rules: list[RuleBlock]) -> None:
+        """Behind a rule that ends its line: the lines after it that differ only in what stands in the holes of a known form."""
+        token = self.tok
+        if token[0] != "nl" or self._ends_file or self._next < len(self._line):
+            return
+        text = self.octets()
+        if not self.forms.learn(self.source, text, rules[-1], token[2]):
+            return
+        after = self.forms.take(self.source, text, token[3], rules)
+        if after > token[3]:
+            self.scanner.pos = after
 
     # --- places and errors
 

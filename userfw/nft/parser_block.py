@@ -118,6 +118,7 @@ class BlockParser(ObjectParser):
             chain.comment = self.parse_comment()
         else:
             chain.rules.append(self.parse_rule())
+            self.take_formed(chain.rules)
         self.end_statement()
 
     def _hook_spec(self, chain: ChainBlock) -> None:

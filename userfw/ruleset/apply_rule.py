@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 
 from userfw.nft.location import Location, NftError
+from userfw.nft.rule_form import FormedRule
 from userfw.nft.syntax import Command, RuleBlock
 from userfw.ruleset.draft import Draft
 from userfw.ruleset.lookup import find_chain, find_table, place
 from userfw.ruleset.model import Chain, Table
 from userfw.ruleset.problems import refused
+
+_NEW, _SEEN = object(), object()
+"""Forms of which no rule, and one, has come to a kind of chain."""
 
 
 def add_rule(draft: Draft, command: Command) -> None:
@@ -25,6 +29,22 @@ def add_rule(draft: Draft, command: Command) -> None:
     elif not insert:
         at += 1
     _new(draft, table, chain, node, at, command.loc, "insert" if insert else "add")
+
+
+def add_formed(draft: Draft, command: Command, node: FormedRule) -> bool:
+    """Append a rule by the pattern of its form; False if it must be looked at by itself: no pattern yet, or none that fits."""
+    table = draft.rules.tables.get((command.family or "ip", command.table or ""))
+    chain = table.chains.get(command.name or "") if table is not None else None
+    if table is None or chain is None or node.form is None:
+        return False
+    known = draft.patterns.setdefault((table.family, table.name, chain.node.type, chain.node.hook), {})
+    pattern = known.get(node.form, _NEW)
+    if pattern is _NEW:  # the first one is checked as any other: whatever there is to say of these rules will be said
+        known[node.form] = _SEEN
+        return False
+    if pattern is _SEEN:
+        pattern = known[node.form] = draft.backend.pattern(draft, table, chain, node.form)
+    return pattern is not None and draft.add_formed(table, chain, node, pattern)
 
 
 def _neighbour(chain: Chain, command: Command) -> int | None:

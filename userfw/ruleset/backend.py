@@ -33,6 +33,12 @@ class Backend(Protocol):
     def rule(self, draft: Draft, table: Table, chain: Chain, rule: Rule) -> None:
         """Give a new rule its `program`."""
 
+    def pattern(self, draft: Draft, table: Table, chain: Chain, form: Any) -> Any:
+        """What rules of this form (`nft.rule_form`) come to in this chain; None if each must be looked at by itself."""
+
+    def rule_of(self, pattern: Any, node: Any, handle: int) -> Rule | None:
+        """A rule of a pattern, with its `program`; None if it must be looked at by itself."""
+
     def set(self, draft: Draft, table: Table, entry: Set) -> None:
         """Give a new set its `engine`, without elements."""
 
@@ -103,6 +109,12 @@ class ModelBackend:
 
     def rule(self, draft: Draft, table: Table, chain: Chain, rule: Rule) -> None:
         pass
+
+    def pattern(self, draft: Draft, table: Table, chain: Chain, form: Any) -> Any:
+        return None
+
+    def rule_of(self, pattern: Any, node: Any, handle: int) -> Rule | None:
+        return None
 
     def set(self, draft: Draft, table: Table, entry: Set) -> None:
         pass

@@ -14,6 +14,7 @@ from typing import Any
 
 from userfw.nft.element_run import ElementRun
 from userfw.nft.location import Location, NftError
+from userfw.nft.rule_form import FormedRule
 from userfw.nft.syntax import ChainBlock, FlowtableBlock, MeterStmt, ObjectBlock, RuleBlock, SetBlock, SetElemExpr
 from userfw.ruleset.backend import Backend
 from userfw.ruleset.elements import Element, Elements, Overlay, key_place
@@ -47,6 +48,8 @@ class Draft:
         self.after: list[Any] = []
         self.remarks: list[NftError] = []
         """Warnings about what is loaded all the same."""
+        self.patterns: dict[tuple[str, str, str | None, str | None], dict[Any, Any]] = {}
+        """By table, type and hook of chains: what rules of one form come to there."""
         self._owned_tables: set[int] = set()
         self._owned_chains: set[int] = set()
 
@@ -209,6 +212,28 @@ class Draft:
         self.new_rules.setdefault(table.key, {}).setdefault(chain.name, []).append(rule)
         self._touched(table, chain, loc)
         return rule
+
+    def add_formed(self, table: Table, chain: Chain, node: FormedRule, pattern: Any) -> bool:
+        """Append a rule by a pattern; False if it does not fit, or there is something to say of the rule."""
+        if "owner" in table.flags and table.owner is not None and table.owner != self.client:
+            return False
+        for name, target in pattern.targets:
+            found = table.chains.get(name)
+            if found is None or found.engine is not target:
+                return False
+        table = self.edit(table)
+        chain = self.edit_chain(table, chain)
+        rule = self.backend.rule_of(pattern, node, table.hgenerator + 1)
+        if rule is None:
+            return False
+        table.hgenerator += 1
+        table.use(pattern.refs)
+        chain.rules.append(rule)
+        self.new_rules.setdefault(table.key, {}).setdefault(chain.name, []).append(rule)
+        self._touched(table, chain, node.loc)
+        name = chain.name
+        self.events.append(Event("add", "rule", table.family, table.name, name, rule, rule.handle, None, False, True))
+        return True
 
     def _meters(self, table: Table, meters: list[MeterStmt]) -> None:
         """The sets that `meter NAME { … }` statements bring along."""

@@ -28,11 +28,14 @@ from userfw.engine.sets.base import DATA_NONE, DATA_OBJECT, DATA_VALUE, DATA_VER
 from userfw.engine.sets.elements import Element as EngineElement
 from userfw.engine.sets.elements import Verdict
 from userfw.engine.sets.factory import make_set
-from userfw.nft.check import check_command
+from userfw.nft.check import ChainInfo, check_command, check_rule
 from userfw.nft.datatype_tables import VERDICT
 from userfw.nft.element_run import ElementRun
-from userfw.nft.location import Location, NftError
+from userfw.nft.location import Location, NftError, NftErrors
+from userfw.nft.lower import lower_rule
 from userfw.nft.lower_set import lower_element
+from userfw.nft.rule_form import FormedRule, RuleForm
+from userfw.nft.rule_pattern import Pattern, pattern_of, patterned
 from userfw.nft.syntax import Command, ConstantExpr, Expr, SetBlock, SetElemExpr, VerdictExpr
 from userfw.ruleset import compile as hooks
 from userfw.ruleset import keys
@@ -42,9 +45,10 @@ from userfw.ruleset.live import with_states
 from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Set, Table, priority_of
 from userfw.ruleset.platform import Platform, PrivatePlatform
 from userfw.ruleset.problems import refused
-from userfw.ruleset.references import NEEDS
+from userfw.ruleset.references import NEEDS, survey
 from userfw.ruleset.scope import DraftResolver, TableScope
 from userfw.ruleset.stateful import stateful_exprs, statement_of
+from userfw.ruleset.validate import check_refs
 
 if TYPE_CHECKING:
     from userfw.ruleset.draft import Draft
@@ -122,12 +126,41 @@ class LanguageBackend:
             if reason is not None:
                 raise NftError(f"Could not process rule: {reason}", rule.loc)
 
+    def pattern(self, draft: Draft, table: Table, chain: Chain, form: RuleForm) -> Pattern | None:
+        info = ChainInfo(table.name, chain.name, chain.node.type, chain.node.hook)
+        try:
+            checked = check_rule(form.rule, table.family, info, DraftResolver(draft, self.names))
+            found = survey(checked)
+            if found.anonymous or found.meters or found.updates or found.bound:
+                return None
+            check_refs(draft, table, found.uses, form.rule.loc)
+            program = EngineRule(tuple(lower_rule(checked, table.family).expressions)).bind(TableScope(table))
+        except (NftErrors, NftError, LookupError, ValueError):
+            return None
+        if any(self.platform.doubt(expr) is not None for expr in program.exprs):
+            return None
+        return pattern_of(form.rule, checked, program.exprs, program.ops, found.uses, form)
+
+    def rule_of(self, pattern: Pattern, node: FormedRule, handle: int) -> Rule | None:
+        made = pattern.program(node.values)
+        if made is None:
+            return None
+        rule = Rule(handle, patterned(pattern, node), pattern.refs)
+        exprs, ops = made
+        rule.program = EngineRule(exprs, handle, node.loc, node.comment, ref(rule)).run(ops)
+        return rule
+
     def refusal(self, table: Table, chain: Chain, rule: Rule, base: Chain) -> int:
+        pattern = getattr(rule.node, "pattern", None)
+        if pattern is not None and base.base in pattern.legal:
+            return 0
         exprs = rule.program.exprs if rule.program is not None else ()
         if base.node.hook in ("input", "output") and getattr(self.platform, "local_flows", False):
             exprs = [expr for expr in exprs if not isinstance(expr, FlowOffload)]  # userfw's own: flows of the gateway's services
         text = first_refusal(exprs, base.base)
         if text is None:
+            if pattern is not None:
+                pattern.legal.add(base.base)
             return 0
         name = text.rsplit("(", 1)[-1].rstrip(")")
         return int(getattr(errno, name, errno.EOPNOTSUPP))

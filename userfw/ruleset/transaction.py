@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from userfw.nft.location import NftError, NftErrors
+from userfw.nft.rule_form import FormedRule
 from userfw.nft.syntax import (
     ChainBlock,
     Command,
@@ -93,18 +94,11 @@ def plan_steps(
         if is_reading(command):
             continue
         for step in expand(command):
-            try:
-                _find(draft, step)
-                step = backend.check(draft, step)
-                draft.echoing = step.op in ECHOED
-                APPLY[step.op, kind_of(step.obj)](draft, step)
-            except NftErrors as problem:
-                errors.extend(problem.errors)
-            except NftError as problem:
-                errors.append(problem)
-            if len(errors) >= MAX_ERRORS:
-                raise NftErrors(errors)
-            yield None
+            if step.obj == "rules":
+                yield from _add_rules(draft, step, errors)
+            else:
+                _apply(draft, step, errors)
+                yield None
     apply_table.settle_names(draft)
     if not errors:
         errors.extend(validate(draft))
@@ -125,6 +119,35 @@ def plan_steps(
                 yield None
             overlay.settle()
     yield Plan(base, draft.rules, draft, answers)
+
+
+def _apply(draft: Draft, step: Command, errors: list[NftError]) -> None:
+    """Check a step and make it; what is wrong with it goes to `errors`."""
+    try:
+        _find(draft, step)
+        step = draft.backend.check(draft, step)
+        draft.echoing = step.op in ECHOED
+        APPLY[step.op, kind_of(step.obj)](draft, step)
+    except NftErrors as problem:
+        errors.extend(problem.errors)
+    except NftError as problem:
+        errors.append(problem)
+    if len(errors) >= MAX_ERRORS:
+        raise NftErrors(errors)
+
+
+def _add_rules(draft: Draft, command: Command, errors: list[NftError]) -> Iterator[None]:
+    """The rules of a block, one by one; those of a form that came before in short (`apply_rule.add_formed`)."""
+    chain = command.node
+    assert isinstance(chain, ChainBlock)
+    for rule in chain.rules:
+        if type(rule) is not FormedRule or not apply_rule.add_formed(draft, command, rule):
+            step = Command(
+                "add", "rule", family=command.family, table=command.table, name=command.name, node=rule,
+                loc=rule.loc, table_loc=command.table_loc, name_loc=command.name_loc,
+            )  # fmt: skip
+            _apply(draft, step, errors)
+        yield None
 
 
 def _answers(draft: Draft, commands: list[Command], reader: Reader, errors: list[NftError]) -> list[Answer]:
@@ -187,7 +210,7 @@ def expand(command: Command) -> Iterator[Command]:
         yield from _expand_table(command, node)
     elif isinstance(node, ChainBlock) and node.rules:
         yield replace(command, node=replace(node, rules=[]))
-        yield from _rules(command, node)
+        yield _rules(command, node)
     elif isinstance(node, SetBlock) and node.elements:
         yield replace(command, node=replace(node, elements=[]))
         yield _elements(command, node)
@@ -216,15 +239,13 @@ def _expand_table(command: Command, table: TableBlock) -> Iterator[Command]:
         if entry.elements:
             yield _elements(sub("map" if entry.is_map else "set", entry), entry)
     for chain in table.chains:
-        yield from _rules(sub("chain", chain), chain)
+        if chain.rules:
+            yield _rules(sub("chain", chain), chain)
 
 
-def _rules(command: Command, chain: ChainBlock) -> Iterator[Command]:
-    for rule in chain.rules:
-        yield Command(
-            "add", "rule", family=command.family, table=command.table, name=command.name, node=rule,
-            loc=rule.loc, table_loc=command.table_loc, name_loc=command.name_loc,
-        )  # fmt: skip
+def _rules(command: Command, chain: ChainBlock) -> Command:
+    """All rules of a block."""
+    return replace(command, op="add", obj="rules", node=chain)
 
 
 def _elements(command: Command, entry: SetBlock) -> Command:

@@ -53,6 +53,7 @@ class _Validator:
         self.depth: dict[tuple[str, int], int] = {}
         self.maps: dict[str, list[str]] = {}
         self.new = draft.new_rules.get(table.key, {})
+        self.fresh: set[int] | None = None
         self.all = table.key in draft.new_ways or any(_leads(rule) for rules in self.new.values() for rule in rules)
 
     def chain(self, chain: Chain, base: Chain, level: int, blame: Location | None = None) -> NftError | None:
@@ -109,7 +110,9 @@ class _Validator:
 
     def _blame(self, rule: Rule) -> Location:
         """Where a problem is shown: at the rule if this transaction brought it."""
-        return rule.loc if any(rule in rules for rules in self.new.values()) else self.loc
+        if self.fresh is None:
+            self.fresh = {id(rule) for rules in self.new.values() for rule in rules}
+        return rule.loc if id(rule) in self.fresh else self.loc
 
 
 def _leads(rule: Rule) -> bool:

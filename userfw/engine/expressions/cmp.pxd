@@ -10,6 +10,7 @@ cdef class Cmp(Expr):
     cdef readonly int op, sreg, src, length
     cdef readonly bytes data
     cpdef int evaluate(self, Context ctx, Packet pkt) except? -100
+    cpdef Cmp with_data(self, bytes data)
 
 cdef class Range(Expr):
     cdef readonly int op, sreg, src, length

@@ -62,6 +62,16 @@ class Cmp(Expr):
     def operands(self) -> str:
         return f"{OPERATOR_NAMES[self.op]} reg {self.sreg} {words(self.data)}"
 
+    def with_data(self, data: bytes) -> Cmp:
+        """The same comparison with other bytes, as many."""
+        other: Cmp = Cmp.__new__(Cmp)
+        other.op = self.op
+        other.sreg = self.sreg
+        other.src = self.src
+        other.length = self.length
+        other.data = data
+        return other
+
 
 class Range(Expr):
     """The rule goes on if `low` <= `sreg` <= `high` (op eq), or if not (op neq)."""
