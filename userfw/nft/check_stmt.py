@@ -246,7 +246,7 @@ class RuleChecker(NatChecker):
         elem = self._update_key(node, node.elem, ref.dtype)
         if ref.target.data_dtype is VERDICT:
             fail(node.data, "verdict maps cannot be updated from the packet path")
-        data = self.operand(node.data, ref.target.data_dtype)
+        data = self.argument(node.data, ref.target.data_dtype, node)
         return MapUpdateStmt(node.op, ref, elem, data, self._stateful(node.stmts), loc=node.loc)
 
     def _update_key(self, node: Stmt, elem: SetElemExpr, dtype: Datatype) -> SetElemExpr:

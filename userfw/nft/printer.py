@@ -156,9 +156,9 @@ def _set_lines(block: s.SetBlock, style: Style) -> list[str]:
     if block.auto_merge:
         lines.append("auto-merge")
     if block.timeout:
-        lines.append(f"timeout {format_time(block.timeout)}")
+        lines.append(f"timeout {format_time(block.timeout, style)}")
     if block.gc_interval:
-        lines.append(f"gc-interval {format_time(block.gc_interval)}")
+        lines.append(f"gc-interval {format_time(block.gc_interval, style)}")
     if block.comment is not None:
         lines.append(f"comment {quote(block.comment)}")
     return lines
@@ -230,20 +230,20 @@ def format_object(block: s.ObjectBlock, style: Style = PLAIN, form: Form = LINES
     elif isinstance(body, s.SynproxyStmt):
         lines += synproxy_options(body)
     elif body is not None:
-        lines += _object_lines(body)
+        lines += _object_lines(body, style)
     plain = form is ONE_LINE or form.tab == ""
     if plain and block.kind in ("counter", "quota", "limit", "secmark"):
         return f"{block.kind} {form.prefix}{block.name} {{{_handle(block.handle, style)} {'; '.join(lines)} }}"
     return _block(f"{block.kind} {form.prefix}{block.name}", block.handle, lines, style, form)
 
 
-def _object_lines(body: s.Stmt | s.ObjectBody) -> list[str]:
+def _object_lines(body: s.Stmt | s.ObjectBody, style: Style) -> list[str]:
     if isinstance(body, s.SecmarkBody):
         return [quote(body.context)]
     if isinstance(body, s.CtHelperBody):
         return [f"type {quote(body.helper)} protocol {body.protocol}", *_l3proto(body.l3proto)]
     if isinstance(body, s.CtTimeoutBody):
-        policy = ", ".join(f"{state} : {format_time(seconds * 1000)}" for state, seconds in body.policy.items())
+        policy = ", ".join(f"{state} : {format_time(seconds * 1000, style)}" for state, seconds in body.policy.items())
         return [
             f"protocol {body.protocol}",
             *_l3proto(body.l3proto),
@@ -253,7 +253,7 @@ def _object_lines(body: s.Stmt | s.ObjectBody) -> list[str]:
         return [
             f"protocol {body.protocol}",
             f"dport {body.dport}",
-            f"timeout {format_time(body.timeout)}",
+            f"timeout {format_time(body.timeout, style)}",
             f"size {body.size}",
             *_l3proto(body.l3proto),
         ]

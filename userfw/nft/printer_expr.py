@@ -45,8 +45,10 @@ def quote(text: str) -> str:
     return f'"{text}"'
 
 
-def format_time(milliseconds: int) -> str:
-    """``1d2h3m4s5ms`` (libnftables ``time_print``)."""
+def format_time(milliseconds: int, style: Style = PLAIN) -> str:
+    """``1d2h3m4s5ms``, or whole seconds with ``-T`` (libnftables ``time_print``)."""
+    if style.out.numeric_time:
+        return f"{milliseconds // 1000}s"
     days, rest = divmod(milliseconds, 86_400_000)
     hours, rest = divmod(rest, 3_600_000)
     minutes, rest = divmod(rest, 60_000)
@@ -142,9 +144,9 @@ def _element_options(expr: s.SetElemExpr, style: Style) -> str:
 
     text = "".join(f" {format_stmt(stmt, style)}" for stmt in expr.stmts)
     if expr.timeout:
-        text += f" timeout {'never' if expr.timeout == NEVER else format_time(expr.timeout)}"
+        text += f" timeout {'never' if expr.timeout == NEVER else format_time(expr.timeout, style)}"
     if expr.expires and not style.stateless:
-        text += f" expires {format_time(expr.expires)}"
+        text += f" expires {format_time(expr.expires, style)}"
     if expr.comment is not None:
         text += f" comment {quote(expr.comment)}"
     return text

@@ -94,7 +94,7 @@ def format_limit(stmt: s.LimitStmt) -> str:
 def _last(stmt: s.LastStmt, style: Style) -> str:
     if style.stateless:
         return "last"
-    return f"last used {'never' if stmt.used is None else format_time(stmt.used)}"
+    return f"last used {'never' if stmt.used is None else format_time(stmt.used, style)}"
 
 
 def _connlimit(stmt: s.ConnlimitStmt, style: Style) -> str:

@@ -276,13 +276,14 @@ def _cut(draft: Draft, table: Table, entry: Set, span: Span, node: SetElemExpr) 
 
 
 def find_containing(draft: Draft, table: Table, entry: Set, command: Command) -> list[Element]:
-    """The elements that hold what `get element` asks for. ENOENT if one is not there."""
+    """The elements that hold what `get element` asks for. ENOENT if one is not there; the catch-all is found as `*` only
+    (Linux: nft_setelem_get)."""
     interval = entry.elements.interval
     overlay = draft.elements(entry)
     found: dict[Any, Element] = {}
     for node in _elements(command):
         key = key_of(node.key, interval)
-        element = draft.find_element(table, entry, key, node) or overlay.containing(key) or overlay.get(CATCH_ALL)
+        element = draft.find_element(table, entry, key, node) or overlay.containing(key)
         if element is None:
             raise refused(errno.ENOENT, command.loc)
         found[element.key] = element

@@ -88,6 +88,9 @@ class Backend(Protocol):
     def element_block(self, entry: Set, element: Element, now: int) -> SetElemExpr:
         """An element's tree with the state of now."""
 
+    def told_element(self, entry: Set, element: Element, new: bool) -> SetElemExpr:
+        """The tree of an element for its event: with the state that it begins with if it is new, else with that of now."""
+
     def reset(self, draft: Draft, command: Command) -> None:
         """Zero the state that a `reset` command names; called after its answer was made, at commit."""
 
@@ -162,6 +165,9 @@ class ModelBackend:
         return []
 
     def element_block(self, entry: Set, element: Element, now: int) -> SetElemExpr:
+        return element.node
+
+    def told_element(self, entry: Set, element: Element, new: bool) -> SetElemExpr:
         return element.node
 
     def reset(self, draft: Draft, command: Command) -> None:

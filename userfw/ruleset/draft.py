@@ -198,8 +198,8 @@ class Draft:
         chain = self.edit_chain(table, chain)
         found = survey(node)
         self._meters(table, found.meters)
-        for name in found.updates:
-            self._make_dynamic(table, name, node.loc)
+        for name, stateful in found.updates:
+            self._make_dynamic(table, name, stateful, node.loc)
         bound = [self._bind(table, verdict) for verdict in found.bound]
         table.hgenerator += found.anonymous
         refs = found.uses
@@ -241,7 +241,7 @@ class Draft:
             if item.name not in table.sets:
                 self.new_set(table, meter_set(item))
 
-    def _make_dynamic(self, table: Table, name: str, loc: Location) -> None:
+    def _make_dynamic(self, table: Table, name: str, stateful: bool, loc: Location) -> None:
         """A rule updates a set. Its elements are the engine's from now on; one that is new is declared dynamic, as nft does;
         one without a size gets one (Linux: nft_dynset_init)."""
         entry = table.sets.get(name)
@@ -253,6 +253,8 @@ class Draft:
         if "dynamic" in node.flags and node.size is not None:
             return
         new = id(entry.elements) in self.new_sets
+        if not new and stateful and "dynamic" not in node.flags:  # Linux: nft_dynset_init
+            raise NftError(f"Could not process rule: Invalid argument ({name} has no flag dynamic)", loc)
         flags = (*node.flags, "dynamic") if new and "dynamic" not in node.flags else node.flags
         other = Set(entry.handle, replace(node, flags=flags, size=node.size or DYNAMIC_SIZE), Elements(live=True), entry.engine)
         table.sets[name] = other
@@ -349,7 +351,7 @@ class Draft:
             table.use(refs)
             self.dirty_tables.setdefault(table.key, node.loc)
             self.new_ways.add(table.key)
-        self.emit("add", "element", table, entry.name, element, 0)
+        self._tell("add", table, entry, element)
         return element
 
     def add_run(self, table: Table, entry: Set, run: ElementRun) -> bool:
@@ -376,7 +378,13 @@ class Draft:
         """Give an element that is there another timeout; its counters stay (Linux: nft_add_set_elem, NFT_SET_ELEM update)."""
         element = Element(key, node, self.backend.element(self, table, entry, node))
         self.overlay(table, entry).retime(element)
-        self.emit("add", "element", table, entry.name, element, 0)
+        self._tell("add", table, entry, element)
+
+    def _tell(self, op: str, table: Table, entry: Set, element: Element) -> None:
+        """Events tell of an element with its statements and how long it lives (Linux: nf_tables_fill_setelem)."""
+        node = self.backend.told_element(entry, element, op == "add")
+        told = element if node is element.node else Element(element.key, node, element.engine)
+        self.emit(op, "element", table, entry.name, told, 0)
 
     @staticmethod
     def _count(entry: Set, overlay: Overlay) -> int:
@@ -388,7 +396,7 @@ class Draft:
     def remove_element(self, table: Table, entry: Set, element: Element) -> None:
         self.overlay(table, entry).remove(element)
         table.unuse(element_refs(entry.node, element.node))
-        self.emit("delete", "element", table, entry.name, element, 0)
+        self._tell("delete", table, entry, element)
 
     def flush_set(self, table: Table, entry: Set) -> None:
         """Take all elements away; the last one first, as Linux does."""
@@ -401,7 +409,7 @@ class Draft:
             gone.reverse()
         for element in gone:
             table.unuse(element_refs(entry.node, element.node))
-            self.emit("delete", "element", table, entry.name, element, 0)
+            self._tell("delete", table, entry, element)
 
     # --- objects and flowtables
 

@@ -303,6 +303,17 @@ class LanguageBackend:
         found = entry.engine.get(element.engine.key, element.engine.key_end) if element.engine is not None else None
         if found is None:
             return node
+        return self._with_state(entry, node, found, now)
+
+    def told_element(self, entry: Set, element: Element, new: bool) -> SetElemExpr:
+        if not new:
+            return self.element_block(entry, element, self.now())
+        if element.engine is None:
+            return element.node
+        return self._with_state(entry, element.node, element.engine, self.now())
+
+    @staticmethod
+    def _with_state(entry: Set, node: SetElemExpr, found: EngineElement, now: int) -> SetElemExpr:
         changes: dict[str, Any] = {}
         stmts = node.stmts or list(entry.node.stmts)
         if stmts:

@@ -230,6 +230,8 @@ class Lister:
         """All objects of a kind."""
         blocks = []
         for table in self._tables(command):
+            if not table.objects:  # libnftables: do_list_obj
+                continue
             block = self.table(table)
             block.objects = [object_block(entry, self.now) for entry in table.objects.values() if entry.kind == kind]
             blocks.append(block)

@@ -244,7 +244,7 @@ class RulesetManager:
         return "".join([*parts, *(listing_text(answer.data, style) for answer in plan.answers)])
 
     def _echo(self, plan: Plan, options: Options, document: Any = None) -> str:
-        if not options.echo or not plan.draft.changed:
+        if not options.echo or options.check or not plan.draft.changed:
             return ""
         if document is not None:
             from userfw.ruleset.output_json import annotated

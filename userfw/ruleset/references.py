@@ -76,7 +76,7 @@ class Survey:
     needs: set[Ref] = field(default_factory=set)
     anonymous: int = 0
     meters: list[MeterStmt] = field(default_factory=list)
-    updates: list[str] = field(default_factory=list)
+    updates: list[tuple[str, bool]] = field(default_factory=list)
     bound: list[VerdictExpr] = field(default_factory=list)
 
     @property
@@ -146,12 +146,12 @@ def _meter(found: Survey, item: MeterStmt) -> bool:
 
 
 def _set_update(found: Survey, item: SetUpdateStmt) -> bool:
-    found.updates.append(item.set.name)
+    found.updates.append((item.set.name, bool(item.stmts or item.elem.stmts)))
     return True
 
 
 def _map_update(found: Survey, item: MapUpdateStmt) -> bool:
-    found.updates.append(item.map.name)
+    found.updates.append((item.map.name, bool(item.stmts or item.elem.stmts)))
     return True
 
 
