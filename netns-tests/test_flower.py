@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import Any
 
 import pytest
 from lab import frames, netns, vm
-from test_offload import Offload, download, until
+from test_offload import ROOT, Offload, download, until
 from userfw_hw.flower import guard
+from userfw_hw.flower.connections import ZONES, Connections
 
 from userfw.ports import bpf
 
@@ -78,7 +81,8 @@ def test_bulk_tcp_goes_by_flower(report: dict[str, Any]) -> None:
 
 
 def test_the_kernel_knows_each_connection_that_it_translates(report: dict[str, Any]) -> None:
-    """One entry for both directions, in a zone of its own, established and with both ends' translations."""
+    """One entry for both directions, in a zone of its own, established and with both ends' translations; another daemon's stays."""
+    assert {device["zone"] for device in report["devices"]} == {ZONES[1]} and report["other"] == 1
     zone = report["zone"]
     assert len(zone) == 6 and all("[ASSURED]" in line or "[OFFLOAD]" in line for line in zone)
     (both,) = [line for line in zone if "sport=4009" in line]
@@ -144,6 +148,69 @@ def lab(tmp_path: Path) -> Iterator[Offload]:
         yield made
     finally:
         made.close()
+
+
+HOLDER = """
+import sys, signal
+from userfw.offload.contract import Actions, Match, Rule
+from userfw_hw.flower.connections import Connections
+made = Connections(sys.argv[1])
+ends = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])
+made.obtain(Rule(1, Match("", 0, 17, *ends, 1, 2), Actions("", 0, *ends, 3, 2, b"", b"")))
+print(made.zone, flush=True)
+signal.pause()
+"""
+
+
+def test_daemons_of_one_namespace_have_a_conntrack_zone_each() -> None:
+    """One is killed: the next start empties its zone, and not that of the other, which is alive."""
+    ns = f"uf{os.getpid()}-z"
+    netns.create(ns)
+    holders: list[subprocess.Popen[str]] = []
+
+    def held() -> list[int]:
+        listed = netns.run(["conntrack", "-L"], ns=ns).stdout
+        return sorted(int(number) for number in re.findall(r"zone=(\d+)", listed))
+
+    try:
+        for zone in ZONES[:2]:
+            env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/hw"}
+            holders.append(subprocess.Popen([sys.executable, "-c", HOLDER, ns], stdout=subprocess.PIPE, text=True, env=env))
+            assert holders[-1].stdout is not None
+            assert int(holders[-1].stdout.readline()) == zone
+        assert held() == list(ZONES[:2])
+        holders[0].kill()
+        holders[0].wait()
+        assert held() == list(ZONES[:2]), "a killed process leaves its connections"
+        third = Connections(ns)
+        assert third.zone == ZONES[0] and third.sweep() == 1 and held() == [ZONES[1]]
+        third.close()
+        holders[1].kill()
+        holders[1].wait()
+        fourth = Connections(ns)
+        assert fourth.zone == ZONES[0] and fourth.sweep() == 1 and not held(), "also of a zone that it does not take"
+        fourth.close()
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.wait()
+            assert holder.stdout is not None
+            holder.stdout.close()
+        netns.delete(ns)
+
+
+def test_no_zone_left_is_told() -> None:
+    ns = f"uf{os.getpid()}-z"
+    netns.create(ns)
+    held = [Connections(ns) for _ in ZONES]
+    try:
+        assert [one.zone for one in held] == list(ZONES)
+        with pytest.raises(OSError, match=f"zones {ZONES[0]} to {ZONES[-1]}"):
+            Connections(ns)
+    finally:
+        for one in held:
+            one.close()
+        netns.delete(ns)
 
 
 @pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed")

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from userfw_hw.flower.connections import ZONE
+from userfw_hw.flower.connections import ZONES, Connections
 from userfw_hw.flower.driver import FlowerDriver
 
 from userfw.client.control import ControlClient
-from userfw.offload.contract import Refusal, Target
+from userfw.offload.contract import Actions, Match, Refusal, Rule, Target
 
 from . import frames, netns
 from .wire import Wire
@@ -383,14 +383,22 @@ def stateless(lab: Lab) -> dict[str, Any]:
     return report | {"after": lab.left()["lan"]}
 
 
-def zone(lab: Lab) -> list[str]:
-    """The kernel's connections that act_ct translates by."""
-    return netns.run(["conntrack", "-L", "-w", str(ZONE)], ns=lab.router, check=False).stdout.splitlines()
+def zone(lab: Lab, number: int = ZONES[1]) -> list[str]:
+    """The kernel's connections that act_ct translates by: the daemon's, for another process has the first zone."""
+    return netns.run(["conntrack", "-L", "-w", str(number)], ns=lab.router, check=False).stdout.splitlines()
+
+
+def another(lab: Lab) -> Connections:
+    """What a second daemon in the namespace has: a zone, and one connection in it."""
+    made = Connections(lab.router)
+    ends = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])
+    made.obtain(Rule(1, Match("", 0, 17, *ends, 1, 2), Actions("", 0, ends[0], ends[1], 3, 2, b"", b"")))
+    return made
 
 
 def lost(lab: Lab, flow: Flow) -> dict[str, Any]:
     """Somebody empties the kernel's table: the daemon gets a flow's packets, as they came."""
-    netns.run(["conntrack", "-D", "-w", str(ZONE)], ns=lab.router, check=False)
+    netns.run(["conntrack", "-D", "-w", str(ZONES[1])], ns=lab.router, check=False)
     seen = lab.ask("status")["packets"]
     return {"frames": lab.exchange(flow), "seen": lab.ask("status")["packets"] - seen}
 
@@ -399,6 +407,7 @@ def run(lab: Lab) -> dict[str, Any]:
     """The whole report."""
     report: dict[str, Any] = {"kernel": os.uname().release}
     report["skip_sw"], report["probed"] = without_a_card(lab), lab.left()
+    other = another(lab)
     report["log"] = lab.start()
     report["devices"] = lab.ask("offload")["devices"]
     report["flows"] = {}
@@ -439,7 +448,8 @@ def run(lab: Lab) -> dict[str, Any]:
     report["swept"], report["swept zone"] = lab.left(), zone(lab)
     lab.process.terminate()
     lab.process.wait(30)
-    report["ended"] = lab.left()
+    report["ended"], report["other"] = lab.left(), len(zone(lab, other.zone))
+    other.close()
     return report
 
 

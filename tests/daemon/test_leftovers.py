@@ -17,11 +17,11 @@ from userfw.daemon.leftovers import Record
 
 
 @pytest.fixture
-def cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """The interfaces that a sweep cleans, and whether a living daemon is in their namespace."""
+def cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The interfaces that a sweep cleans."""
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
-    done: list[tuple[str, bool]] = []
-    monkeypatch.setattr(leftovers, "_clean", lambda record, shared: done.append((record.ifname, shared)))
+    done: list[str] = []
+    monkeypatch.setattr(leftovers, "_clean", lambda record: done.append(record.ifname))
     return done
 
 
@@ -30,19 +30,19 @@ def dead(record: Record) -> None:
     record.path.write_text(record.path.read_text().replace(f'"born": {record.born}', f'"born": {record.born - 1}'))
 
 
-def test_only_the_dead_are_cleaned_up_after(cleaned: list[tuple[str, bool]], tmp_path: Path) -> None:
+def test_only_the_dead_are_cleaned_up_after(cleaned: list[str], tmp_path: Path) -> None:
     records = [leftovers.note(name, 7, "") for name in ("a", "b", "c")]
     assert all(record is not None and record.alive for record in records)
     assert leftovers.sweep() == []
     for record in records[:2]:
         assert record is not None
         dead(record)
-    assert leftovers.sweep() == ["a", "b"] and cleaned == [("a", True), ("b", True)]
+    assert leftovers.sweep() == ["a", "b"] and cleaned == ["a", "b"]
     assert [path.name for path in tmp_path.iterdir()] == [f"interface-{os.stat('/proc/self/ns/net').st_ino}-c.json"]
     assert leftovers.sweep() == []
 
 
-def test_a_namespace_that_is_another_one_now_is_not_touched(cleaned: list[tuple[str, bool]], tmp_path: Path) -> None:
+def test_a_namespace_that_is_another_one_now_is_not_touched(cleaned: list[str], tmp_path: Path) -> None:
     record = leftovers.note("a", 7, "")
     assert record is not None
     record.forget()

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from userfw_hw.flower import filters
-from userfw_hw.flower.connections import ZONE
+from userfw_hw.flower.connections import ZONES
 from userfw_hw.flower.filters import CHAIN
 
 from userfw.offload.contract import Actions, Match, Rule
 
 GOLDEN = Path(__file__).with_suffix(".json")
-PREF = 30001
+PREF, ZONE = 30001, ZONES[0]
 MAC = bytes.fromhex("0200c0a80101")
 OUT = (bytes.fromhex("0200cb007101"), bytes.fromhex("0200cb007109"))  # Ethernet source and destination on the way out
 V4 = (bytes([192, 168, 1, 2]), bytes([203, 0, 113, 9]))
@@ -100,19 +100,19 @@ CASES = [
     Case(
         "ct nat", f"pref {PREF} protocol ip handle 7 flower skip_hw {HERE} ip_proto tcp {END4} {TCP} "
         f"action ct zone {ZONE} nat pipe action goto chain {CHAIN}",
-        replace(filters.enter(NATTED, PREF, filters.SKIP_HW, MAC), cookie=b""),
+        replace(filters.enter(NATTED, PREF, filters.SKIP_HW, ZONE, MAC), cookie=b""),
     ),
     Case(
         "ct nat, in its chain", f"pref {PREF} chain {CHAIN} protocol ip handle 7 flower skip_hw ct_state +trk+est-rpl "
         f"ct_zone {ZONE} ct_mark 99 action ct clear pipe {SETS} munge ip ttl dec pipe action csum ip4h pipe "
         f"action skbedit mark 7 pipe {GO}",
-        replace(filters.leave(NATTED, PREF, filters.SKIP_HW, 99, False, 7), cookie=b""),
+        replace(filters.leave(NATTED, PREF, filters.SKIP_HW, ZONE, 99, False, 7), cookie=b""),
     ),
     Case(
         "ct nat, the tagged reply in its chain", f"pref {PREF} chain {CHAIN} protocol 802.1Q handle 7 flower skip_hw vlan_id 10 "
         f"vlan_ethtype ipv6 ct_state +trk+est+rpl ct_zone {ZONE} ct_mark 99 action ct clear pipe action vlan pop pipe {SETS} "
         f"munge ip6 hoplimit dec pipe {GO}",
-        replace(filters.leave(rule(V6, 17, ((0x8100, 10),), source=NAT6), PREF, filters.SKIP_HW, 99, True), cookie=b""),
+        replace(filters.leave(rule(V6, 17, ((0x8100, 10),), source=NAT6), PREF, filters.SKIP_HW, ZONE, 99, True), cookie=b""),
     ),
     Case(
         "ct, lost", f"pref {PREF} chain {CHAIN} protocol all handle 1 flower skip_hw {GO}",

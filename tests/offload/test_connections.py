@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Sequence
 from ipaddress import ip_address
 
 import pytest
 from userfw_hw.flower import connections
-from userfw_hw.flower.connections import ZONE, Connections
+from userfw_hw.flower.connections import ZONES, Connections
 
 from userfw.offload.contract import Actions, Match, Rule
 from userfw.ports.netlink import attribute, attributes_untrusted
@@ -52,7 +53,10 @@ BACK = rule(8, 6, (SERVER, OUTSIDE, SERVER, CLIENT))
     ("made", "golden"), [(THERE, SNAT4), (rule(7, 17, (CLIENT6, ASKED6, CLIENT6, SERVER6)), DNAT6)], ids=["snat4", "dnat6"]
 )
 def test_the_request_is_what_conntrack_sends(made: Rule, golden: tuple[str, str]) -> None:
-    assert connections.create(made, 7).hex(" ") == bytes.fromhex(golden[1]).hex(" ")
+    assert connections.create(made, 7, ZONES[0]).hex(" ") == bytes.fromhex(golden[1]).hex(" ")
+
+
+FREE = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
 class Zone(Connections):
@@ -60,6 +64,7 @@ class Zone(Connections):
 
     def __init__(self) -> None:
         self.entries, self._rules = {}, {}
+        self.zone, self.netns, self.holder = ZONES[1], None, FREE
         self.asked: list[bytes] = []
         self.refuse: Refused | None = None
         self.listed: list[bytes] = []
@@ -86,7 +91,7 @@ def test_both_directions_share_an_entry_and_the_last_takes_it_away() -> None:
     zone.release([8, 9, 9, 10])
     assert zone.kinds() == [0, 2] and not zone.entries
     body = attributes_untrusted(zone.asked[-1][20:])
-    assert body[1] == attributes_untrusted(zone.asked[0][20:])[1] and body[18] == struct.pack(">H", ZONE)
+    assert body[1] == attributes_untrusted(zone.asked[0][20:])[1] and body[18] == struct.pack(">H", ZONES[1])
 
 
 def test_a_reply_that_comes_first_is_the_original() -> None:
@@ -107,8 +112,12 @@ def test_a_refusal_leaves_nothing() -> None:
     assert zone.kinds() == [0]
 
 
-def test_only_what_is_in_the_zone_is_swept() -> None:
+def test_only_zones_that_nobody_else_has_are_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zone 30054 is another process's, 30055 ours, 30056 was somebody's."""
     zone = Zone()
-    ours, others = (struct.pack("=BBH", 2, 0, 0) + attribute(1, b"orig") + extra for extra in (attribute(18, b"uf"), b""))
-    zone.listed = [others, ours, others[:4]]
-    assert zone.sweep() == 1 and zone.kinds() == [2]
+    monkeypatch.setattr(connections, "hold", lambda netns, number: None if number == ZONES[0] else FREE)
+    head = struct.pack("=BBH", 2, 0, 0) + attribute(1, b"orig")
+    listed = [head + attribute(18, struct.pack(">H", number)) for number in (ZONES[0], ZONES[1], ZONES[2], 7)]
+    zone.listed = [head, *listed, head[:4]]
+    assert zone.sweep() == 2 and zone.kinds() == [2, 2]
+    assert [struct.unpack(">H", attributes_untrusted(asked[20:])[18])[0] for asked in zone.asked] == [ZONES[1], ZONES[2]]

@@ -13,6 +13,7 @@ import tc_golden
 from hypothesis import given
 from hypothesis import strategies as st
 from userfw_hw.flower import filters, guard, plugin
+from userfw_hw.flower.connections import ZONES
 from userfw_hw.flower.driver import FlowerDriver, astray_untrusted, counters_untrusted
 from userfw_hw.flower.template import Encoder, Part
 
@@ -61,12 +62,13 @@ def test_a_template_is_the_request() -> None:
         if at % 19:  # each costs the slow encoder a few milliseconds; every nineteenth meets all values of all fields
             continue
         for mac in (b"", MAC):
-            encoder = Encoder(filters.SKIP_HW, 0x75736677, bool(at % 2))
+            zone = ZONES[at % len(ZONES)]
+            encoder = Encoder(filters.SKIP_HW, 0x75736677, bool(at % 2), zone)
             slow = filters.encode(filters.of_rule(rule, PLAIN, filters.SKIP_HW, mac, 0x75736677, bool(at % 2)))
             assert encoder.encode(rule, PLAIN, mac) == slow
-            first = filters.encode(filters.enter(rule, PLAIN, filters.SKIP_HW, mac))
+            first = filters.encode(filters.enter(rule, PLAIN, filters.SKIP_HW, zone, mac))
             assert encoder.encode(rule, PLAIN, mac, Part.ENTER) == first
-            second = filters.encode(filters.leave(rule, PLAIN, filters.SKIP_HW, 99, bool(at % 2), 0x75736677))
+            second = filters.encode(filters.leave(rule, PLAIN, filters.SKIP_HW, zone, 99, bool(at % 2), 0x75736677))
             assert encoder.encode(rule, PLAIN, mac, Part.LEAVE, 99, bool(at % 2)) == second
 
 

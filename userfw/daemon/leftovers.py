@@ -104,26 +104,23 @@ def sweep() -> list[str]:
 def _sweep() -> list[str]:
     records = [found for path in sorted(folder().glob("interface-*.json")) if (found := Record.read_untrusted(path))]
     dead = [record for record in records if not record.alive]
-    shared = {record.namespace for record in records if record.alive}
     for record in dead:
         if _there(record):
             log.info("%s: cleaning up after process %d, which was killed", record.ifname, record.pid)
-            _clean(record, record.namespace in shared)
+            _clean(record)
         record.forget()
     return [record.ifname for record in dead]
 
 
-def _clean(record: Record, shared: bool) -> None:
-    steps: list[Callable[[Record], object]] = [_filters, lambda item: Settings(item.ifname, item.netns).restore()]
-    if not shared:
-        steps.append(_connections)
+def _clean(record: Record) -> None:
+    steps: list[Callable[[Record], object]] = [_filters, lambda item: Settings(item.ifname, item.netns).restore(), _connections]
     if record.transparent:
         steps = [_local_default]
     for step in steps:
         try:
             step(record)
         except OSError as error:
-            if error.errno not in (errno.ENODEV, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT):
+            if error.errno not in (errno.ENODEV, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EBUSY):
                 log.warning("%s: not cleaned up: %s", record.ifname, error.strerror)
 
 

@@ -143,13 +143,13 @@ class FlowerDriver(Driver):
             return Refusal(f"tc: {error.strerror}")
         if refused:
             return Refusal(refused)
-        encoder = Encoder(filters.SKIP_SW) if hardware else Encoder(filters.SKIP_HW, MARK, _old_pedit())
         old = self.places.get(target.name)
         if old is not None and not old.same(target, hardware):
             self._forget(target.name)  # another interface by that name, or the port was opened anew
             old = None
         if old is None:
             untracked = "hardware" if hardware else self._untracked(tc, target)
+            encoder = Encoder(filters.SKIP_SW) if hardware else Encoder(filters.SKIP_HW, MARK, _old_pedit(), self._zone())
             self.places[target.name] = Place(target, hardware, encoder, mtu, untracked)
         else:
             old.mtu = mtu
@@ -314,6 +314,7 @@ class FlowerDriver(Driver):
             "filters": len(place.rules),
             "preferences": sorted({held.pref for held in place.rules.values()}),
             "nat": f"pedit ({place.untracked})" if place.untracked else "act_ct",
+            **({} if place.untracked else {"zone": self._zone()}),
             "stateless": len(place.filters),
             "refusals": dict(place.refusals),
         }
@@ -357,7 +358,6 @@ class FlowerDriver(Driver):
         ends = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])
         match = Match(target.name, target.ifindex, 17, *ends, 1, 1)
         rule = Rule(0xFFFFFFFF, match, Actions(target.name, target.ifindex, ends[0], ends[1], 2, 1, b"", b""))
-        halves = (filters.leave(rule, PLAIN, filters.SKIP_HW, 1, False), filters.enter(rule, PLAIN, filters.SKIP_HW))
         try:
             if self._connections is None:
                 connections = Connections(target.netns)
@@ -372,9 +372,15 @@ class FlowerDriver(Driver):
             return f"conntrack: {error.strerror}"
         if refused is not None:
             return f"conntrack: {refused.strerror}"
+        parts = PLAIN, filters.SKIP_HW, self._zone()
+        halves = filters.leave(rule, *parts, 1, False), filters.enter(rule, *parts)
         answers = tc.batch([filters.encode(item) for item in halves])
         tc.batch([filters.erase(item) for item, answer in zip(halves, answers, strict=True) if answer is None])
         return next((f"act_ct: {answer.strerror}" for answer in answers if answer is not None), "")
+
+    def _zone(self) -> int:
+        """The kernel's conntrack zone that is ours; 0 if there is none."""
+        return self._connections.zone if self._connections is not None else 0
 
     def _trial(self, tc: TrafficControl, target: Target, flags: int) -> str:
         """Install a filter that matches nothing real and take it out again; in words, why that did not work."""

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from userfw.offload.contract import Actions, Match, Rule
 from userfw_hw.flower import plugin
-from userfw_hw.flower.connections import ZONE
 
 ETH_P_IP, ETH_P_IPV6, ETH_P_8021Q, ETH_P_8021AD = 0x0800, 0x86DD, 0x8100, 0x88A8
 ETH_P_ALL: Final = 3
@@ -96,15 +95,15 @@ def of_rule(rule: Rule, pref: int, flags: int, mac: bytes = b"", mark: int = 0, 
     return Filter(match.ifindex, pref, protocol_of(match), rule.id, tuple(_keys(match, mac)), actions, flags, cookie)
 
 
-def enter(rule: Rule, pref: int, flags: int, mac: bytes = b"") -> Filter:
-    """The first half of a flow that act_ct translates: matched as ever, then translated by its connection, if that is there."""
+def enter(rule: Rule, pref: int, flags: int, zone: int, mac: bytes = b"") -> Filter:
+    """The first half of a flow that act_ct translates: matched as ever, then translated by its connection, if that is in `zone`."""
     cookie = COOKIE + struct.pack(">Q", rule.id)
-    track = ("ct", (("TCA_CT_ZONE", ZONE), ("TCA_CT_ACTION", CT_NAT), ("TCA_CT_PARMS", {"action": ACT_PIPE})))
+    track = ("ct", (("TCA_CT_ZONE", zone), ("TCA_CT_ACTION", CT_NAT), ("TCA_CT_PARMS", {"action": ACT_PIPE})))
     keys, actions = tuple(_keys(rule.match, mac)), (track, verdict(ACT_GOTO_CHAIN | CHAIN))
     return Filter(rule.match.ifindex, pref, protocol_of(rule.match), rule.id, keys, actions, flags, cookie)
 
 
-def leave(rule: Rule, pref: int, flags: int, number: int, reply: bool, mark: int = 0) -> Filter:
+def leave(rule: Rule, pref: int, flags: int, zone: int, number: int, reply: bool, mark: int = 0) -> Filter:
     """The second half: what is of the connection marked `number` now, in the direction `reply`, has been translated, and leaves."""
     match, cookie = rule.match, COOKIE + struct.pack(">Q", rule.id)
     state = CT_TRACKED | CT_ESTABLISHED
@@ -112,7 +111,7 @@ def leave(rule: Rule, pref: int, flags: int, number: int, reply: bool, mark: int
         *_tags(match),
         ("KEY_CT_STATE", state | CT_REPLY if reply else state),
         ("KEY_CT_STATE_MASK", state | CT_REPLY),
-        ("KEY_CT_ZONE", ZONE),
+        ("KEY_CT_ZONE", zone),
         ("KEY_CT_ZONE_MASK", 0xFFFF),
         ("KEY_CT_MARK", number),
         ("KEY_CT_MARK_MASK", 0xFFFFFFFF),

@@ -49,10 +49,10 @@ class Shape:
 
 
 class Encoder:
-    """Requests that install flows. `flags`, `mark`, `l4_offsets` as of `filters.of_rule`."""
+    """Requests that install flows. `flags`, `mark`, `l4_offsets` as of `filters.of_rule`; `zone`: where act_ct translates."""
 
-    def __init__(self, flags: int, mark: int = 0, l4_offsets: bool = False) -> None:
-        self.flags, self.mark, self.l4_offsets = flags, mark, l4_offsets
+    def __init__(self, flags: int, mark: int = 0, l4_offsets: bool = False, zone: int = 0) -> None:
+        self.flags, self.mark, self.l4_offsets, self.zone = flags, mark, l4_offsets, zone
         self.templates: dict[Shape, tuple[bytes, Slots]] = {}
 
     def encode(
@@ -94,9 +94,9 @@ class Encoder:
         if shape.part is Part.WHOLE:
             item = filters.of_rule(rule, 0xB7E5, self.flags, mac, self.mark, self.l4_offsets)
         elif shape.part is Part.ENTER:
-            item = filters.enter(rule, 0xB7E5, self.flags, mac)
+            item = filters.enter(rule, 0xB7E5, self.flags, self.zone, mac)
         else:
-            item = filters.leave(rule, 0xB7E5, self.flags, number, shape.reply, self.mark)
+            item = filters.leave(rule, 0xB7E5, self.flags, self.zone, number, shape.reply, self.mark)
         data = filters.encode(item)
         slots = []
         for name, value in _values(rule, 0xB7E5, mac, number).items():
