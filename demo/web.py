@@ -3,6 +3,7 @@
 import socket
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -26,6 +27,10 @@ class Server(ThreadingHTTPServer):
     """Both families on one socket."""
 
     address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        """Without asking DNS for the name of `::`, which the hosts of the demo cannot reach (HTTPServer does)."""
+        TCPServer.server_bind(self)
 
 
 if __name__ == "__main__":
