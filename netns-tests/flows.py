@@ -27,18 +27,10 @@ from userfw.offload.contract import Match
 from userfw.ports import bpf as syscall
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "offload"))
-from offload_lab import HOSTS, MACS, GatewayLab
+from offload_lab import FORWARD, HOSTS, MACS, GatewayLab
 
 REDIRECTED = 4  # XDP_REDIRECT
-RULES = """
-table inet filter {
-    flowtable ft { hook ingress priority filter; devices = { lan, wan, alt }; %s counter; }
-    chain forward {
-        type filter hook forward priority filter; policy drop;
-        ct state established meta l4proto { tcp, udp } flow add @ft
-        ct state established,related accept
-        iifname { "lan", "lan.7", "lan.7.9" } accept
-    }
+NAT = """
     chain pre {
         type nat hook prerouting priority dstnat;
         ip daddr 198.51.100.80 meta l4proto { tcp, udp } dnat ip to 198.51.100.9:8080
@@ -51,8 +43,8 @@ table inet filter {
         ip saddr 192.168.1.4 meta l4proto { tcp, udp } snat ip to 203.0.113.50-203.0.113.60:10000-60000
         oifname { "wan", "wan.5", "alt" } masquerade
     }
-}
 """
+RULES = f"table inet filter {{{FORWARD}{NAT}}}"
 
 
 def tagged(link: Ether, tags: tuple[tuple[int, int], ...], rng: Random) -> Ether:

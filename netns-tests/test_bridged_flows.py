@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from lab import netns
-from lab.offload import OffloadLab, Stream, until
+from lab.offload import OffloadLab, Stream, running, until
 
 KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespace tests run as root")
@@ -79,35 +79,26 @@ class BridgedLab(OffloadLab):
         return dict(self.ask("status")["rungs"])
 
 
-def made(folder: Path, mode: str) -> Iterator[BridgedLab]:
-    lab = BridgedLab(folder, mode)
-    try:
-        lab.up()
-        yield lab
-    except AssertionError as failure:
-        log = folder / "log"
-        raise AssertionError(f"{failure}\n--- userfw said:\n{log.read_text() if log.exists() else ''}") from failure
-    finally:
-        lab.close()
-
-
 @pytest.fixture(scope="module", params=["tc", "xdp", "mock", "flower"])
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgedLab]:
     if request.param == "flower" and not Path("/sys/module/cls_flower").exists():
         pytest.skip("no tc flower in this kernel: test_vm.py runs it on one that has it")
     if request.param in ("tc", "xdp") and KERNEL < (6, 6):
         pytest.skip("tcx needs Linux 6.6")
-    yield from made(tmp_path_factory.mktemp("lab"), request.param)
+    with running(BridgedLab(tmp_path_factory.mktemp("lab"), request.param)) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def soft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgedLab]:
-    yield from made(tmp_path_factory.mktemp("lab"), "soft")
+    with running(BridgedLab(tmp_path_factory.mktemp("lab"), "soft")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgedLab]:
-    yield from made(tmp_path_factory.mktemp("lab"), "local")
+    with running(BridgedLab(tmp_path_factory.mktemp("lab"), "local")) as made:
+        yield made
 
 
 def say_as(lab: BridgedLab, name: str, mac: bytes) -> None:
@@ -186,18 +177,30 @@ def iperf3(lab: BridgedLab, client: str, server: str, address: str, *more: str) 
 def test_tcp_over_the_bridge_past_the_daemon(lab: BridgedLab) -> None:
     if lab.mode == "xdp":
         pytest.skip("large sends are for tc")
-    assert iperf3(lab, "lan", "wan", "203.0.113.9") > 10 << 20
-    assert lab.hardware() > 1000
+    began, moved = lab.hardware(), 0
+    for _ in range(8):  # one moves few packets on a crowded machine
+        moved += iperf3(lab, "lan", "wan", "203.0.113.9")
+        if lab.hardware() > began + 1000:
+            break
+    assert lab.hardware() > began + 1000 and moved > 10 << 20
+
+
+def by_the_flowtable(lab: BridgedLab, client: str, server: str, address: str, *more: str) -> None:
+    """Bulk TCP, until it is a thousand packets past the pipeline; a tenth of that at most takes the pipeline."""
+    before, moved, fast, slow = lab.forwarded(), 0, 0, 0
+    for _ in range(8):
+        moved += iperf3(lab, client, server, address, *more)
+        after = lab.forwarded()
+        fast, slow = after["flowtable"] - before["flowtable"], after["pipeline"] - before["pipeline"]
+        if fast > 1000:
+            break
+    assert fast > 1000 and slow < fast / 10 and moved > 10 << 20, (client, more, fast, slow, moved)
 
 
 @needs_iperf3
 def test_tcp_over_the_bridge_by_the_flowtable(soft: BridgedLab) -> None:
     for more in ((), ("-R",)):
-        before = soft.forwarded()
-        assert iperf3(soft, "lan", "wan", "203.0.113.9", *more) > 10 << 20
-        after = soft.forwarded()
-        fast, slow = after["flowtable"] - before["flowtable"], after["pipeline"] - before["pipeline"]
-        assert fast > 1000 and slow < fast / 10, (fast, slow)
+        by_the_flowtable(soft, "lan", "wan", "203.0.113.9", *more)
 
 
 @needs_iperf3
@@ -205,11 +208,7 @@ def test_tcp_to_the_gateway_itself_by_the_flowtable(local: BridgedLab) -> None:
     """From a host behind the bridge and from one on the wire, both ways."""
     for client, address in (("lan", "192.168.1.1"), ("wan", "203.0.113.1")):
         for more in ((), ("-R",)):
-            before = local.forwarded()
-            assert iperf3(local, client, "own", address, *more) > 10 << 20
-            after = local.forwarded()
-            fast, slow = after["flowtable"] - before["flowtable"], after["pipeline"] - before["pipeline"]
-            assert fast > 1000 and slow < fast / 10, (client, more, fast, slow)
+            by_the_flowtable(local, client, "own", address, *more)
     rules = local.ask("nft", text="list chain inet filter input")["output"]
     assert int(rules.split("counter packets ")[1].split()[0]) < 2000  # rules saw the first packets of each connection
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from lab import frames, netns, vm
-from test_offload import ROOT, Offload, download, until
+from test_offload import ROOT, Offload, download_past
 from userfw_hw.flower import guard
 from userfw_hw.flower.connections import ZONES, Connections
 
@@ -222,8 +222,7 @@ def test_capture_on_clsact(lab: Offload) -> None:
 
     assert "ready" in lab.start()
     assert "userfw+ capture" in listed()
-    download(lab)
-    until(lambda: lab.ask("offload")["packets"]["hardware"] > 1000)
+    download_past(lab, 1000)
     assert lab.process is not None
     lab.process.send_signal(signal.SIGKILL)
     lab.process.wait()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from lab import netns
-from lab.offload import FAR, PORT, SERVER, OffloadLab, Stream, offload_lab, until
+from lab.offload import FAR, PORT, SERVER, OffloadLab, Stream, running, until
 from lab.wire import Wire
 
 KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
@@ -43,7 +43,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         pytest.skip("this kernel has no tc flower; test_vm.py runs these on one that has")
     if request.param != "flower" and KERNEL < TCX:
         pytest.skip("tcx needs Linux 6.6")
-    with offload_lab(tmp_path_factory.mktemp("lab"), request.param) as made:
+    with running(OffloadLab(tmp_path_factory.mktemp("lab"), request.param)) as made:
         yield made
 
 
@@ -338,7 +338,7 @@ def test_the_listing(lab: OffloadLab) -> None:
 @pytest.mark.parametrize("signal", [15, 9], ids=["term", "kill"])
 def test_the_end_of_the_daemon(tmp_path: Path, mode: str, signal: int) -> None:
     """After it no packet is forwarded, and nothing is left on any interface; before it none is lost."""
-    with offload_lab(tmp_path, mode) as lab, Stream(lab) as stream:
+    with running(OffloadLab(tmp_path, mode)) as lab, Stream(lab) as stream:
         stream.offloaded()
         assert lab.process is not None
         told = len(stream.numbers)

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from . import netns
 from .userfw import ROOT, Control, toml
@@ -289,15 +289,17 @@ class Stream:
         assert self.lost() == 0, f"{self.lost()} of {self.sent} lost: {missing[0][:10]} there, {missing[1][:10]} back"
 
 
+Lab = TypeVar("Lab", bound=OffloadLab)
+
+
 @contextlib.contextmanager
-def offload_lab(folder: Path, mode: str = "tc", rules: str = RULES) -> Iterator[OffloadLab]:
+def running(lab: Lab) -> Iterator[Lab]:
     """A laboratory that is taken down at the end; the daemon's log comes with a failure."""
-    lab = OffloadLab(folder, mode, rules)
     try:
         lab.up()
         yield lab
     except AssertionError as failure:
-        log = folder / "log"
+        log = lab.folder / "log"
         raise AssertionError(f"{failure}\n--- userfw said:\n{log.read_text() if log.exists() else ''}") from failure
     finally:
         lab.close()

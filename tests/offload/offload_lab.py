@@ -14,8 +14,7 @@ from userfw.daemon.assembly import Assembly
 from userfw.router.const import NUD_REACHABLE, OVERRIDE_YES
 from userfw.router.interfaces import parse_address
 
-RULES = """
-table inet filter {
+FORWARD = """
     flowtable ft { hook ingress priority filter; devices = { lan, wan, alt }; %s counter; }
     chain forward {
         type filter hook forward priority filter; policy drop;
@@ -23,10 +22,12 @@ table inet filter {
         ct state established,related accept
         iifname { "lan", "lan.7", "lan.7.9" } accept
     }
+"""
+MASQUERADE = """
     chain post { type nat hook postrouting priority srcnat; oifname { "wan", "wan.5", "alt" } masquerade
     }
-}
 """
+RULES = f"table inet filter {{{FORWARD}{MASQUERADE}}}"
 MACS = card_lab.MACS | {"alt": "02:00:00:00:03:01"}
 HOSTS = {"lan": "02:00:00:00:01:02", "wan": "02:00:00:00:02:09", "alt": "02:00:00:00:03:09"}
 NETS4 = {"lan": "192.168.1", "wan": "203.0.113", "alt": "192.0.2"}
