@@ -7,7 +7,7 @@ from userfw.engine.const cimport (
 from userfw.engine.context cimport Context
 from userfw.engine.expr cimport Expr
 from userfw.engine.expressions.ct cimport state_bit
-from userfw.engine.expressions.meta cimport network_family
+from userfw.engine.expressions.meta cimport network_family, packet_type
 from userfw.engine.expressions.payload cimport base_offset, fast_transport
 
 cdef bint compare(unsigned long long value, int op, unsigned long long low, unsigned long long high) noexcept

@@ -30,7 +30,7 @@ if not cython.compiled:
     )
     from userfw.engine.context import Context
     from userfw.engine.expressions.ct import state_bit
-    from userfw.engine.expressions.meta import network_family
+    from userfw.engine.expressions.meta import network_family, packet_type
     from userfw.engine.expressions.payload import base_offset, fast_transport
 
 IN_RANGE, NOT_IN_RANGE = 6, 7
@@ -207,7 +207,7 @@ class MetaTest(Expr):
         elif key == META_OIF:
             value = pkt.oif.index if pkt.oif is not None else 0
         elif key == META_PKTTYPE:
-            value = pkt.pkttype
+            value = packet_type(pkt)
         else:
             # protocol is in network order in the register
             value = ((ctx.protocol & 0xFF) << 8) | (ctx.protocol >> 8)

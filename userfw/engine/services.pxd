@@ -16,7 +16,11 @@ cdef class RouteInfo:
     cdef public Device oif
 
 cdef class Origin:
-    cdef public bint bound, made_whole
+    cdef public bint bound
+
+cdef class Copy(Origin):
+    cdef public Device entered
+    cdef public bint made_whole, for_host
 
 cdef class SocketInfo(Origin):
     cdef public bint transparent, wildcard, established, time_wait

@@ -46,12 +46,24 @@ class RouteInfo:
 
 class Origin:
     """Who sent a packet of the gateway's own, or is to get one: `Packet.extra`. `bound`: the packet's device is known before its
-    output hook, behind which it counts as the one it came in by (Linux: skb->dev). `made_whole`: what forbids to fragment it is not
-    its own, so pieces go without."""
+    output hook, behind which it counts as the one it came in by (Linux: skb->dev)."""
 
-    def __init__(self, bound: bool = False, made_whole: bool = False) -> None:
+    def __init__(self, bound: bool = False) -> None:
         self.bound = bound
+
+
+class Copy(Origin):
+    """A copy made by `dup` belongs to no socket (Linux: nf_dup_ipv4_route). `entered`: the device that the original came in by.
+
+    `made_whole`: what forbids to fragment it is not its own, so pieces go without. `for_host`: the host put it together for itself,
+    so what forbids it counts though it came in pieces (Linux: no ignore_df).
+    """
+
+    def __init__(self, entered: Device | None, made_whole: bool = False, for_host: bool = False) -> None:
+        super().__init__(True)
+        self.entered = entered
         self.made_whole = made_whole
+        self.for_host = for_host
 
 
 class SocketInfo(Origin):
@@ -81,9 +93,6 @@ CONTROL = SocketInfo(wildcard=True)
 """The socket of what a gateway answers on its own, of nobody and bound to no address (Linux: icmp_xmit_lock, ipv4_tcp_sk)."""
 DISCOVERY = SocketInfo(bound=True, wildcard=True)
 """The same of neighbour discovery (Linux: ndisc_alloc_skb)."""
-COPY = Origin(bound=True)
-COPY_MADE_WHOLE = Origin(bound=True, made_whole=True)
-"""A copy made by `dup` belongs to no socket (Linux: nf_dup_ipv4_route)."""
 
 
 class Services(Sender):

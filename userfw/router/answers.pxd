@@ -8,7 +8,7 @@ from userfw.core.const cimport (
 from userfw.core.drop cimport DROP_NO_ROUTE
 from userfw.core.hook cimport HookEntry
 from userfw.core.packet cimport Device, Packet
-from userfw.engine.services cimport FibResult, RouteInfo
+from userfw.engine.services cimport Copy, FibResult, RouteInfo
 from userfw.router.base cimport set_start
 from userfw.router.bridge cimport Members
 from userfw.router.const cimport (
@@ -17,6 +17,7 @@ from userfw.router.const cimport (
 )
 from userfw.router.interfaces cimport Interfaces
 from userfw.router.local cimport checksum_ok, reset
+from userfw.router.reassembly cimport FragmentSizes
 from userfw.router.settings cimport Settings
 from userfw.router.types cimport Dst, NextHop, Route
 from userfw.wire._raw cimport add_words
@@ -43,6 +44,7 @@ cdef class Answers(Interfaces):
     cdef int _reject_direct(self, Packet pkt, int code) except -1
     cdef int _send_direct(self, Packet reply, Packet pkt) except -1
     cdef _transmit_nested(self, Packet pkt, Device device)
+    cdef Copy _copied(self, Packet pkt)
     cdef _duplicate_routed(self, Packet copy, int hook, bytes gateway, Device device)
     cdef Dst _towards(self, bytes nexthop, Device device)
 

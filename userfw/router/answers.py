@@ -12,8 +12,6 @@ from typing import Any
 
 import cython
 
-from userfw.engine.services import COPY, COPY_MADE_WHOLE
-
 if not cython.compiled:
     from userfw.conntrack.table import ConnTable
     from userfw.core.clock import Clock
@@ -49,7 +47,7 @@ if not cython.compiled:
     from userfw.core.drop import DROP_NO_ROUTE
     from userfw.core.hook import HookEntry
     from userfw.core.packet import Device, Packet
-    from userfw.engine.services import FibResult, RouteInfo
+    from userfw.engine.services import Copy, FibResult, RouteInfo
     from userfw.router.base import set_start
     from userfw.router.bridge import Members
     from userfw.router.const import (
@@ -68,6 +66,7 @@ if not cython.compiled:
     )
     from userfw.router.interfaces import Interfaces
     from userfw.router.local import checksum_ok, reset
+    from userfw.router.reassembly import FragmentSizes
     from userfw.router.settings import Settings
     from userfw.router.types import Dst, NextHop, Route
     from userfw.wire._raw import add_words
@@ -456,6 +455,7 @@ class Answers(Interfaces):
                 self._transmit_nested(copy, device)
             self.give(copy)
             return 1
+        copy.extra = self._copied(pkt)
         self.duplicating = True
         try:
             self._duplicate_routed(copy, hook, gateway, device)
@@ -464,12 +464,18 @@ class Answers(Interfaces):
         self.give(copy)
         return 1
 
+    def _copied(self, pkt: Packet) -> Copy:
+        """What a copy of `pkt` keeps of it (Linux: IPCB, IP6CB and ignore_df of pskb_copy)."""
+        entered: Device | None = pkt.iif
+        if entered is not None and entered.type == ARPHRD_LOOPBACK:
+            entered = None
+        whole: cython.bint = pkt.nfproto == NFPROTO_IPV4 and pkt.frag_max_size > 0 and not pkt.get16(pkt.l3 + 6) & IP_DF
+        return Copy(entered, whole, isinstance(pkt.extra, FragmentSizes) and cython.cast(FragmentSizes, pkt.extra).for_host)
+
     def _duplicate_routed(self, copy: Packet, hook: cython.int, gateway: bytes, device: Device | None) -> None:
         l3: cython.Py_ssize_t = copy.l3
         less: cython.int = 1 if hook in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN) else 0
         if copy.nfproto == NFPROTO_IPV4:
-            if copy.frag_max_size and not copy.get16(l3 + 6) & IP_DF:
-                copy.extra = COPY_MADE_WHOLE
             copy.put16(l3 + 6, copy.get16(l3 + 6) | IP_DF)
             copy.put8(l3 + 8, (copy.get8(l3 + 8) - less) & 0xFF)
             write_ipv4(copy)
@@ -479,8 +485,6 @@ class Answers(Interfaces):
         if dst.type not in (RTN_UNICAST, RTN_LOCAL):
             return
         copy.route = self.looping(dst)
-        if copy.extra is None:
-            copy.extra = COPY
         self.local_out(copy)
 
     def _towards(self, nexthop: bytes, device: Device | None) -> Dst:
@@ -526,7 +530,7 @@ class Answers(Interfaces):
         dst.oif = device
         dst.mtu = device.mtu
         pkt.route = dst
-        self.emit(pkt)
+        self.to_neighbour(pkt)
         return NF_STOLEN
 
     def reroute(self, pkt: Packet, hook: cython.int) -> cython.int:

@@ -24,6 +24,7 @@ cdef class Router(Services):
     cpdef unsigned int next_id(self) except? 0xFFFFFFFF
     cpdef int transmit(self, Packet pkt, Device device) except -1
     cpdef int emit(self, Packet pkt) except -1
+    cpdef int to_neighbour(self, Packet pkt) except -1
     cpdef int local_out(self, Packet pkt) except -1
     cpdef int send_error(self, Packet pkt, int type, int code, unsigned int info) except -1
     cpdef int run_hooks(self, int family, int hook, Packet pkt) except -1

@@ -163,6 +163,10 @@ class Router(Services):
         """Send a complete network packet along `pkt.route`: neighbour, link-layer header, transmit."""
         raise NotImplementedError
 
+    def to_neighbour(self, pkt: Packet) -> cython.int:
+        """As `emit`, but for what a packet to a group means for the gateway itself."""
+        raise NotImplementedError
+
     def local_out(self, pkt: Packet) -> cython.int:
         """A packet of the gateway itself, network header written: route it unless `pkt.route` is set, output hooks, and on."""
         raise NotImplementedError

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import cython
 
+from userfw.engine.services import CONTROL, DISCOVERY
+
 if not cython.compiled:
     from userfw.core.clock import Clock
     from userfw.core.const import (
@@ -21,9 +23,21 @@ if not cython.compiled:
         ETH_P_IPV6,
         NF_ACCEPT,
         NF_DROP,
+        NF_INET_POST_ROUTING,
         NFPROTO_IPV4,
+        NFPROTO_IPV6,
+        PACKET_LOOPBACK,
+        VNET_F_DATA_VALID,
+        VNET_F_NEEDS_CSUM,
     )
-    from userfw.core.drop import DROP_DEVICE_DOWN, DROP_NEIGH_FAILED, DROP_NOT_SPECIFIED, DROP_RULE, DROP_TX_FAILED
+    from userfw.core.drop import (
+        DROP_DEVICE_DOWN,
+        DROP_MARTIAN,
+        DROP_NEIGH_FAILED,
+        DROP_NOT_SPECIFIED,
+        DROP_RULE,
+        DROP_TX_FAILED,
+    )
     from userfw.core.fastpath import Crossing
     from userfw.core.hook import HookList
     from userfw.core.packet import Device, Packet, Port
@@ -63,7 +77,13 @@ class Egress(Router):
         self.backlog: list[Packet] = []
 
     def emit(self, pkt: Packet) -> cython.int:
-        """Linux: ip_finish_output2, neigh_output."""
+        """Linux: ip_finish_output2, ip6_finish_output2."""
+        if pkt.nfproto == NFPROTO_IPV6 and pkt.get8(pkt.l3 + 24) == 0xFF and pkt.nexthop is None and not self._to_group(pkt):
+            return self.drop(pkt, DROP_MARTIAN)
+        return self.to_neighbour(pkt)
+
+    def to_neighbour(self, pkt: Packet) -> cython.int:
+        """Linux: neigh_output."""
         if pkt.nexthop is not None:
             return self._emit_bridged(pkt)
         dst: Dst = pkt.route
@@ -88,6 +108,45 @@ class Egress(Router):
         pkt.put32(l3 - 6, neigh.mid)
         pkt.put16(l3 - 2, ETH_P_IP if pkt.nfproto == NFPROTO_IPV4 else ETH_P_IPV6)
         return self.transmit(pkt, device)
+
+    def _to_group(self, pkt: Packet) -> cython.bint:
+        """A packet to an IPv6 group may leave; if the gateway listens to the group there, it hears it too.
+
+        Neighbour discovery does not hear itself. What services behind the local port send comes back to them in their own kernel.
+        """
+        dst: Dst = pkt.route
+        device: Device = cython.cast(Device, dst.oif)
+        hi: cython.ulonglong = pkt.get64(pkt.l3 + 24)
+        if device.type == ARPHRD_LOOPBACK:
+            return True
+        heard: cython.bint = pkt.extra is CONTROL or (pkt.iif is not None and pkt.extra is not DISCOVERY)
+        if heard and self.listens(device, NFPROTO_IPV6, hi, pkt.get64(pkt.l3 + 32)):
+            self._loop_back(pkt, device)
+            if pkt.get8(pkt.l3 + 7) == 0:
+                return False
+        return ((hi >> 48) & 15) > 1
+
+    def _loop_back(self, pkt: Packet, device: Device) -> None:
+        """`pkt` also comes in on the device it leaves by, without a link-layer header (Linux: dev_loopback_xmit)."""
+        copy: Packet = compact(pkt)
+        set_start(copy, copy.l3)
+        copy.iif = None
+        copy.extra = None
+        verdict: cython.int = self.run_hooks(NFPROTO_IPV6, NF_INET_POST_ROUTING, copy)
+        if verdict != NF_ACCEPT:
+            self.verdict(copy, verdict)
+        elif len(self.backlog) >= BACKLOG_LIMIT:
+            self.drop(copy, DROP_TX_FAILED)
+        else:
+            copy.iif = device
+            copy.oif = None
+            copy.looped = True
+            copy.pkttype = PACKET_LOOPBACK
+            copy.protocol = ETH_P_IPV6
+            copy.vlan_tci = -1
+            if not copy.vnet_flags & VNET_F_NEEDS_CSUM:
+                copy.vnet_flags |= VNET_F_DATA_VALID
+            self.backlog.append(copy)
 
     def _neighbour(self, pkt: Packet, dst: Dst) -> Neighbour | None:
         """The neighbour that `pkt` goes to; None if the table is full."""
@@ -230,6 +289,10 @@ class Egress(Router):
         copy.ip_options = 0
         self.backlog.append(copy)
         return DROP_NOT_SPECIFIED
+
+    def listens(self, device: Device, family: cython.int, hi: cython.ulonglong, lo: cython.ulonglong) -> cython.bint:
+        """The gateway is a member of this multicast group on the device."""
+        raise NotImplementedError
 
     # -- hooks
 

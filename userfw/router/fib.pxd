@@ -1,7 +1,7 @@
 from userfw.core.const cimport NFPROTO_IPV4, NFPROTO_IPV6, U32_MASK
 from userfw.core.packet cimport Address, Device
 from userfw.router.const cimport (
-    RTN_LOCAL, RTN_MULTICAST, RTN_THROW, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
+    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_THROW, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
 )
 from userfw.router.lpm cimport Table, mix
 from userfw.router.types cimport Dst, Generation, NextHop, Route
@@ -24,6 +24,7 @@ cdef class Fib:
     cpdef Route lookup(
         self, int family, unsigned long long hi, unsigned long long lo, unsigned long long src_hi, unsigned long long src_lo,
         unsigned int mark, int iif, Device oif, int tos)
+    cpdef bint broadcast4(self, unsigned long long lo) except? -1
     cdef Route _in_table(self, int family, int number, unsigned long long hi, unsigned long long lo, Device oif, int tos)
     cdef Route _lookup_rules(
         self, int family, unsigned long long hi, unsigned long long lo, unsigned long long src_hi, unsigned long long src_lo,

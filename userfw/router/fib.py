@@ -15,6 +15,7 @@ if not cython.compiled:
     from userfw.core.const import NFPROTO_IPV4, NFPROTO_IPV6, U32_MASK
     from userfw.core.packet import Address, Device
     from userfw.router.const import (
+        RTN_BROADCAST,
         RTN_LOCAL,
         RTN_MULTICAST,
         RTN_THROW,
@@ -156,6 +157,11 @@ class Fib:
         if route is None or route.type == RTN_THROW:
             return self._in_table(family, TABLE_DEFAULT, hi, lo, oif, tos)
         return route
+
+    def broadcast4(self, lo: cython.ulonglong) -> cython.bint:
+        """The IPv4 address is everybody's on some link (Linux: inet_addr_type_dev_table, which knows the local table only)."""
+        route: Route | None = self.local4.lookup(0, lo, None, 0)
+        return route is not None and route.type == RTN_BROADCAST
 
     def _in_table(
         self,

@@ -1,4 +1,4 @@
-from userfw.engine.services cimport Origin
+from userfw.engine.services cimport Copy
 from userfw.core.const cimport IPPROTO_FRAGMENT, NFPROTO_IPV4, VNET_GSO_NONE
 from userfw.core.drop cimport DROP_FRAG_NEEDED, DROP_MALFORMED, DROP_NOT_SPECIFIED
 from userfw.core.packet cimport Packet

@@ -13,7 +13,7 @@ if not cython.compiled:
     from userfw.core.const import IPPROTO_FRAGMENT, NFPROTO_IPV4, VNET_GSO_NONE
     from userfw.core.drop import DROP_FRAG_NEEDED, DROP_MALFORMED, DROP_NOT_SPECIFIED
     from userfw.core.packet import Packet
-    from userfw.engine.services import Origin
+    from userfw.engine.services import Copy
     from userfw.router.base import Router
     from userfw.router.const import (
         ICMP_DEST_UNREACH,
@@ -80,6 +80,9 @@ class Fragmenter:
         field: cython.int = pkt.get16(l3 + 6)
         size: cython.int = cython.cast(cython.int, pkt.end - l3)
         known: cython.int = pkt.frag_max_size
+        copied: Copy | None = pkt.extra if isinstance(pkt.extra, Copy) else None
+        if known and field & IP_DF and copied is not None and copied.for_host:
+            return self._refuse(pkt, mtu)
         if size <= mtu and (not known or size <= known):
             return self.router.emit(pkt)
         if field & IP_DF and (not known or known > mtu):
@@ -93,10 +96,8 @@ class Fragmenter:
         complete_checksum(pkt)
         self.packets += 1
         sizes = fitting(pkt, mtu - head, size - head)
-        if sizes is not None:
+        if sizes is not None or (copied is not None and copied.made_whole):
             field &= ~IP_DF  # Linux: ip_fraglist_init; only a packet that is cut anew keeps the flag
-        elif isinstance(pkt.extra, Origin) and cython.cast(Origin, pkt.extra).made_whole:
-            field &= ~IP_DF
         off: cython.int = 0
         total: cython.int = size - head
         index: cython.Py_ssize_t = 0

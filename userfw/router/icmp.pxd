@@ -4,6 +4,7 @@ from userfw.core.const cimport (
     VNET_F_NEEDS_CSUM,
 )
 from userfw.core.packet cimport Device, Packet
+from userfw.engine.services cimport Copy
 from userfw.router.base cimport Router
 from userfw.router.const cimport (
     ICMP_DEST_UNREACH, ICMP_ECHO, ICMP_ECHOREPLY, ICMP_FRAG_NEEDED, ICMPV6_ECHO_REPLY, ICMPV6_ECHO_REQUEST,

@@ -32,6 +32,7 @@ if not cython.compiled:
         VNET_F_NEEDS_CSUM,
     )
     from userfw.core.packet import Device, Packet
+    from userfw.engine.services import Copy
     from userfw.router.base import Router
     from userfw.router.const import (
         ICMP_DEST_UNREACH,
@@ -245,8 +246,11 @@ class Icmp:
                 return (hi, lo)
         if dst.type == RTN_LOCAL:
             return (dst.key_hi, dst.key_lo)
-        if outside and (dst.source is None or not (dst.source.src_hi or dst.source.src_lo)):
-            return select_ipv6(self.router, pkt.iif, pkt.get64(pkt.l3 + 8), pkt.get64(pkt.l3 + 16))  # Linux: icmp6_send
+        entered: Device | None = pkt.iif if outside else None
+        if isinstance(pkt.extra, Copy):
+            entered = cython.cast(Copy, pkt.extra).entered
+        if entered is not None and (dst.source is None or not (dst.source.src_hi or dst.source.src_lo)):
+            return select_ipv6(self.router, entered, pkt.get64(pkt.l3 + 8), pkt.get64(pkt.l3 + 16))  # Linux: icmp6_send
         return self.router.source_for(dst, NFPROTO_IPV6)
 
     # -- both

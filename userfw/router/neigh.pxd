@@ -5,7 +5,7 @@ from userfw.router.base cimport Router, compact
 from userfw.router.const cimport (
     ICMP_DEST_UNREACH, ICMP_HOST_UNREACH, ICMPV6_ADDR_UNREACH, ICMPV6_DEST_UNREACH,
     NUD_CONNECTED, NUD_DELAY, NUD_FAILED, NUD_INCOMPLETE, NUD_NOARP, NUD_NONE, NUD_PERMANENT, NUD_PROBE, NUD_REACHABLE,
-    NUD_STALE, NUD_VALID, OVERRIDE_WEAK, OVERRIDE_YES, RTN_BROADCAST,
+    NUD_STALE, NUD_VALID, OVERRIDE_WEAK, OVERRIDE_YES,
 )
 from userfw.router.types cimport Dst, Neighbour
 
@@ -23,7 +23,7 @@ cdef class NeighbourTable:
     cpdef Neighbour get(self, Device device, int family, unsigned long long hi, unsigned long long lo)
     cpdef Neighbour obtain(self, Device device, int family, unsigned long long hi, unsigned long long lo)
     cpdef Neighbour of_dst(self, Dst dst, unsigned long long hi, unsigned long long lo)
-    cdef Neighbour _mapped(self, Dst dst, Device device, int family, unsigned long long hi, unsigned long long lo)
+    cdef Neighbour _mapped(self, Device device, int family, unsigned long long hi, unsigned long long lo)
     cpdef int resolve(self, Neighbour neigh, Packet pkt) except -1
     cpdef use(self, Neighbour neigh)
     cdef _queue(self, Neighbour neigh, Packet pkt)

@@ -35,7 +35,6 @@ if not cython.compiled:
         NUD_VALID,
         OVERRIDE_WEAK,
         OVERRIDE_YES,
-        RTN_BROADCAST,
     )
     from userfw.router.types import Dst, Neighbour
 
@@ -92,19 +91,25 @@ class NeighbourTable:
         device: Device = cython.cast(Device, dst.oif)
         family: cython.int = dst.via_family
         if dst.gateway or (dst.via_hi == hi and dst.via_lo == lo):
-            neigh = self._mapped(dst, device, family, dst.via_hi, dst.via_lo)
+            neigh = self._mapped(device, family, dst.via_hi, dst.via_lo)
             dst.neigh = neigh
             return neigh
-        return self._mapped(dst, device, family, hi, lo)
+        return self._mapped(device, family, hi, lo)
 
-    def _mapped(
-        self, dst: Dst, device: Device, family: cython.int, hi: cython.ulonglong, lo: cython.ulonglong
-    ) -> Neighbour | None:
-        """Broadcast and multicast map to fixed link-layer addresses (RFC 1112 6.4, RFC 2464 7); the rest is looked up."""
-        neigh: Neighbour
-        broadcast: cython.bint = dst.type == RTN_BROADCAST or (family == NFPROTO_IPV4 and (lo == U32_MASK or lo >> 24 == 0))
-        if family == NFPROTO_IPV4 and not broadcast and (lo >> 28) != 14:
-            return self.obtain(device, family, hi, lo)
+    def _mapped(self, device: Device, family: cython.int, hi: cython.ulonglong, lo: cython.ulonglong) -> Neighbour | None:
+        """Broadcast and multicast map to fixed link-layer addresses (RFC 1112 6.4, RFC 2464 7); the rest is looked up.
+
+        Whatever the route: an address by which any link says everybody means everybody on this one too (Linux: arp_constructor).
+        """
+        neigh: Neighbour | None
+        broadcast: cython.bint = False
+        if family == NFPROTO_IPV4 and (lo >> 28) != 14:
+            neigh = self.entries.get((device.index, family, hi, lo))
+            if neigh is not None:
+                return neigh
+            broadcast = lo == U32_MASK or lo >> 24 == 0 or self.router.routes.broadcast4(lo)
+            if not broadcast:
+                return self.obtain(device, family, hi, lo)
         if family == NFPROTO_IPV6 and (hi >> 56) != 0xFF:
             return self.obtain(device, family, hi, lo)
         neigh = Neighbour(family, hi, lo, device)
@@ -257,7 +262,7 @@ class NeighbourTable:
         neigh.queue = []
         neigh.queued = 0
         for pkt in waiting:
-            self.router.emit(pkt)
+            self.router.to_neighbour(pkt)
 
     def set_static(self, device: Device, family: int, hi: int, lo: int, mac: bytes) -> Neighbour:
         """A permanent entry; ValueError if `mac` is not 6 bytes or the table is full."""

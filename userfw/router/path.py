@@ -30,6 +30,7 @@ if not cython.compiled:
         NFPROTO_IPV4,
         NFPROTO_IPV6,
         PACKET_HOST,
+        PACKET_LOOPBACK,
         PACKET_OTHERHOST,
     )
     from userfw.core.drop import (
@@ -260,7 +261,7 @@ class Path(Routing):
             return DROP_MARTIAN
         if dst_hi >> 56 == 0xFF:
             scope = (dst_hi >> 48) & 15
-            if scope == 0 or (scope == 1 and device.type != ARPHRD_LOOPBACK):
+            if scope == 0 or (scope == 1 and device.type != ARPHRD_LOOPBACK and pkt.pkttype != PACKET_LOOPBACK):
                 return DROP_MARTIAN
         if pkt.get8(pkt.l3 + 6) == 0:
             return ipv6_hop_options(self, pkt)
@@ -462,13 +463,18 @@ class Path(Routing):
     # -- what waits
 
     def drain(self) -> None:
-        """Let go on what was held, and receive what was sent on `lo`, at most a backlog's length at once."""
+        """Let go on what was held, and receive what was sent on `lo` or looped back, at most a backlog's length at once."""
+        pkt: Packet
         left: cython.int = BACKLOG_LIMIT
         if self.pending:
             self.run_held()
         while self.backlog and left:
             left -= 1
-            self._receive(self.backlog.pop(0))
+            pkt = self.backlog.pop(0)
+            if pkt.pkttype == PACKET_LOOPBACK and pkt.iif is not None and pkt.iif.type != ARPHRD_LOOPBACK:
+                self._judge(pkt, pkt.iif, parse_network_untrusted(pkt))
+            else:
+                self._receive(pkt)
         while self.backlog:
             self.drop(self.backlog.pop(), DROP_TX_FAILED)
 

@@ -17,6 +17,7 @@ from userfw.wire.parse cimport parse_network_untrusted
 
 cdef class FragmentSizes:
     cdef public list sizes
+    cdef public bint for_host
 
 cdef class FragmentQueue:
     cdef public tuple key

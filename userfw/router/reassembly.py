@@ -58,10 +58,11 @@ ECN_INVALID = frozenset((0b1001, 0b1011, 0b1101, 0b1111, 0b0011, 0b0101, 0b0111)
 
 
 class FragmentSizes:
-    """Payload bytes of each fragment a packet came in, in order."""
+    """Payload bytes of each fragment a packet came in, in order. `for_host`: the host put it together to have it itself."""
 
-    def __init__(self, sizes: list[int]) -> None:
+    def __init__(self, sizes: list[int], for_host: bool = False) -> None:
         self.sizes = sizes
+        self.for_host = for_host
 
 
 class FragmentQueue:
@@ -159,7 +160,8 @@ class Reassembly:
         if parse_network_untrusted(pkt) != DROP_NOT_SPECIFIED:
             return self._refuse(pkt, DROP_MALFORMED)
         pkt.frag_max_size = max(queue.max_size, queue.max_df)
-        pkt.extra = FragmentSizes([end - start for start, end in zip(queue.starts, queue.ends, strict=True)])
+        sizes = [end - start for start, end in zip(queue.starts, queue.ends, strict=True)]
+        pkt.extra = FragmentSizes(sizes, queue.user == USER_LOCAL)
         self.completed += 1
         return 1
 

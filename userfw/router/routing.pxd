@@ -18,5 +18,4 @@ cdef class Routing(Egress):
     cdef Dst route_ipv6(self, Packet pkt)
     cpdef CachedRoute route_back(self, Packet pkt)
     cpdef Dst route_output(self, Packet pkt)
-    cpdef bint listens(self, Device device, int family, unsigned long long hi, unsigned long long lo) except? -1
     cpdef Dst looping(self, Dst dst)

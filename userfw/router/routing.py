@@ -130,7 +130,7 @@ class Routing(Egress):
             if to == 0:
                 to = 0x7F000001  # nowhere is here (Linux: ip_route_output_key_hash_rcu)
             dst = self.routes.resolve(NFPROTO_IPV4, 0, to, 0, pkt.get32(l3 + 12), pkt.mark, None)
-            if pkt.get8(l3 + 12) == 127 and dst.oif is not None and dst.oif.type != ARPHRD_LOOPBACK:
+            if pkt.get8(l3 + 12) == 127 and dst.type != RTN_LOCAL and dst.oif is not None and dst.oif.type != ARPHRD_LOOPBACK:
                 dst = self.routes.decide(None, NFPROTO_IPV4, 0, to)  # 127/8 does not leave the host (Linux: __mkroute_output)
         else:
             dst = self.routes.resolve(
@@ -157,10 +157,6 @@ class Routing(Egress):
         return dst.key_hi == pkt.get64(pkt.l3 + 24) and dst.key_lo == pkt.get64(pkt.l3 + 32)
 
     # -- what the gateway adds
-
-    def listens(self, device: Device, family: cython.int, hi: cython.ulonglong, lo: cython.ulonglong) -> cython.bint:
-        """The gateway is a member of this multicast group on the device."""
-        raise NotImplementedError
 
     def looping(self, dst: Dst) -> Dst:
         """The Dst to use for output: one of type RTN_LOCAL goes by `lo`."""

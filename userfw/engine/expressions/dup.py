@@ -97,7 +97,7 @@ class Fwd(Expr):
         ttl: cython.int
         if ctx.protocol != (ETH_P_IP if self.family == NFPROTO_IPV4 else ETH_P_IPV6):
             return NFT_BREAK
-        if at + 1 > pkt.end:
+        if pkt.l3 + (20 if self.family == NFPROTO_IPV4 else 40) > pkt.end:  # a header that is cut off
             pkt.drop_reason = DROP_MALFORMED
             return NF_DROP
         ttl = pkt.get8(at)
