@@ -83,6 +83,19 @@ def _without_gre(case: Case) -> Case:
         for step in case.steps))
 
 
+def _without_groups_copied(case: Case) -> Case:
+    """No packets to IPv6 groups where prerouting makes copies of packets."""
+    less = _without_rules(case, "hook prerouting", r"\bdup to")
+    if less == case:
+        return case
+    return replace(case, steps=tuple(_with_packets(step, () if any(map(_to_group, step.packets)) else step.packets)
+                                     for step in case.steps))
+
+
+def _to_group(packet: bytes) -> bool:
+    return len(packet) >= 40 and packet[0] >> 4 == 6 and packet[24] == 0xFF
+
+
 CLASSES = (
     Class("GRE that a rule sends to the router itself", "the kernel's host listens to GRE, and is silent about what it cannot use",
           _without_gre),
@@ -100,6 +113,9 @@ CLASSES = (
           "Linux's own UDP takes datagrams above 76 bytes for damaged when a rule changed their IPv6 header after conntrack had "
           "summed it",
           lambda case: _without_rules(case, "hook (prerouting|input)", r"ip6 \w+ set|@nh,\S+ set")),
+    Class("copy to a group",
+          "a copy that `dup` makes at prerouting of a packet to a group comes back to prerouting; Linux copies it again, without end",
+          _without_groups_copied),
     Class("destination mapped by prefix",
           "whether a connection whose IPv4 destination a prefix maps to itself has the status dnat: Linux compares memory that "
           "nobody wrote",

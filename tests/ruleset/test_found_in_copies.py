@@ -69,6 +69,12 @@ def test_a_copy_to_a_group_that_has_no_hop_left_comes_back_only() -> None:
     assert lab.out() == [] and counted(lab) == [1]
 
 
+def test_a_copy_that_came_back_is_not_copied_without_end() -> None:
+    lab = Rules(table("ip6", f"filter prerouting -300: counter dup to {FAR6}"))
+    lab.send(IPv6(src=HOST6, dst=GROUP, hlim=9) / UDP(sport=1, dport=2))
+    assert lab.one()[IPv6].hlim == 8 and counted(lab) == [2]
+
+
 def test_what_is_forwarded_to_a_group_by_a_rule_comes_back_without_a_link_header() -> None:
     lab = Rules(table("ip6", f"filter forward 0: ip6 daddr set {GROUP}",
                       f"filter prerouting -300: ip6 daddr {GROUP} counter; ip6 daddr {GROUP} ether type ip6 counter"))

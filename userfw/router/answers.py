@@ -39,6 +39,7 @@ if not cython.compiled:
         NFPROTO_IPV4,
         NFPROTO_IPV6,
         NFPROTO_NETDEV,
+        PACKET_LOOPBACK,
         TCP_RST,
         U32_MASK,
         VNET_F_DATA_VALID,
@@ -438,9 +439,12 @@ class Answers(Interfaces):
     def send_duplicate(
         self, pkt: Packet, hook: cython.int, family: cython.int, gateway: bytes | None, device: Device | None
     ) -> cython.int:
-        """Linux: nf_dup_ipv4, nf_dup_ipv6, nf_dup_netdev_egress. A copy is not copied again."""
+        """Linux: nf_dup_ipv4, nf_dup_ipv6, nf_dup_netdev_egress. A copy is not copied again.
+
+        Nor is one that came back from a group, which Linux copies without end.
+        """
         copy: Packet
-        if self.duplicating:
+        if self.duplicating or (pkt.pkttype == PACKET_LOOPBACK and gateway is not None):
             return 0
         copy = self.take()
         copy.copy_meta(pkt)
