@@ -114,7 +114,7 @@ CLASSES = (
           "summed it",
           lambda case: _without_rules(case, "hook (prerouting|input)", r"ip6 \w+ set|@nh,\S+ set")),
     Class("copy to a group",
-          "a copy that `dup` makes at prerouting of a packet to a group comes back to prerouting; Linux copies it again, without end",
+          "a copy that `dup` makes at prerouting of a packet to a group comes back there; Linux copies it again, without end",
           _without_groups_copied),
     Class("destination mapped by prefix",
           "whether a connection whose IPv4 destination a prefix maps to itself has the status dnat: Linux compares memory that "
