@@ -26,7 +26,6 @@ def main() -> int:
     add("--rulesets", type=int, default=5_000, help="and so many rulesets were loaded (default 5000)")
     add("--steps", type=int, default=200, help="steps through each ruleset; a step sends one packet, or a few (default 200)")
     add("--everyday", type=int, default=EVERYDAY, help="one case in so many is of the everyday generator (default %(default)s)")
-    add("--wild", action="store_true", help="packets with options, extension headers, tunnels, rare protocols, ARP and tags too")
     add("--minutes", type=float, default=0, help="instead of --packets and --rulesets: go on for so long")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="processes, each with a laboratory (default: one per processor)")
     add("--findings", type=int, default=20, help="give up after so many unexplained differences (default 20)")
@@ -39,7 +38,7 @@ def main() -> int:
         return again(asked.again)
     alone = asked.case is not None
     plan = Plan(seed=asked.seed, packets=1 if alone else asked.packets, rulesets=1 if alone else asked.rulesets,
-                steps=asked.steps, everyday=asked.everyday, wild=asked.wild, jobs=1 if alone else asked.jobs,
+                steps=asked.steps, everyday=asked.everyday, jobs=1 if alone else asked.jobs,
                 minutes=0 if alone else asked.minutes, findings=asked.findings,
                 first=asked.case if alone else asked.first, only=alone, folder=asked.folder)
     account = Campaign(plan, lambda line: print(line, flush=True)).run()

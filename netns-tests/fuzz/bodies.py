@@ -48,8 +48,12 @@ class Bodies:
         self.rng = rng
 
     def port(self) -> int:
-        """One of the pool."""
+        """One of the pool to go to."""
         return self.rng.choice((*pools.PORTS, VXLAN, GENEVE))
+
+    def source(self) -> int:
+        """One of the pool to come from."""
+        return self.rng.choice((*pools.SOURCES, VXLAN, GENEVE))
 
     def unusual(self, fam: Family, src: str, dst: str) -> tuple[int, bytes]:
         """(protocol, payload) of something that is not everyday."""
@@ -60,7 +64,7 @@ class Bodies:
     def sctp(self, fam: Family, src: str, dst: str) -> tuple[int, bytes]:
         """Chunks, sometimes with a wrong length or checksum (RFC 9260)."""
         rng = self.rng
-        head = struct.pack("!HHI", self.port(), self.port(), rng.choice((0, 7, 7, 7)))
+        head = struct.pack("!HHI", self.source(), self.port(), rng.choice((0, 7, 7, 7)))
         chunks = b""
         for kind in rng.choice(((1,), (2,), (10,), (11,), (0,), (10, 0), (3, 0), (4,), (5,), (6,), (7,), (8,), (14,), (9, 6), (15, 192, 193))):
             body = CHUNKS[kind]
@@ -78,19 +82,19 @@ class Bodies:
         more = b"" if kind in (0, 2) else bytes(8)
         more += bytes(4) if kind in (0, 1, 7) else b""
         words = (16 + len(more) + len(options)) // 4
-        body = struct.pack("!HHBBHBBHI", self.port(), self.port(), words, 0, 0, kind << 1 | 1, 0, 0, 77) + more + options + b"data"
+        body = struct.pack("!HHBBHBBHI", self.source(), self.port(), words, 0, 0, kind << 1 | 1, 0, 0, 77) + more + options + b"data"
         return DCCP, body[:6] + struct.pack("!H", f.checksum(body, f.pseudo(f.addr(src), f.addr(dst), DCCP, len(body)))) + body[8:]
 
     def udplite(self, fam: Family, src: str, dst: str) -> tuple[int, bytes]:
         """A datagram whose checksum is wrong (RFC 3828)."""
-        return UDPLITE, struct.pack("!HHHH", self.port(), self.port(), self.rng.choice((0, 8, 12, 5)), 0x1111) + b"lite data"
+        return UDPLITE, struct.pack("!HHHH", self.source(), self.port(), self.rng.choice((0, 8, 12, 5)), 0x1111) + b"lite data"
 
     def security(self, fam: Family, src: str, dst: str) -> tuple[int, bytes]:
         """ESP, or AH with a datagram behind it."""
         if self.rng.random() < 0.5:
             return ESP, struct.pack("!II", self.rng.choice((1, 0x100)), 1) + b"encrypted ends" + b"\0\x06"
         words = self.rng.choice((4, 4, 4, 1, 0, 40))
-        inner = f.udp(src, dst, self.port(), self.port(), b"shown")
+        inner = f.udp(src, dst, self.source(), self.port(), b"shown")
         return AH, struct.pack("!BBHII", f.UDP, words, 0, self.rng.choice((1, 0x100)), 1) + bytes(12) + inner
 
     def icmp(self, fam: Family, src: str, dst: str) -> tuple[int, bytes]:
@@ -106,8 +110,8 @@ class Bodies:
         """A small packet."""
         kind = self.rng.randrange(4)
         if kind == 0:
-            return f.tcp_packet(src, dst, self.port(), self.port())
-        return f.ping(src, dst) if kind == 1 else f.udp_packet(src, dst, self.port(), self.port())
+            return f.tcp_packet(src, dst, self.source(), self.port())
+        return f.ping(src, dst) if kind == 1 else f.udp_packet(src, dst, self.source(), self.port())
 
     def inner(self) -> tuple[int, bytes]:
         """(EtherType, packet) from a network that is only inside tunnels, sometimes cut."""
@@ -125,12 +129,12 @@ class Bodies:
         """VXLAN (RFC 7348) or Geneve (RFC 8926)."""
         rng, vni = self.rng, self.rng.choice((1, 1, 2)) << 8
         if rng.random() < 0.6:
-            return f.UDP, f.udp(src, dst, self.port(), VXLAN, struct.pack("!BxxxI", rng.choice((8, 8, 8, 0)), vni) + self.ethernet())
+            return f.UDP, f.udp(src, dst, self.source(), VXLAN, struct.pack("!BxxxI", rng.choice((8, 8, 8, 0)), vni) + self.ethernet())
         options = rng.choice((b"", b"", b"\1\2\3\0", b"\1\2\3\1abcd"))
         ethernet = rng.random() < 0.8
         kind, packet = (0x6558, self.ethernet()) if ethernet else self.inner()
         head = struct.pack("!BBHI", len(options) // 4, rng.choice((0, 0x40)), kind, vni)
-        return f.UDP, f.udp(src, dst, self.port(), GENEVE, head + options + packet)
+        return f.UDP, f.udp(src, dst, self.source(), GENEVE, head + options + packet)
 
     def gre(self, fam: Family, src: str, dst: str) -> tuple[int, bytes]:
         """GRE of both versions with every optional field (RFC 2784, 2890, 2637)."""

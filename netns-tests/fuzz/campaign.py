@@ -27,7 +27,7 @@ from .probe import Accepted, places, probe_place
 
 AHEAD = 2
 DEATHS = 10
-BOTH_AT_MOST = 0.01
+BOTH_AT_MOST = 0.003
 """Share of rulesets with which the kernel may disagree with itself."""
 
 
@@ -40,7 +40,6 @@ class Plan:
     rulesets: int = 0
     steps: int = 200
     everyday: int = EVERYDAY
-    wild: bool = False       # options, extension headers, tunnels, rare protocols, ARP and tags too
     jobs: int = 1
     minutes: float = 0
     findings: int = 20
@@ -252,7 +251,7 @@ class Worker:
 
 def serve(pipe: Connection, plan: Plan, cpu: int, accepted: Accepted | None) -> None:
     """The life of a worker. An exception in a case is its finding; the next case has a new laboratory."""
-    examiner = Examiner(plan.seed, plan.steps, cpu, plan.everyday, plan.wild)
+    examiner = Examiner(plan.seed, plan.steps, cpu, plan.everyday)
     if accepted:
         examiner.learn(accepted)
     try:

@@ -5,6 +5,7 @@ Laws
 - A masked transport header says whether its checksum was right.
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,14 +15,20 @@ from lab import show
 from lab.state import Conn
 from lab.topology import Out
 
+from userfw.conntrack.check import crc32c
+
 from . import pools
-from .bodies import GENEVE, VXLAN
+from .bodies import DCCP, GENEVE, SCTP, UDPLITE, VXLAN
 from .memory import memory
 from .rules import Ruleset
 from .traffic import Step, Traffic
 
 KNOWN_IDENTS = {0, 1, 0x1234, 0xFFFF}
-KNOWN_PORTS = {*pools.PORTS, *pools.IDENTS, VXLAN, GENEVE}
+KNOWN_PORTS = {*pools.PORTS, VXLAN, GENEVE}
+WITH_PORTS = {f.TCP, f.UDP, SCTP, DCCP, UDPLITE}
+SUMS = {f.TCP: 16, f.UDP: 6, f.ICMP: 2, f.ICMP6: 2, SCTP: 8, DCCP: 6, UDPLITE: 6}
+"""Where a protocol's checksum is; SCTP's is a CRC of four octets."""
+KNOWN_ECHOES = set(pools.IDENTS)
 ROUTERS = {f.addr(a) for a in pools.routers("ip")}
 
 
@@ -150,13 +157,13 @@ def _mask_ident4(data: bytearray, at: int, own: bool) -> None:
 
 def _mask_ports(data: bytearray, at: int, proto: int) -> str:
     """Hide ports and ICMP identifiers beyond the pools; tells how many."""
-    spots = {f.TCP: (0, 2), f.UDP: (0, 2), f.ICMP: (4,), f.ICMP6: (4,)}.get(proto, ())
+    spots = (0, 2) if proto in WITH_PORTS else (4,) if proto in (f.ICMP, f.ICMP6) else ()
     if (proto == f.ICMP and (len(data) <= at or data[at] not in (0, 8, *range(13, 19)))) or \
             (proto == f.ICMP6 and (len(data) <= at or data[at] not in (128, 129))):
         return ""
-    hidden = 0
+    hidden, known = 0, KNOWN_PORTS if len(spots) > 1 else KNOWN_ECHOES
     for spot in spots:
-        if len(data) >= at + spot + 2 and int.from_bytes(data[at + spot:at + spot + 2], "big") not in KNOWN_PORTS:
+        if len(data) >= at + spot + 2 and int.from_bytes(data[at + spot:at + spot + 2], "big") not in known:
             data[at + spot:at + spot + 2] = b"\0\0"
             hidden += 1
     return f"hidden {hidden}" if hidden else ""
@@ -164,15 +171,16 @@ def _mask_ports(data: bytearray, at: int, proto: int) -> str:
 
 def _mask_transport(data: bytearray, network: int, at: int, proto: int) -> str:
     """Hide what was chosen by the router in a transport header or in a quoted packet; says if the checksum was right."""
-    spot = {f.TCP: 16, f.UDP: 6, f.ICMP: 2, f.ICMP6: 2}.get(proto)
-    if spot is None or len(data) < at + spot + 2:
+    spot = SUMS.get(proto)
+    if spot is None or len(data) < at + spot + (4 if proto == SCTP else 2):
         return ""
     source = bytes(data[network + 12:network + 20]) if proto == f.ICMP or data[network] >> 4 == 4 else \
         bytes(data[network + 8:network + 40])
     half = len(source) // 2
     body = bytes(data[at:])
     start = 0 if proto == f.ICMP else f.pseudo(source[:half], source[half:], proto, len(body))
-    right = f.checksum(body, start) in (0, 0xFFFF)
+    right = f.checksum(body, start) in (0, 0xFFFF) if proto != SCTP else \
+        struct.pack("<I", crc32c(bytearray(body[:8] + bytes(4) + body[12:]), 0, len(body))) == body[8:12]
     notes = _mask_ports(data, at, proto)
     quoting = (proto == f.ICMP and data[at] in (3, 4, 5, 11, 12)) or (proto == f.ICMP6 and data[at] < 128)
     if quoting and len(data) >= at + 28:
@@ -190,7 +198,7 @@ def _mask_transport(data: bytearray, network: int, at: int, proto: int) -> str:
             else:
                 notes += " quoted " + _mask_quoted(data, inner + 40, data[inner + 6])
     if notes.strip() not in ("", "quoted"):
-        data[at + spot:at + spot + 2] = b"\0\0"
+        data[at + spot:at + spot + (4 if proto == SCTP else 2)] = bytes(4 if proto == SCTP else 2)
         notes += " sum right" if right else " sum wrong"
     return notes
 
@@ -198,17 +206,18 @@ def _mask_transport(data: bytearray, network: int, at: int, proto: int) -> str:
 def _mask_quoted(data: bytearray, at: int, proto: int) -> str:
     """Hide chosen ports of a transport header that may be incomplete, and then its checksum with them."""
     hidden = _mask_ports(data, at, proto)
-    spot = {f.TCP: 16, f.UDP: 6, f.ICMP: 2, f.ICMP6: 2}.get(proto)
-    if hidden and spot is not None and len(data) >= at + spot + 2:
-        data[at + spot:at + spot + 2] = b"\0\0"
+    spot, size = SUMS.get(proto), 4 if proto == SCTP else 2
+    if hidden and spot is not None and len(data) >= at + spot + size:
+        data[at + spot:at + spot + size] = bytes(size)
     return hidden
 
 
 def conn_text(conn: Conn) -> str:
     """A connection as text for comparing: chosen ports hidden, timeout left out."""
     def hide(words: tuple[str, ...]) -> str:
-        return " ".join(word if word.split("=")[0] not in ("sport", "dport", "id") or int(word.split("=")[1]) in KNOWN_PORTS
-                        else word.split("=")[0] + "=?" for word in words)
+        known = {"sport": KNOWN_PORTS, "dport": KNOWN_PORTS, "id": KNOWN_ECHOES}
+        return " ".join(word if name not in known or int(number) in known[name] else f"{name}=?"
+                        for word in words for name, _, number in (word.partition("="),))
     return f"{conn.proto} {conn.state} {hide(conn.original)} / {hide(conn.reply)} {sorted(conn.flags)} mark={conn.mark} " \
            f"{conn.counts}"
 

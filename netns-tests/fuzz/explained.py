@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from lab import frames as f
 
 from .compare import Case
-from .rules import Ruleset
+from .rules import without_rules
 from .traffic import Step
 
 
@@ -58,21 +58,12 @@ def _without_zero_sums(case: Case) -> Case:
 
 def _without_rules(case: Case, head: str, pattern: str) -> Case:
     """The case less the rules with `pattern` in chains whose head has `head`."""
-    tables = tuple(replace(table, chains=tuple(
-        chain if not re.search(head, chain.head) else
-        replace(chain, rules=tuple(rule for rule in chain.rules if not re.search(pattern, rule)))
-        for chain in table.chains)) for table in case.ruleset.tables)
-    return case if tables == case.ruleset.tables else replace(case, ruleset=Ruleset(tables))
+    less = without_rules(case.ruleset, head, pattern)
+    return case if less == case.ruleset else replace(case, ruleset=less)
 
 
 def _with_packets(step: Step, packets: tuple[bytes, ...]) -> Step:
     return step if packets == step.packets else replace(step, packets=packets)
-
-
-def _without_link_rules_of_copies(case: Case) -> Case:
-    if not _rules(case, r"\bdup to"):
-        return case
-    return _without_rules(case, "hook (output|postrouting)", "ether |@ll")
 
 
 def _without_gre(case: Case) -> Case:
@@ -99,9 +90,6 @@ def _to_group(packet: bytes) -> bool:
 CLASSES = (
     Class("GRE that a rule sends to the router itself", "the kernel's host listens to GRE, and is silent about what it cannot use",
           _without_gre),
-    Class("link header of a copy",
-          "what `ether` and `@ll` find in a copy made by `dup` at output and postrouting: Linux reads memory that nobody wrote",
-          _without_link_rules_of_copies),
     Class("udp port of a datagram without a checksum",
           "nft 1.1 writes `udp dport set` so that a zero checksum stays, nft 1.0.6 (the laboratory's) so that it is updated",
           _without_zero_sums),

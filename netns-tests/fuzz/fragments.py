@@ -1,7 +1,7 @@
 """Statements for every operation of the machine, as nft text, from which rules are put together.
 
 Laws
-- `$PORT`, `$A` (address of the rule's family), `$H` (a host), `$MARK`, `$NIC` and the like are drawn anew each time; `$F` is
+- `$PORT`, `$SOURCE`, `$A` (address of the rule's family), `$H` (a host), `$MARK`, `$NIC` and the like are drawn anew each time; `$F` is
   `ip` or `ip6`, `$f` the tables' own prefix of addresses.
 - `l3`: where it needs IPv4 or IPv6 (`4`, `6`), ARP (`arp`) or a netdev table (`dev`), or goes for any (``). `l4`: the transport that is asked for first.
 - `last`: the packet does not go on behind it, or not as it was; it meets one packet in three.
@@ -173,11 +173,11 @@ STATEMENTS = [
           "ip dscp set ip dscp map { cs0 : cs1, ef : cs2 }", l3="4", weight=0.5),
     *_all("@nh,64,8 set 33", l3="4", weight=0.5, late=True),
     *_all("ip6 hoplimit set $TTL", "ip6 dscp set cs1", "ip6 flowlabel set 3", "ip6 ecn set ce", "@nh,56,8 set 33", l3="6", weight=0.5),
-    *_all("tcp dport set $PORT", "tcp sport set $PORT", "tcp window set 100", "tcp option maxseg size set 900", "tcp option maxseg size set 1400",
+    *_all("tcp dport set $PORT", "tcp sport set $SOURCE", "tcp window set 100", "tcp option maxseg size set 900", "tcp option maxseg size set 1400",
           "tcp option window count set 3", "tcp option timestamp tsval set 9", "reset tcp option timestamp", "reset tcp option sack-perm",
           "reset tcp option maxseg", "tcp option maxseg size set rt mtu", "tcp flags set ack", l4="tcp", weight=0.5),
     *_all("@th,112,16 set 77", "@ih,0,16 set 0x4142", l4="tcp", weight=0.5, late=True),
-    *_all("udp dport set $PORT", "udp sport set $PORT", l4="udp", weight=0.5),
+    *_all("udp dport set $PORT", "udp sport set $SOURCE", l4="udp", weight=0.5),
     *_all("udp checksum set 0", "@th,16,16 set $PORT", "@ih,0,16 set 0x4142", l4="udp", weight=0.5, late=True),
     *_all("ether daddr set 02:00:00:00:01:10", "ether saddr set 02:00:00:00:07:07", "@ll,48,16 set 0x0202", weight=0.5),
     *_all("arp operation set reply", "@nh,48,16 set 2", "arp saddr ip set 192.168.1.10", l3="arp"),
@@ -289,7 +289,8 @@ def filled(text: str, rng: random.Random, family: str) -> str:
     """The text with values for its variables; `family` is `ip` or `ip6`."""
     other = "ip" if family != "ip6" else "ip6"
     values = {
-        "PORT": lambda: str(rng.choice(pools.PORTS)), "MARK": lambda: str(rng.choice(pools.MARKS)), "BYTE": lambda: str(rng.choice((0, 1, 16))),
+        "PORT": lambda: str(rng.choice(pools.PORTS)), "SOURCE": lambda: str(rng.choice(pools.SOURCES)),
+        "MARK": lambda: str(rng.choice(pools.MARKS)), "BYTE": lambda: str(rng.choice((0, 1, 16))),
         "NIC": lambda: rng.choice(pools.NAMES), "TTL": lambda: str(rng.choice((9, 64))), "IDENT": lambda: str(rng.choice(pools.IDENTS)),
         "A": lambda: rng.choice((*pools.hosts(other), *pools.routers(other))), "H": lambda: rng.choice(pools.hosts(other)),
         "Z": lambda: {"ip": "203.0.113.99", "ip6": "fd00:9::1"}[other],

@@ -3,7 +3,7 @@
 Laws
 - Only what two versions of nft write alike is looked at: names of tables, chains and sets, numbers behind known words.
 - The n-th counter (quota) of a chain is `family table chain #n`. Elements of sets whose names begin with `dyn` are kept whole but
-  for times and for rates.
+  for times and for rates; not of those with `ct count`: the kernel takes an element that counts nothing away by the clock.
 """
 
 import re
@@ -11,6 +11,7 @@ import re
 _COUNTER = re.compile(r"counter packets (\d+) bytes (\d+)")
 _USED = re.compile(r"quota (?:over |until )?[\d.]+ \w?bytes(?: used (\d+) (\w?bytes))?")
 _TIMES = re.compile(r" (?:timeout|expires) [\w.]+|limit rate [^,}]*?packets|last (?:used )?[\w.]+")
+_COUNTING = re.compile(r"dyncount\d|dynmarkct")
 _UNITS = {"bytes": 1, "kbytes": 1024, "mbytes": 1 << 20}
 _BLOCK = re.compile(r"^\t(chain|set|map|counter|quota|limit|ct \w+|synproxy|secmark|flowtable) (\S+) \{(.*)$")
 
@@ -26,7 +27,8 @@ def memory(listing: str) -> dict[str, object]:
             table = " ".join(line.split()[1:3])
         elif block := _BLOCK.match(line):
             kind, name = block[1], block[2]
-        if elements is not None or (kind in ("set", "map") and name.startswith("dyn") and "elements = {" in line):
+        kept = kind in ("set", "map") and name.startswith("dyn") and not _COUNTING.match(name)
+        if elements is not None or (kept and "elements = {" in line):
             elements = [*(elements or []), line.partition("= {")[2] if elements is None else line]
             if "}" in elements[-1]:
                 found[f"{table} {name}"] = _elements(" ".join(elements))

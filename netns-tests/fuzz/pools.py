@@ -6,7 +6,10 @@ from lab.topology import SIDES
 NAMES = tuple(SIDES)
 HOSTS = (10, 11, 12, 13)
 FAR = {"ip": ("198.51.100.7", "8.8.8.8"), "ip6": ("2001:db8:99::7", "2606:4700::1111")}
-PORTS = (1, 22, 53, 80, 443, 1000, 1023, 4000, 5353, 8080, 40000, 65535)
+PORTS = (1, 22, 53, 80, 443, 512, 599, 4000, 5353, 8080, 40000, 65535)
+SOURCES = tuple(port for port in PORTS if port >= 512)
+"""From these Linux takes a new port at random where none of `PORTS` is, or seldom: from 600 to 1023, and beyond (get_unique_tuple).
+Of a lower one it would find one of 511, and then a chosen port would be a known one, and nothing hides it."""
 IDENTS = (1, 7, 0x100, 0xFFFF)
 MARKS = (0, 1, 2, 0x10, 0xFF00, 0x80000001)
 TTLS = (1, 2, 9, 64, 64, 64, 128, 255)

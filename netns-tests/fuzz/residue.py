@@ -2,7 +2,9 @@
 
 Laws
 - Neighbours that were asked for and did not answer would be asked for again by a timer, and fail in another case.
-- What ICMP told about a path (fragmentation needed, packet too big, redirects) would hold for ten minutes.
+- What ICMP told about a path (fragmentation needed, packet too big, redirects) would hold for ten minutes. Of IPv4, more stays even
+  behind a flush: a destination that was told of is its own next hop for ever, whatever rules make of a packet's address (Linux:
+  rt_bind_exception). Only with its route does that go, so the routes are made anew.
 """
 
 import os
@@ -11,10 +13,11 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-_ROUTE, _DELETE_ROUTE, _GET_ROUTE, _DELETE_NEIGHBOUR, _GET_NEIGHBOUR, _ERROR, _DONE = 0, 25, 26, 29, 30, 2, 3
-_REQUEST, _ACK, _DUMP = 1, 4, 0x300
+_ROUTE, _ADD_ROUTE, _DELETE_ROUTE, _GET_ROUTE, _DELETE_NEIGHBOUR, _GET_NEIGHBOUR, _ERROR, _DONE = 0, 24, 25, 26, 29, 30, 2, 3
+_REQUEST, _ACK, _DUMP, _CREATE = 1, 4, 0x300, 0x600
 _NOARP, _PERMANENT = 0x40, 0x80
 _CLONED = 0x200
+_MAIN = 254
 _FLUSH4 = Path("/proc/sys/net/ipv4/route/flush")
 
 
@@ -25,21 +28,31 @@ class Residue:
         self.sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _ROUTE)
         self.sock.bind((0, 0))
         self.flush4 = os.open(_FLUSH4, os.O_WRONLY | os.O_CLOEXEC)
+        self.routes4 = [route for route in self._routes(socket.AF_INET) if route[4] == _MAIN]
 
     def remove(self) -> None:
         """Neighbours that are not permanent, exceptions of routes."""
+        if next(self._routes(socket.AF_INET, _CLONED), None):
+            for kind, flags in ((_DELETE_ROUTE, 0), (_ADD_ROUTE, _CREATE)):
+                for route in self.routes4:
+                    self._ask(kind, route, flags)
         os.write(self.flush4, b"1\n")
         for message in list(self._dump(_GET_NEIGHBOUR, struct.pack("BxxxiHBB", 0, 0, 0, 0, 0))):
             state = struct.unpack_from("H", message, 8)[0]
             if not state & (_NOARP | _PERMANENT):
                 self._ask(_DELETE_NEIGHBOUR, message)
-        for message in list(self._dump(_GET_ROUTE, struct.pack("BBBBBBBBI", socket.AF_INET6, *bytes(7), _CLONED))):
-            if struct.unpack_from("I", message, 8)[0] & _CLONED:
-                self._ask(_DELETE_ROUTE, message)
+        for message in list(self._routes(socket.AF_INET6, _CLONED)):
+            self._ask(_DELETE_ROUTE, message)
 
-    def _ask(self, kind: int, body: bytes) -> None:
+    def _routes(self, family: int, flags: int = 0) -> Iterator[bytes]:
+        """Routes of a family, or (with `_CLONED`) exceptions of them."""
+        for message in self._dump(_GET_ROUTE, struct.pack("BBBBBBBBI", family, *bytes(7), flags)):
+            if struct.unpack_from("I", message, 8)[0] & _CLONED == flags:
+                yield message
+
+    def _ask(self, kind: int, body: bytes, flags: int = 0) -> None:
         """One request; what is gone already is no error."""
-        self.sock.send(struct.pack("IHHII", 16 + len(body), kind, _REQUEST | _ACK, 1, 0) + body)
+        self.sock.send(struct.pack("IHHII", 16 + len(body), kind, _REQUEST | _ACK | flags, 1, 0) + body)
         self.sock.recv(1 << 16)
 
     def _dump(self, kind: int, body: bytes) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ Laws
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -86,6 +87,14 @@ class Ruleset:
                 found += [Ruleset((*self.tables[:t], replace(table, chains=chains), *self.tables[t + 1:]))
                           for chains in less]
         return found
+
+
+def without_rules(ruleset: Ruleset, head: str, pattern: str) -> Ruleset:
+    """The ruleset less the rules with `pattern` in chains whose head has `head`."""
+    return Ruleset(tuple(replace(table, chains=tuple(
+        chain if not re.search(head, chain.head) else
+        replace(chain, rules=tuple(rule for rule in chain.rules if not re.search(pattern, rule)))
+        for chain in table.chains)) for table in ruleset.tables))
 
 
 @dataclass(frozen=True)

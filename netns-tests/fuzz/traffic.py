@@ -2,7 +2,6 @@
 
 Laws
 - A packet is of the network layer; one that begins as ARP's hardware type or as a VLAN's EtherType is that (`framed`).
-- Without `wild`, a seed draws what it always drew: nothing of `bodies`, no options that are filled in on the way.
 - A step is drawn once; what depends on a router's output (answers, errors) is built from that router's own output.
 - Identifications of fragments are moved by `run`, so that pieces left over from one run never join those of another.
 """
@@ -44,8 +43,8 @@ class Step:
 class Generator:
     """Draws steps from one source of random numbers."""
 
-    def __init__(self, rng: random.Random, wild: bool = False) -> None:
-        self.rng, self.wild, self.bodies = rng, wild, Bodies(rng)
+    def __init__(self, rng: random.Random) -> None:
+        self.rng, self.bodies = rng, Bodies(rng)
         self.fragments = 0
 
     def steps(self, count: int) -> list[Step]:
@@ -59,11 +58,11 @@ class Generator:
                 steps.append(Step(steps[about].port, kind, (), about, self.rng.randrange(1000)))
                 continue
             port = self.rng.choice(pools.NAMES)
-            if self.wild and self.rng.random() < 0.04:
+            if self.rng.random() < 0.04:
                 steps.append(Step(port, "arp", (self.bodies.arp(port),)))
                 continue
             packet = self.packet(port)
-            if self.wild and self.rng.random() < 0.02:
+            if self.rng.random() < 0.02:
                 tag = self.rng.choice((0, 1, 5, 0x2005))
                 steps.append(Step(port, "tagged", (tagged(packet, tag),)))
                 continue
@@ -92,29 +91,29 @@ class Generator:
         elif roll < 0.22:
             dst = rng.choice(("255.255.255.255", "224.0.0.5", "127.0.0.1", "0.0.0.0", "240.0.0.1",
                               fam.net(other).replace(".0/24", ".255")) if fam.name == "ip" else
-                             ("ff02::1", "ff05::5", "::1", *(("::", "fe80::10", "ff0e::77") if self.wild else ())))
+                             ("ff02::1", "ff05::5", "::1", "::", "ff0e::77"))
         if rng.random() < 0.03:
             src = rng.choice(("0.0.0.0", "127.0.0.1", "255.255.255.255", "224.0.0.1", fam.host(other, 10), fam.host(port, 1))
-                             if fam.name == "ip" else ("::", "::1", "ff02::1", *(("fe80::10",) if self.wild else ())))
+                             if fam.name == "ip" else ("::", "::1", "ff02::1", "fe80::10"))
         return self.transport(fam, src, dst)
 
     def transport(self, fam: Family, src: str, dst: str) -> bytes:
         """A packet between two addresses with a random transport."""
         rng = self.rng
-        if self.wild and rng.random() < UNUSUAL:
+        if rng.random() < UNUSUAL:
             return self.network(fam, src, dst, *self.bodies.unusual(fam, src, dst))
         proto = rng.choice((f.TCP, f.TCP, f.TCP, f.UDP, f.UDP, f.UDP, 0, 0, rng.choice(pools.CARRIED)))
         data = rng.randbytes(rng.choice((0, 1, 7, 8, 20, 64, 500, 1320, 1420)) if rng.random() < 0.5 else 7)
         if proto == f.TCP:
             flags = rng.choice((f.SYN, f.SYN, f.SYN, f.SYN | f.ACK, f.ACK, f.ACK | f.PSH, f.FIN | f.ACK, f.RST, f.RST | f.ACK,
                                 rng.randrange(256)))
-            body = f.tcp(src, dst, rng.choice(pools.PORTS), rng.choice(pools.PORTS), seq=rng.choice(pools.SEQUENCES),
+            body = f.tcp(src, dst, rng.choice(pools.SOURCES), rng.choice(pools.PORTS), seq=rng.choice(pools.SEQUENCES),
                          ack=rng.choice(pools.SEQUENCES) if flags & f.ACK else 0, flags=flags, window=rng.choice(pools.WINDOWS),
                          options=rng.choice(TCP_OPTIONS), payload=data if not flags & f.SYN else b"",
                          urgent=rng.choice((0, 0, 0, 1)))
         elif proto == f.UDP:
             check = 0 if fam.name == "ip" and rng.random() < 0.1 else None
-            body = f.udp(src, dst, rng.choice(pools.PORTS), rng.choice(pools.PORTS), data, check=check)
+            body = f.udp(src, dst, rng.choice(pools.SOURCES), rng.choice(pools.PORTS), data, check=check)
         elif proto == 0 or proto == f.ICMP:
             kind = rng.choice((8, 8, 8, 8, 0, 14, 17, 3, 11, 5, 42)) if fam.name == "ip" else \
                 rng.choice((128, 128, 128, 128, 129, 1, 2, 3, 4, 139, 200))
@@ -130,17 +129,13 @@ class Generator:
         """The network header around `body`, with options or extension headers now and then."""
         rng, ttl = self.rng, self.rng.choice(pools.TTLS)
         if fam.name == "ip":
-            known = (*PLAIN_OPTIONS4, *OPTIONS4) if self.wild else PLAIN_OPTIONS4
-            options = rng.choice(known) if rng.random() < (0.1 if self.wild else 0.06) else b""
+            options = rng.choice((*PLAIN_OPTIONS4, *OPTIONS4)) if rng.random() < 0.1 else b""
             return f.ip4(src, dst, proto, body, ttl=ttl, ident=rng.choice((0, 1, 0x1234, 0xFFFF)), df=rng.random() < 0.4,
                          tos=rng.choice((0, 0, 0x20, 0x28, 0xB8, 3)), options=options)
-        if self.wild and proto == f.ICMP6 and body and body[0] in DISCOVERY:
+        if proto == f.ICMP6 and body and body[0] in DISCOVERY:
             ttl = min(ttl, 64)  # what is of the link would teach the kernel neighbours
-        if self.wild and rng.random() < 0.1:
+        if rng.random() < 0.1:
             proto, body = self.bodies.extended(proto, body, dst)
-        elif not self.wild and rng.random() < 0.06:
-            header = rng.choice((0, 60))  # hop-by-hop, destination options: one PadN
-            body, proto = struct.pack("!BB", proto, 0) + b"\1\4\0\0\0\0" + body, header
         return f.ip6(src, dst, proto, body, hops=ttl, tclass=rng.choice((0, 0, 0x20, 0xB8)), flow=rng.choice((0, 0, 1, 0x12345)))
 
     def cut(self, packet: bytes) -> tuple[bytes, ...]:
@@ -153,8 +148,7 @@ class Generator:
             head[4:6] = ident.to_bytes(2, "big")
             head[6:8] = b"\0\0"
             packet = bytes(head) + packet[20:]
-        size = rng.choice((8, 16, 64, 256, 512, 1024) if version == 4 else
-                          (16, 24, 64, 256, 512, 1024) if self.wild else (256, 512, 1024))
+        size = rng.choice((8, 16, 64, 256, 512, 1024) if version == 4 else (16, 24, 64, 256, 512, 1024))
         if version == 4 and packet[9] == f.TCP:
             size = max(size, 24)  # ports and checksum together: a chosen port is masked with its checksum
         if version == 6 and packet[6] not in (f.UDP, f.ICMP6):

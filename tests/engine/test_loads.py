@@ -376,6 +376,23 @@ def test_inner(tunnel: str, outer: bytes, proto: int) -> None:
     assert load(Inner(tunnel, Meta(1, "l4proto")), packet(ip4(tcp(), 6)), 1) is None
 
 
+def test_inner_of_a_tagged_frame() -> None:
+    """The protocol inside is the tag's, as Linux has it, but what is behind the tag is found."""
+    ether = ETHER[:12] + b"\x81\0\0\5" + ETHER[12:]
+    pkt = packet(ip4(udp(1, 4789, b"\x08\0\0\0\0\0\x2a\0" + ether + INNER), 17))
+    assert load(Inner("vxlan", Meta(1, "protocol")), pkt, 2) == b"\x81\0"
+    assert load(Inner("vxlan", Meta(1, "l4proto")), pkt, 1) == b"\6"
+    assert load(Inner("vxlan", Payload(1, "network", 12, 4)), pkt, 4) == b"\1\1\1\1"
+
+
+def test_inner_without_a_tunnel_header_is_seen_in_every_carrier() -> None:
+    """gre and gretap are asked for without a header's size: Linux looks into what TCP and UDP carry too."""
+    assert load(Inner("gre", Meta(1, "l4proto")), packet(ip4(udp(1, 2, INNER), 17)), 1) == b"\6"
+    assert load(Inner("gretap", Meta(1, "l4proto")), packet(ip4(udp(1, 2, ETHER + INNER), 17)), 1) == b"\6"
+    assert load(Inner("gre", Payload(1, "tunnel", 0, 2)), packet(ip4(struct.pack("!HH", 0, 0x800) + INNER, 47)), 2) is None
+    assert load(Inner("vxlan", Meta(1, "l4proto")), packet(ip4(udp(1, 4789, INNER), 17)), 1) is None
+
+
 def test_inner_ipv6_with_extension_headers() -> None:
     six = ip6(b"\x06\0" + b"\0" * 6 + tcp(7, 9), 60)
     pkt = packet(ip4(struct.pack("!HH", 0, 0x86DD) + six, 47))

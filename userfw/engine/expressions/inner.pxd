@@ -4,7 +4,7 @@ from userfw.core.const cimport (
 )
 from userfw.core.packet cimport Packet
 from userfw.engine.const cimport (
-    BASE_LINK, BASE_NETWORK, BASE_TRANSPORT, BASE_TUNNEL, INNER_GENEVE, INNER_LL, META_PROTOCOL,
+    BASE_LINK, BASE_NETWORK, BASE_TRANSPORT, BASE_TUNNEL, INNER_GENEVE, INNER_HDRSIZE, INNER_LL, META_PROTOCOL,
 )
 from userfw.engine.context cimport Context
 from userfw.engine.expr cimport Expr
@@ -21,5 +21,5 @@ cdef class Inner(Expr):
     cdef int _load(self, Context ctx, Packet pkt, Payload expr) except? -100
     cdef bint _parse(self, Context ctx, Packet pkt) except -1
     cdef bint _parse_ethernet(self, Context ctx, Packet pkt, Py_ssize_t off) except -1
-    cdef bint _parse_network(self, Context ctx, Packet pkt, Py_ssize_t off) except -1
+    cdef bint _parse_network(self, Context ctx, Packet pkt, int protocol, Py_ssize_t off) except -1
     cdef bint _walk_ipv6(self, Context ctx, Packet pkt, int proto, Py_ssize_t off) except -1

@@ -31,6 +31,7 @@ if not cython.compiled:
         BASE_TRANSPORT,
         BASE_TUNNEL,
         INNER_GENEVE,
+        INNER_HDRSIZE,
         INNER_LL,
         META_PROTOCOL,
     )
@@ -94,7 +95,7 @@ class Inner(Expr):
         return copy_to_register(ctx, pkt, start + expr.offset, expr.length, expr.dst)
 
     def _parse(self, ctx: Context, pkt: Packet) -> cython.bint:
-        """Find the headers inside (Linux: nft_inner_parse)."""
+        """Find the headers inside, whatever carries them where no header of the tunnel is asked for (Linux: nft_inner_parse)."""
         off: cython.Py_ssize_t = inner_offset(ctx, pkt)
         ctx.inner_tunnel = -1
         ctx.inner_link = -1
@@ -102,17 +103,18 @@ class Inner(Expr):
         ctx.inner_transport = -1
         if off < 0:
             return False
-        if pkt.l4proto == IPPROTO_GRE:
-            ctx.inner_tunnel = pkt.l4
-        elif pkt.l4proto == IPPROTO_UDP:
-            ctx.inner_tunnel = off
-            if self.type == INNER_GENEVE:
-                if off + 8 > pkt.end:
-                    return False
-                off += (pkt.get8(off) & 63) * 4
-            off += self.hdrsize
-        else:
-            return False
+        if self.flags & INNER_HDRSIZE:
+            if pkt.l4proto == IPPROTO_GRE:
+                ctx.inner_tunnel = pkt.l4
+            elif pkt.l4proto == IPPROTO_UDP:
+                ctx.inner_tunnel = off
+                if self.type == INNER_GENEVE:
+                    if off + 8 > pkt.end:
+                        return False
+                    off += (pkt.get8(off) & 63) * 4
+                off += self.hdrsize
+            else:
+                return False
         if self.flags & INNER_LL:
             return self._parse_ethernet(ctx, pkt, off)
         if off + 4 > pkt.end:
@@ -123,24 +125,26 @@ class Inner(Expr):
             ctx.inner_protocol = ETH_P_IPV6
         else:
             return False
-        return self._parse_network(ctx, pkt, off)
+        return self._parse_network(ctx, pkt, ctx.inner_protocol, off)
 
     def _parse_ethernet(self, ctx: Context, pkt: Packet, off: cython.Py_ssize_t) -> cython.bint:
+        """The protocol of a tagged frame is the tag's; what is behind it is found all the same (Linux: nft_inner_parse_l2l3)."""
+        protocol: cython.int
         if off + 14 > pkt.end:
             return False
         ctx.inner_link = off
-        ctx.inner_protocol = pkt.get16(off + 12)
+        protocol = ctx.inner_protocol = pkt.get16(off + 12)
         off += 14
-        if ctx.inner_protocol == ETH_P_8021Q:
+        if protocol == ETH_P_8021Q:
             if off + 4 > pkt.end:
                 return False
-            ctx.inner_protocol = pkt.get16(off + 2)
+            protocol = pkt.get16(off + 2)
             off += 4
-        return self._parse_network(ctx, pkt, off)
+        return self._parse_network(ctx, pkt, protocol, off)
 
-    def _parse_network(self, ctx: Context, pkt: Packet, off: cython.Py_ssize_t) -> cython.bint:
+    def _parse_network(self, ctx: Context, pkt: Packet, protocol: cython.int, off: cython.Py_ssize_t) -> cython.bint:
         size: cython.int
-        if ctx.inner_protocol == ETH_P_IP:
+        if protocol == ETH_P_IP:
             if off + 20 > pkt.end:
                 return False
             size = (pkt.get8(off) & 15) * 4
@@ -151,7 +155,7 @@ class Inner(Expr):
                 ctx.inner_transport = off + size
                 ctx.inner_l4proto = pkt.get8(off + 9)
             return True
-        if ctx.inner_protocol != ETH_P_IPV6 or off + 40 > pkt.end or pkt.get8(off) >> 4 != 6:
+        if protocol != ETH_P_IPV6 or off + 40 > pkt.end or pkt.get8(off) >> 4 != 6:
             return False
         ctx.inner_network = off
         return self._walk_ipv6(ctx, pkt, pkt.get8(off + 6), off + 40)
