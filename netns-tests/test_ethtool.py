@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 import pytest
 from lab import netns
-from test_offload import ROOT, until
+from lab.daemon import Daemon
+from lab.userfw import ROOT
 
 from userfw.ports.ethtool import Ethtool
 
@@ -25,12 +25,12 @@ pytestmark = [
 ]
 
 
-class Host:
+class Host(Daemon):
     """One namespace with a veth pair; the daemon on its end `eth0`."""
 
     def __init__(self, folder: Path) -> None:
-        self.ns, self.folder = f"uf{os.getpid()}-e", folder
-        self.process: subprocess.Popen[bytes] | None = None
+        super().__init__(folder)
+        self.ns = f"uf{os.getpid()}-e"
         netns.create(self.ns)
         netns.ip(self.ns, "link add eth0 numrxqueues 4 numtxqueues 4 type veth peer name peer")
         netns.ip(self.ns, "link set eth0 up", "link set peer up")
@@ -39,23 +39,6 @@ class Host:
         """Run the daemon with `[port.ethtool]`; what it said until it was ready or ended."""
         config = f'[daemon]\ncontrol = "{self.folder}/s"\n[[port]]\nname = "wan"\ntype = "packet"\nnetns = "{self.ns}"\n'
         return self.run(f'{config}device = "eth0"\n{settings}')
-
-    def run(self, config: str) -> str:
-        """Run the daemon with this configuration."""
-        (self.folder / "userfw.toml").write_text(config)
-        log = self.folder / "log"
-        env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/hw", "RUNTIME_DIRECTORY": str(self.folder / "run")}
-        with log.open("wb") as out:
-            command = [sys.executable, "-m", "userfw", "run", "-c", str(self.folder / "userfw.toml")]
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=env)
-        process = self.process
-        until(lambda: "ready" in log.read_text() or process.poll() is not None)
-        return log.read_text()
-
-    def stop(self, how: int = signal.SIGTERM) -> None:
-        assert self.process is not None
-        self.process.send_signal(how)
-        self.process.wait(10)
 
     def features(self) -> dict[str, bool]:
         """As ethtool -k prints them, by the kernel's names where it knows no other."""
@@ -78,9 +61,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     try:
         yield made
     finally:
-        if made.process is not None and made.process.poll() is None:
-            made.process.kill()
-            made.process.wait()
+        made.close()
         netns.delete(made.ns)
 
 

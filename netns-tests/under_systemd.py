@@ -178,6 +178,7 @@ def test_it_is_ready_when_start_returns_and_has_few_rights() -> None:
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 1 << 12 | 1 << 13, "CAP_NET_ADMIN and CAP_NET_RAW"
     assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
     assert shown("StatusText", "Type")["StatusText"]
+    assert len(re.findall("userfw.*ready", journal())) == 1, journal()
     assert json.loads(run("userfw", "status", "--json").stdout)
 
 
@@ -288,7 +289,7 @@ def test_a_stop_is_clean_and_gives_the_interfaces_back() -> None:
     main = pid()
     systemctl("stop", "userfw")
     assert shown("Result", "ActiveState") == {"Result": "success", "ActiveState": "inactive"}
-    assert not SOCKET.parent.exists() or not list(SOCKET.parent.iterdir())
+    assert not list(SOCKET.parent.iterdir()), "the folder stays, for what a killed one leaves"
     assert not Path(f"/proc/{main}").exists()
     run("ip", "addr", "add", "203.0.113.1/24", "dev", "wan")
     until(lambda: run("ping", "-c", "1", "-W", "2", "203.0.113.9", check=False).returncode == 0)

@@ -9,8 +9,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from userfw_hw.flower.driver import FlowerDriver
 from userfw.offload.contract import Refusal, Target
 
 from . import netns
-from .flower import ROOT, until
+from .daemon import Daemon
+from .offload import until
 
 SETTINGS = """[port.ethtool]
 rings = { rx = 512, tx = 512 }
@@ -61,31 +60,9 @@ def settings(device: str) -> dict[str, str]:
     }
 
 
-class Daemon:
-    """userfw with one port."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, port: str) -> str:
-        """Run it; what it said until it was ready or ended."""
-        config = f'[daemon]\ncontrol = "{self.folder}/s"\n[[port]]\nname = "wan"\n{port}'
-        (self.folder / "userfw.toml").write_text(config)
-        log = self.folder / "log"
-        env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/hw", "RUNTIME_DIRECTORY": str(self.folder / "run")}
-        with log.open("wb") as out:
-            command = [sys.executable, "-m", "userfw", "run", "-c", str(self.folder / "userfw.toml")]
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=env)
-        process = self.process
-        until(lambda: "ready" in log.read_text() or process.poll() is not None)
-        return log.read_text()
-
-    def stop(self, how: int = signal.SIGTERM) -> None:
-        """End it."""
-        assert self.process is not None
-        self.process.send_signal(how)
-        self.process.wait(30)
+def started(daemon: Daemon, port: str) -> str:
+    """Run userfw with one port; what it said."""
+    return daemon.run(f'[daemon]\ncontrol = "{daemon.folder}/s"\n[[port]]\nname = "wan"\n{port}')
 
 
 def run(daemon: Daemon) -> dict[str, Any]:
@@ -98,20 +75,20 @@ def run(daemon: Daemon) -> dict[str, Any]:
             "plain": asked(name, FlowerDriver()),
             "forced": asked(name, FlowerDriver(features=lambda target: {"hw-tc-offload": True})),
             "left": shown("tc", "qdisc", "show", "dev", name).count("clsact"),
-            "ntuple": daemon.start(f'type = "packet"\ndevice = "{name}"\n{NTUPLE}'),
+            "ntuple": started(daemon, f'type = "packet"\ndevice = "{name}"\n{NTUPLE}'),
         }
         until(lambda: daemon.process is not None and daemon.process.poll() is not None)
     card = next(name for name, driver in devices.items() if driver == "e1000")
     report["before"] = settings(card)
     port = f'type = "packet"\ndevice = "{card}"\n{SETTINGS}'
-    report["log"] = daemon.start(port)
+    report["log"] = started(daemon, port)
     report["set"] = settings(card)
     daemon.stop()
     report["after"] = settings(card)
-    daemon.start(port)
+    started(daemon, port)
     daemon.stop(signal.SIGKILL)
     report["killed"] = settings(card)
-    report["elsewhere"] = daemon.start('type = "memory"\n')
+    report["elsewhere"] = started(daemon, 'type = "memory"\n')
     report["swept"] = settings(card)
     daemon.stop()
     return report

@@ -81,11 +81,17 @@ def run(path: str, check: bool = False) -> int:
 async def _front(config: schema.Config, workers: list[Worker]) -> int:
     from userfw.daemon.front import Front
 
-    return await Front(config, workers).run(lambda: print("ready", flush=True))
+    return await Front(config, workers).run(_ready)
 
 
 async def _serve(server: object) -> None:
     from userfw.daemon.server import Server
 
     assert isinstance(server, Server)
-    await server.run(lambda: print("ready", flush=True))
+    await server.run(_ready)
+
+
+def _ready() -> None:
+    """To whoever started us; systemd is told otherwise, and its journal has the log's line."""
+    if "NOTIFY_SOCKET" not in os.environ:
+        print("ready", flush=True)
