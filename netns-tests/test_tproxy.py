@@ -166,6 +166,32 @@ def test_datagrams_to_elsewhere_are_taken(live: Lab, fam: Family, port: int) -> 
     assert first[0] == second[0] == 6
 
 
+@each
+def test_a_socket_of_the_very_address_does_not_get_what_tproxy_gives_to_another(live: Lab, fam: Family) -> None:
+    live.router.load(f"""table {fam.name} t {{
+        chain p {{ type filter hook prerouting priority -150
+            iifname "lan" udp dport 7000 meta mark set 0x7177 tproxy to :7000 counter accept; }}
+    }}""")
+    family = socket.AF_INET6 if fam is IP6 else socket.AF_INET
+
+    def bound(address: str) -> socket.socket:
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(*((socket.IPPROTO_IPV6, IPV6_TRANSPARENT) if fam is IP6 else (socket.SOL_IP, IP_TRANSPARENT)), 1)
+        sock.settimeout(4)
+        sock.bind((address, 7000))
+        return sock
+
+    any_address, exact = (within(live.ns("rt"), lambda to=to: bound(to)) for to in ("", fam.wan))
+    with any_address, exact, within(live.ns("lan"), lambda: socket.socket(family, socket.SOCK_DGRAM)) as client:
+        for piece in (b"one", b"two"):
+            client.sendto(piece, (fam.wan, 7000))
+            assert any_address.recv(100) == piece
+        exact.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            exact.recv(100)
+
+
 IN_CGROUP = "USERFW_TEST_CGROUP"
 ELSEWHERE = """
 mount -t cgroup2 none /sys/fs/cgroup && mkdir -p $0/inner && echo $$ > $0/inner/cgroup.procs || exit 77

@@ -27,7 +27,7 @@ class Double:
 
     def add(self, proto: int, local: str, port: int, state: int, remote: int | None = None, transparent: bool = False) -> None:
         address = bytes(map(int, local.split(".")))
-        self.sockets[proto, address, port, remote] = Found(state, address, 7, 99, 5, transparent, 0, 0)
+        self.sockets[proto, address, port, remote] = Found(state, address, 7, 99 + len(self.sockets), 5, transparent, 0, 0)
 
     def find(self, proto: int, local: bytes, port: int, remote: bytes, remote_port: int) -> Found | None:
         self.asked.append((proto, local, port, remote, remote_port))
@@ -130,6 +130,16 @@ def test_tproxy(target: str, socket: Any, taken: int, redirects: int) -> None:
     lab.double.add(6, address, port, state, remote, transparent)
     lab.send(tcp())
     assert lab.counts() == [taken] and len(lab.double.redirected) == redirects
+
+
+@pytest.mark.parametrize("exact_is_transparent", [True, False])
+def test_tproxy_passes_over_a_socket_of_the_very_address(exact_is_transparent: bool) -> None:
+    """The lookup is for the rule's address (Linux: nf_tproxy_get_sock_v4); left alone, the kernel would take the nearer socket."""
+    lab = Socketed(TPROXY.format(":80"))
+    lab.double.add(6, "0.0.0.0", 80, LISTEN, transparent=True)
+    lab.double.add(6, "198.51.100.10", 80, LISTEN, transparent=exact_is_transparent)
+    lab.send(tcp())
+    assert lab.counts() == [1] and [to for _, to, _ in lab.double.redirected] == [bytes((192, 0, 2, 1))]
 
 
 def test_without_sockets_nothing_is_assigned() -> None:

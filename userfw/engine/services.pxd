@@ -24,7 +24,7 @@ cdef class Copy(Origin):
 
 cdef class SocketInfo(Origin):
     cdef public bint transparent, wildcard, established, time_wait
-    cdef public unsigned int mark, classid
+    cdef public unsigned int mark, classid, inode
     cdef public long long uid, gid
     cdef public list cgroups
     cdef public object owner, group_of

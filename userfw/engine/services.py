@@ -71,7 +71,7 @@ class SocketInfo(Origin):
     `uid` and `gid` -1 if unknown, `cgroups` ids from the root (level 0) down, `classid` of the net_cls cgroup.
 
     `established`: it has a peer (else it listens or waits for datagrams); `time_wait`: it is closed and waits. `group_of` gives
-    `gid` where that is dear to find.
+    `gid` where that is dear to find. `inode` tells sockets apart.
     """
 
     def __init__(self, bound: bool = False, wildcard: bool = False) -> None:
@@ -85,6 +85,7 @@ class SocketInfo(Origin):
         self.established = False
         self.time_wait = False
         self.classid = 0
+        self.inode = 0
         self.group_of: Any = None
         self.owner: Any = None
 

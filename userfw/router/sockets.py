@@ -161,6 +161,7 @@ class Sockets:
         info.mark, info.uid, info.classid = found.mark, found.uid, found.classid
         info.cgroups = self.provider.ancestors(found.cgroup) if found.cgroup else []
         provider, inode = self.provider, found.inode
+        info.inode = inode
         info.group_of = lambda: provider.group_of(inode)
         return info
 
@@ -179,15 +180,14 @@ class Sockets:
         sport, dport = pkt.get16(pkt.l4), pkt.get16(pkt.l4 + 2)
         address = address or self._own_address(pkt, dst)
         port = port or dport
-        info = self._ask((pkt.l4proto, dst, dport, src, sport), _first(pkt))
+        nearest = info = self._ask((pkt.l4proto, dst, dport, src, sport), _first(pkt))
         if info is not None and not info.established:
             info = None
         if info is None or (info.time_wait and pkt.l4proto == IPPROTO_TCP and pkt.get8(pkt.l4 + 13) & 0x17 == 2):
             listener = self._ask((pkt.l4proto, address, port, src, sport))
             if listener is not None and listener.established:
                 listener = None
-            elsewhere = listener is not None and (port != dport or (address != dst and not listener.wildcard))
-            if elsewhere and listener is not None and listener.transparent:
+            if listener is not None and listener.transparent and _elsewhere(listener, nearest, port != dport, address != dst):
                 if not self.provider.redirect((pkt.l4proto, src, sport, dst, dport), address, port):
                     self.gateway.count("tproxy.not_redirected")
                     return 0
@@ -208,6 +208,14 @@ class Sockets:
             if own.family == family and not own.secondary and not own.deprecated:
                 return bytes(((own.hi << 64) | own.lo).to_bytes(16, "big")[16 - size :])
         return dst
+
+
+def _elsewhere(listener: SocketInfo, nearest: SocketInfo | None, other_port: bool, other_address: bool) -> bool:
+    """Whether the kernel behind the TUN port, left alone, would not give `listener` the packet: `nearest`, bound to the very
+    address that the packet is for, comes before one that is bound to any."""
+    if other_port or (other_address and not listener.wildcard):
+        return True
+    return nearest is not None and not nearest.established and nearest.inode != listener.inode
 
 
 def _first(pkt: Packet) -> bool:
