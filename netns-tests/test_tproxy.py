@@ -182,8 +182,12 @@ def test_a_socket_of_the_very_address_does_not_get_what_tproxy_gives_to_another(
         sock.bind((address, 7000))
         return sock
 
-    any_address, exact = (within(live.ns("rt"), lambda to=to: bound(to)) for to in ("", fam.wan))
-    with any_address, exact, within(live.ns("lan"), lambda: socket.socket(family, socket.SOCK_DGRAM)) as client:
+    def make() -> socket.socket:
+        return socket.socket(family, socket.SOCK_DGRAM)
+
+    any_address = within(live.ns("rt"), lambda: bound(""))
+    exact = within(live.ns("rt"), lambda: bound(fam.wan))
+    with any_address, exact, within(live.ns("lan"), make) as client:
         for piece in (b"one", b"two"):
             client.sendto(piece, (fam.wan, 7000))
             assert any_address.recv(100) == piece
