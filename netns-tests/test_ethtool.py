@@ -52,7 +52,7 @@ class Host(Daemon):
     def ports(self, *more: str) -> Any:
         env = {"PYTHONPATH": f"{ROOT}:{ROOT}/hw", "USERFW_SOCKET": f"{self.folder}/s"}
         out = netns.run(["env", *(f"{k}={v}" for k, v in env.items()), sys.executable, "-m", "userfw", "ports", *more]).stdout
-        return json.loads(out) if more else out
+        return json.loads(out) if "--json" in more else out
 
 
 @pytest.fixture
@@ -89,6 +89,11 @@ def test_set_shown_and_put_back(host: Host) -> None:
     assert port["ethtool"]["channels"]["rx"] == 3 and port["ethtool"]["features"]["rx-gro"] is True
     assert not host.features()["tx-tcp-segmentation"] and host.channels() == [3, 2]
     assert "10G,3q" in host.ports()
+    told = host.ports("-e")
+    assert "wan:\n  link      autoneg off, speed 10000, duplex full\n" in told
+    assert re.search(r"  channels  .*rx 3, tx 2", told), told
+    on, off = (re.search(rf" {state}: (.*)", told) for state in ("on", "off"))
+    assert on is not None and "rx-gro" in on[1].split() and off is not None and "tx-tcp-segmentation" in off[1].split()
     host.stop()
     assert (host.features(), host.channels()) == before
     assert not list((host.folder / "run").iterdir())

@@ -115,6 +115,26 @@ def test_answers_are_shown(daemon: Canned, capsys: Capture, words: list[str], sh
     assert shown in capsys.readouterr().out
 
 
+def test_what_ethtool_tells_of_a_card(daemon: Canned, capsys: Capture) -> None:
+    card = {
+        "link": {"autoneg": True, "speed": 25000, "duplex": "full"}, "channels": {"combined": 8}, "rings": {"rx": 512, "tx": 512},
+        "features": {"hw-tc-offload": True, "rx-gro": True, "tx-gso-list": False}, "fixed": ["tx-gso-list"],
+        "ntuple": [{"flow": "tcp4", "dport": 22, "queue": 0}],
+    }  # fmt: skip
+    daemon.answers["ports"] = [PORT | {"ethtool": card}, PORT | {"name": "tap", "ethtool": None}]
+    assert main(["ports", "--ethtool"]) == 0
+    assert capsys.readouterr().out == """lan:
+  link      autoneg on, speed 25000, duplex full
+  channels  combined 8
+  rings     rx 512, tx 512
+  features  on: hw-tc-offload rx-gro
+            off: [tx-gso-list]
+  ntuple    flow tcp4, dport 22, queue 0
+tap: no interface that ethtool knows
+"""
+    assert main(["ports"]) == 0 and "25G,8q,hw-tc,1 steered" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [["ports"], ["drops"], ["conntrack"], ["conntrack", "-o", "json"], ["metrics"], ["neighbours"]])
 def test_json_is_the_answer(daemon: Canned, capsys: Capture, words: list[str]) -> None:
     assert main([*words, "--json"]) == 0

@@ -41,7 +41,6 @@ def build_parser() -> argparse.ArgumentParser:
 
     for name, text in (
         ("status", "what the daemon is doing"),
-        ("ports", "the ports: link, addresses, counters"),
         ("reload", "read the configuration again; connections stay"),
         ("stop", "stop the daemon, as SIGTERM does"),
         ("neighbours", "hosts on the gateway's networks: address, state, link-layer address"),
@@ -50,6 +49,10 @@ def build_parser() -> argparse.ArgumentParser:
         ("metrics", "counters in Prometheus' text format"),
     ):
         common(commands.add_parser(name, help=text, description=text))
+
+    ports = commands.add_parser("ports", help="the ports: link, addresses, counters", description="The ports of the gateway.")
+    ports.add_argument("-e", "--ethtool", action="store_true", help="link, channels, rings, features of their interfaces")
+    common(ports)
 
     drops = commands.add_parser("drops", help="why packets were dropped", description="Packets dropped, by reason.")
     drops.add_argument("-a", "--all", action="store_true", help="also reasons that never occurred")
@@ -176,6 +179,10 @@ def _status(args: argparse.Namespace) -> int:
 
 def _ports(args: argparse.Namespace) -> int:
     def show(answer: Any) -> None:
+        if args.ethtool:
+            for port in answer:
+                _settings(port["name"], port.get("ethtool"))
+            return
         rows = [
             [p["name"], p["type"], "up" if p["up"] else "down", p["mtu"], p["mac"] or "-", p["rx_packets"], p["rx_bytes"],
              p["tx_packets"], p["tx_bytes"], p["rx_dropped"] + p["tx_dropped"], " ".join(p["addresses"]) or "-",
@@ -185,6 +192,25 @@ def _ports(args: argparse.Namespace) -> int:
         table(rows, ["NAME", "TYPE", "LINK", "MTU", "MAC", "RX", "BYTES", "TX", "BYTES", "DROPS", "ADDRESSES", "CARD"])
 
     return ask(args, show, "ports")
+
+
+def _settings(name: str, ethtool: Any) -> None:
+    """All that ethtool tells of an interface; a feature in brackets cannot be changed."""
+    print(f"{name}:" if ethtool else f"{name}: no interface that ethtool knows")
+    if not ethtool:
+        return
+    for what in ("link", "channels", "rings"):
+        print(f"  {what:9} {', '.join(f'{key} {_word(value)}' for key, value in ethtool[what].items()) or '-'}")
+    for state, what in ((True, "features"), (False, "")):
+        names = [name for name, on in sorted(ethtool["features"].items()) if on is state]
+        listed = " ".join(f"[{name}]" if name in ethtool["fixed"] else name for name in names)
+        print(f"  {what:9} {_word(state)}: {listed or '-'}")
+    for rule in ethtool.get("ntuple", ()):
+        print(f"  {'ntuple':9} {', '.join(f'{key} {_word(value)}' for key, value in rule.items())}")
+
+
+def _word(value: Any) -> Any:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def _card(ethtool: Any) -> str:
