@@ -160,6 +160,11 @@ class Bodies:
             proto = header
         return proto, body
 
+    def request(self, port: str) -> bytes:
+        """A plain request for the router's address, which it answers."""
+        side = SIDES[port]
+        return f.arp(1, side.host_mac, side.ip4(self.rng.choice(pools.HOSTS)), "00:00:00:00:00:00", side.ip4(1))
+
     def arp(self, port: str) -> bytes:
         """A request or an answer; who sends is a neighbour that is known."""
         rng, side = self.rng, SIDES[port]

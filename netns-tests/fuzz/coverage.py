@@ -6,7 +6,7 @@ Laws
 """
 
 from .campaign import BOTH_AT_MOST, Account
-from .cells import UNREACHED, universe
+from .cells import OPERATIONS, UNREACHED, universe
 from .engine import EngineTarget
 from .fragments import FRAGMENTS
 from .probe import operations_of, refused_everywhere
@@ -14,7 +14,13 @@ from .rules import FIELDS
 
 EXCUSED: dict[tuple[str, str, str], str] = dict.fromkeys(
     (("synproxy: plain", "", ""), ("objref: synproxy", "", ""), ("tproxy: address", "", ""), ("tproxy: port", "", "")),
-    "cookies and sockets are not the same on two machines: test_synproxy.py and test_tproxy.py compare them")
+    "cookies and sockets are not the same on two machines: test_synproxy.py and test_tproxy.py compare them") | dict.fromkeys(
+    ((f"{kind}: {part}", family, "output") for family in ("ip", "ip6", "inet") for kind, parts in (
+        ("nat", [op for op in OPERATIONS["nat"] if op.startswith("dnat")]), ("redir", OPERATIONS["redir"])) for part in parts),
+    "the gateway of the laboratory opens no connections of its own, and only the first packet of one comes to such chains: "
+    "test_local.py has it open some") | dict.fromkeys(
+    ((f"exthdr: sctp{way}", family, "output") for family in ("ip", "ip6", "inet") for way in ("", " present")),
+    "the gateway sends no SCTP of its own: a kernel has it in a module, userfw has none")
 """Cells that are loaded and never met by a packet, and why; an empty family or hook stands for all of them."""
 
 EVERYDAY = {"masquerade", "snat", "dnat", "redirect", "reject", "jump", "goto", "vmap", "notrack", "limit", "quota"}
@@ -60,8 +66,8 @@ def missing(account: Account) -> list[str]:
     return [f"no packet reached {name} anywhere, and the kernel does not refuse it" for name in sorted(left)]
 
 
-FLOOR = 2780
-"""Cells that the small campaign of CI reaches at least (2,834 when this was written); it can only grow."""
+FLOOR = 3080
+"""Cells that the small campaign of CI reaches at least (3,131 when this was written); it can only grow."""
 
 
 def floor(account: Account) -> list[str]:

@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 
+from .aimed import Aim
 from .cells import Ledger
 from .compare import Behaviour, Case, difference, run, where
 from .engine import EngineTarget
@@ -71,7 +72,9 @@ class Examiner:
             return self.everyday_case(rules, rng, self.steps), rules.covered
         assert self.mixer, "what both take is not known"
         ruleset = self.mixer.ruleset(number - number // self.everyday - 1, rng)
-        return Case(ruleset, tuple(Generator(rng).steps(self.steps))), Counter[Cell]()
+        traffic = Generator(rng)
+        aimed = Aim(rng, traffic).steps(ruleset, self.steps // 2)
+        return Case(ruleset, tuple(traffic.steps(self.steps - len(aimed), aimed))), Counter[Cell]()
 
     @staticmethod
     def everyday_case(rules: RuleGenerator, rng: random.Random, steps: int) -> Case:

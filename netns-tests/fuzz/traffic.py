@@ -8,6 +8,7 @@ Laws
 
 import random
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab import frames as f
@@ -15,7 +16,7 @@ from lab.families import Family
 from lab.topology import SIDES, Out, Side
 
 from . import pools
-from .bodies import DISCOVERY, OPTIONS4, Bodies
+from .bodies import AH, DCCP, DISCOVERY, ESP, GRE, OPTIONS4, SCTP, UDPLITE, Bodies
 
 FRAGMENT_IDENTS = 0x4000
 PLAIN_OPTIONS4 = (b"\x01\x01\x01\x00", b"\x94\x04\x00\x00", b"\x82\x02\x00\x00", b"\x01\x94\x04\x00\x00\x00\x00\x00")
@@ -47,10 +48,10 @@ class Generator:
         self.rng, self.bodies = rng, Bodies(rng)
         self.fragments = 0
 
-    def steps(self, count: int) -> list[Step]:
-        """So many steps; later ones refer to earlier ones."""
-        steps: list[Step] = []
-        for n in range(count):
+    def steps(self, count: int, first: Sequence[Step] = ()) -> list[Step]:
+        """So many steps behind the first ones; later ones refer to earlier ones."""
+        steps = list(first)
+        for n in range(len(first), len(first) + count):
             roll = self.rng.random()
             if n and roll < 0.42:
                 kind = self.rng.choice(("answer", "answer", "answer", "follow", "follow", "again", "error"))
@@ -102,7 +103,37 @@ class Generator:
         rng = self.rng
         if rng.random() < UNUSUAL:
             return self.network(fam, src, dst, *self.bodies.unusual(fam, src, dst))
-        proto = rng.choice((f.TCP, f.TCP, f.TCP, f.UDP, f.UDP, f.UDP, 0, 0, rng.choice(pools.CARRIED)))
+        return self.plain(fam, src, dst, rng.choice((f.TCP, f.TCP, f.TCP, f.UDP, f.UDP, f.UDP, 0, 0, rng.choice(pools.CARRIED))))
+
+    def carried(self, fam: Family, src: str, dst: str, proto: int) -> bytes:
+        """A whole packet of a given transport, with what is usual for it; a request, so far as there is a choice."""
+        bodies, rng = self.bodies, self.rng
+        if proto == f.TCP:
+            options = b"\2\4\5\xb4\4\2\x08\x0a\0\0\0\1\0\0\0\0\1\3\3\7"
+            body = f.tcp(src, dst, rng.choice(pools.SOURCES), rng.choice(pools.PORTS), seq=1000, flags=f.SYN, options=options)
+        elif proto in (f.ICMP, f.ICMP6):
+            rest = rng.choice(pools.IDENTS) << 16 | 1
+            proto = f.ICMP if fam.name == "ip" else f.ICMP6
+            body = f.icmp(8, 0, rest, b"aimed") if fam.name == "ip" else f.icmp6(src, dst, 128, 0, rest, b"aimed")
+        elif proto in (SCTP, DCCP, GRE, UDPLITE):
+            make = {SCTP: bodies.sctp, DCCP: bodies.dccp, GRE: bodies.gre, UDPLITE: bodies.udplite}[proto]
+            proto, body = make(fam, src, dst)
+        elif proto in (ESP, AH):
+            wanted = proto
+            proto, body = bodies.security(fam, src, dst)
+            while proto != wanted:
+                proto, body = bodies.security(fam, src, dst)
+        elif proto == f.UDP and rng.random() < 0.4:
+            proto, body = bodies.overlay(fam, src, dst)
+        elif proto == f.UDP:
+            body = f.udp(src, dst, rng.choice(pools.SOURCES), rng.choice(pools.PORTS), b"aimed at")
+        else:
+            body = b"\x11\0\0\1compressed"
+        return f.ip(src, dst, proto, body)
+
+    def plain(self, fam: Family, src: str, dst: str, proto: int) -> bytes:
+        """A packet of a protocol, well-formed within its protocol's liberties; 0: ICMP."""
+        rng = self.rng
         data = rng.randbytes(rng.choice((0, 1, 7, 8, 20, 64, 500, 1320, 1420)) if rng.random() < 0.5 else 7)
         if proto == f.TCP:
             flags = rng.choice((f.SYN, f.SYN, f.SYN, f.SYN | f.ACK, f.ACK, f.ACK | f.PSH, f.FIN | f.ACK, f.RST, f.RST | f.ACK,

@@ -113,6 +113,12 @@ def test_an_answer_from_loopback_s_address_reaches_an_own_one() -> None:
     assert counted(lab) == [1] and lab.out("lan") == []
 
 
+def test_fwd_says_the_family_of_a_packet_whose_header_is_wrong() -> None:
+    lab = Rules(table("netdev", f'filter ingress 0 lan: fwd ip to {FAR} device "wan"'))
+    lab.send(Ether(src=LAN_HOST, dst=MACS["lan"]) / IP(src=HOST, dst=FAR, len=19, ttl=9) / Raw(bytes(8)))
+    assert [frame.type for frame in lab.out()] == [0x800]
+
+
 def test_fwd_drops_what_has_no_whole_header() -> None:
     lab = Rules(table("netdev", f'filter ingress 0 lan: fwd ip6 to {FAR6} device "wan"'))
     head = Ether(src=LAN_HOST, dst=MACS["lan"], type=0x86DD)

@@ -523,7 +523,8 @@ class Answers(Interfaces):
             self.nested -= 1
 
     def forward_neighbour(self, pkt: Packet, device: Device, family: cython.int, nexthop: bytes) -> cython.int:
-        """Linux: nft_fwd_neigh_eval."""
+        """Linux: nft_fwd_neigh_eval. The frame says the family, also where the packet's header is wrong and says none."""
+        pkt.nfproto = family
         dst: Dst = Dst(self.routes.generation)
         value = int.from_bytes(nexthop, "big")
         dst.family = dst.via_family = family

@@ -1,0 +1,74 @@
+"""Packets aimed at a ruleset: for every base chain some that come to its hook and have what its rules ask for first.
+
+Laws
+- Chance brings few packets to the gateway itself, of ARP, and of rarer transports; what stands there would stay unmet.
+- What goes to a chain depends on its head and on the guards of its rules (`meta l4proto`, `meta protocol`, `meta nfproto`) only.
+"""
+
+import random
+import re
+from dataclasses import dataclass
+
+from lab import frames as f
+from lab.families import IP4, IP6, Family
+
+from . import pools
+from .bodies import AH, DCCP, ESP, GRE, SCTP, UDPLITE
+from .rules import Chain, Ruleset, Table
+from .traffic import Generator, Step
+
+COMP = 108
+CARRIERS = {"tcp": f.TCP, "udp": f.UDP, "icmp": f.ICMP, "icmpv6": f.ICMP6, "sctp": SCTP, "dccp": DCCP, "gre": GRE, "esp": ESP,
+            "ah": AH, "comp": COMP, "udplite": UDPLITE}
+_HEAD = re.compile(r'type \w+ hook (\w+)(?: device "(\w+)")?')
+_TRANSPORT = re.compile(r"\bmeta l4proto (\w+)")
+_NETWORK = {"meta protocol ip6": IP6, "meta nfproto ipv6": IP6, "meta protocol ip": IP4, "meta nfproto ipv4": IP4}
+
+
+@dataclass
+class Aim:
+    """Draws steps for rulesets; `generator` makes the packets."""
+
+    rng: random.Random
+    generator: Generator
+
+    def steps(self, ruleset: Ruleset, most: int) -> list[Step]:
+        """So many steps at most, in any order."""
+        found = [step for table in ruleset.tables for chain in table.chains if (head := _HEAD.search(chain.head))
+                 for step in self._chain(table, chain, head[1], head[2] or "")]
+        self.rng.shuffle(found)
+        return found[:most]
+
+    def _chain(self, table: Table, chain: Chain, hook: str, device: str) -> list[Step]:
+        """One for each pair of network and transport that rules ask for, and two that none asks for."""
+        if table.family == "arp":
+            return [self._arp() for _ in range(5)]
+        asked = [(self._family(table.family, rule), self._transport(rule)) for rule in chain.rules]
+        wanted = list(dict.fromkeys([*asked, *((self._family(table.family, ""), name) for name in ("udp", "tcp"))]))
+        return [self._step(fam, name, hook, device) for fam, name in wanted]
+
+    def _arp(self) -> Step:
+        port = self.rng.choice(pools.NAMES)
+        return Step(port, "arp", (self.generator.bodies.request(port),))
+
+    def _family(self, table: str, rule: str) -> Family:
+        """What the rule asks for, or what its table has."""
+        asked = [family for words, family in _NETWORK.items() if re.search(rf"\b{words}\b", rule)]
+        if asked:
+            return asked[0]
+        return IP6 if table == "ip6" else IP4 if table == "ip" else self.rng.choice((IP4, IP6))
+
+    @staticmethod
+    def _transport(rule: str) -> str:
+        found = _TRANSPORT.search(rule)
+        return found[1] if found and found[1] in CARRIERS else ""
+
+    def _step(self, fam: Family, name: str, hook: str, device: str) -> Step:
+        rng = self.rng
+        others = [port for port in pools.NAMES if port != device]
+        source, target = (device, rng.choice(others)) if hook == "ingress" else \
+            (rng.choice(others), device) if hook == "egress" else tuple(rng.sample(pools.NAMES, 2))
+        own = hook in ("input", "output") and name != "gre"  # the kernel's host listens to GRE in a way of its own
+        src = fam.host(source, rng.choice(pools.HOSTS))
+        dst = fam.host(source, 1) if own else fam.host(target, rng.choice(pools.HOSTS))
+        return Step(source, "aimed", (self.generator.carried(fam, src, dst, CARRIERS.get(name, f.UDP)),))
