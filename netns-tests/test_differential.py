@@ -82,7 +82,8 @@ def test_the_generators_cover_what_they_claim() -> None:
     assert {"masquerade", "snat", "dnat", "redirect", "reject", "jump", "goto", "vmap", "notrack", "limit", "quota"} <= drawn
     assert {"prerouting", "input", "forward", "postrouting", "ingress"} <= {hook for _, _, hook in covered}
     operators = {operator for _, operator, _ in covered}
-    assert operators >= {"==", "!=", "<", ">=", "range", "!= range", "interval set", "set", "!= set", "prefix", "bits", "concatenation"}
+    assert operators >= {"==", "!=", "<", ">=", "range", "!= range", "interval set", "set", "!= set", "prefix", "bits",
+                         "concatenation"}
 
 
 def test_a_seed_gives_the_same_cases_for_ever() -> None:
