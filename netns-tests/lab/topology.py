@@ -139,7 +139,8 @@ def is_housekeeping(frame: bytes) -> bool:
     if kind != ETH_IP6 or len(frame) < 55:
         return False
     at = 62 if frame[20] == 0 else 54  # a hop-by-hop header goes before listener reports
-    return frame[20] in (0, ICMP6) and len(frame) > at and (130 <= frame[at] <= 137 or frame[at] == 143)
+    proto = frame[54] if frame[20] == 0 else frame[20]
+    return proto == ICMP6 and len(frame) > at and (130 <= frame[at] <= 137 or frame[at] == 143)
 
 
 NUMBER = itertools.count()  # one process may have several laboratories up

@@ -4,7 +4,7 @@ from userfw.conntrack.conn cimport Conn, Tuple, TupleNode, copy_tuple, same_tupl
 from userfw.conntrack.const cimport (
     CT_EVENT_ASSURED, CT_EVENT_DESTROY, CT_EVENT_HELPER, CT_EVENT_LABEL, CT_EVENT_MARK, CT_EVENT_NEW, CT_EVENT_PROTOINFO,
     CT_EVENT_RELATED,
-    CT_EVENT_SECMARK, TCP_FIN_WAIT, TCP_CLOSE, IPS_UNCHANGEABLE, ZONE_BOTH,
+    CT_EVENT_SECMARK, TCP_FIN_WAIT, TCP_CLOSE, IPS_NAT_CLASH, IPS_UNCHANGEABLE, ZONE_BOTH,
 )
 from userfw.conntrack.expect cimport Expectation, ExpectTable
 from userfw.conntrack.steer cimport Steering
@@ -15,7 +15,7 @@ from userfw.core.ahead cimport AHEAD
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
     CT_DIR_ORIGINAL, CT_DIR_REPLY, IPPROTO_TCP, IPS_ASSURED, IPS_CONFIRMED, IPS_DYING, IPS_FIXED_TIMEOUT, IPS_HELPER, IPS_HW_OFFLOAD, IPS_OFFLOAD,
-    IPS_SRC_NAT, IPS_TEMPLATE, NF_ACCEPT, NF_DROP,
+    IPS_SRC_NAT, IPS_TEMPLATE, NF_ACCEPT, NF_DROP, NSEC_PER_SEC,
 )
 from userfw.core.packet cimport Packet
 
@@ -67,6 +67,8 @@ cdef class ConnTable:
     cpdef Conn new(self, Tuple orig, int zone, int zone_dir)
     cpdef Conn template(self, int zone, int zone_dir)
     cpdef Conn insert(self, Conn conn)
+    cdef TupleNode _rival(self, Conn conn, TupleNode node)
+    cpdef bint insert_reply(self, Conn conn) except -1
     cpdef int destroy(self, Conn conn) except -1
     cpdef int set_closing(self, Conn conn) except -1
     cpdef int refresh(self, Conn conn, unsigned long long timeout) except -1

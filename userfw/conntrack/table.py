@@ -26,6 +26,7 @@ if not cython.compiled:
         CT_EVENT_PROTOINFO,
         CT_EVENT_RELATED,
         CT_EVENT_SECMARK,
+        IPS_NAT_CLASH,
         TCP_CLOSE,
         TCP_FIN_WAIT,
     )
@@ -49,6 +50,7 @@ if not cython.compiled:
         IPS_OFFLOAD,
         IPS_SRC_NAT,
         IPS_TEMPLATE,
+        NSEC_PER_SEC,
     )
     from userfw.core.packet import Packet
 
@@ -305,9 +307,9 @@ class ConnTable:
         __nf_conntrack_confirm."""
         node: TupleNode | None
         # the NAT room may have changed `reply`; hashes are computed here, once
-        node = self.find(conn.orig)
+        node = self._rival(conn, self.find(conn.orig))
         if node is None:
-            node = self.find(conn.reply)
+            node = self._rival(conn, self.find(conn.reply))
         if node is not None:
             self.stats.insert_failed += 1
             winner: Conn = node.conn
@@ -332,6 +334,26 @@ class ConnTable:
             if conn.helper is not None:
                 conn.events |= CT_EVENT_HELPER
         return None
+
+    def _rival(self, conn: Conn, node: TupleNode | None) -> TupleNode | None:
+        """`node` if `conn`'s zone is its zone in the direction of `node` (Linux: nf_ct_key_equal)."""
+        if node is None or conn.zone == 0 or conn.zone_dir == 3:
+            return node
+        return node if node.zone == (conn.orig.zone if node.dir == CT_DIR_ORIGINAL else conn.reply.zone) else None
+
+    def insert_reply(self, conn: Conn) -> cython.bint:
+        """Lost to a connection with the same original tuple: answers find `conn` for a second, nothing else does. False if they
+        would find another. Linux: nf_ct_resolve_clash_harder."""
+        if self._rival(conn, self.find(conn.reply)) is not None:
+            return False
+        conn.orig.conn = conn
+        conn.reply.conn = conn
+        conn.status |= IPS_CONFIRMED | IPS_FIXED_TIMEOUT | IPS_NAT_CLASH
+        conn.timeout = self.clock.now + NSEC_PER_SEC
+        self._link(conn.reply)
+        self.count += 1
+        self.wheel.add(conn, conn.timeout)
+        return True
 
     def destroy(self, conn: Conn) -> cython.int:
         """Take `conn` out (Linux: nf_ct_delete); unconfirmed or already destroyed ones are only marked."""

@@ -339,11 +339,12 @@ class Confirm(HookEntry):
                 return NF_DROP
             winner: Conn | None = self.table.insert(conn)
             if winner is not None:
-                if self._clash(pkt, conn, winner) != NF_ACCEPT:
+                if self._clash(pkt, conn, winner) == NF_ACCEPT:
+                    conn = winner
+                elif conn.orig.l4proto not in (IPPROTO_UDP, IPPROTO_UDPLITE) or not self.table.insert_reply(conn):
                     self.table.stats.drop += 1
                     pkt.drop_reason = DROP_CT_CLASH
                     return NF_DROP
-                conn = winner
         if conn.events:
             self.table.deliver(conn)
         return NF_ACCEPT

@@ -544,8 +544,7 @@ class Answers(Interfaces):
         if dst.type in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT) or dst.oif is None:
             pkt.drop_reason = DROP_NO_ROUTE
             return NF_DROP
-        pkt.route = dst
-        pkt.oif = dst.oif
+        pkt.route = dst  # the rest of the hook still asks for the device of before (Linux: nf_hook_state)
         return NF_ACCEPT
 
     # -- the shell's business

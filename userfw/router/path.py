@@ -13,12 +13,9 @@ from collections.abc import Callable
 import cython
 
 if not cython.compiled:
-    from userfw.conntrack.conn import Conn
     from userfw.core.clock import Clock
     from userfw.core.const import (
         ARPHRD_LOOPBACK,
-        IPS_DST_NAT,
-        IPS_SRC_NAT,
         NF_ACCEPT,
         NF_INET_FORWARD,
         NF_INET_LOCAL_IN,
@@ -447,17 +444,11 @@ class Path(Routing):
         return self.after_output(pkt)
 
     def after_output(self, pkt: Packet) -> cython.int:
-        """Past the output hook: NAT of the destination there changes the way (Linux: nf_nat_ipv4_local_fn)."""
-        conn: Conn | None = pkt.ct
-        dst: Dst
+        """Past the output hook, where the way may have changed (type route, NAT)."""
+        dst: Dst = pkt.route
         if isinstance(pkt.extra, Origin) and cython.cast(Origin, pkt.extra).bound:
             pkt.iif = pkt.oif  # ip_output takes the packet's device for where it came in
-        if conn is not None and conn.status & (IPS_DST_NAT | IPS_SRC_NAT) and not self.still_for(pkt, pkt.route):
-            dst = self.route_output(pkt)
-            if dst.oif is None or dst.type in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):
-                return self.drop(pkt, DROP_NO_ROUTE)
-            pkt.route = dst
-            pkt.oif = dst.oif
+        pkt.oif = dst.oif
         return self.after_forward(pkt)
 
     # -- what waits

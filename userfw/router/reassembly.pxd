@@ -37,6 +37,7 @@ cdef class Reassembly:
     cpdef int gather_untrusted(self, Packet pkt, int user) except? -100
     cdef int _gather4(self, Packet pkt, int user) except? -100
     cdef int _complete(self, FragmentQueue queue, Packet pkt) except? -100
+    cdef _inherit(self, FragmentQueue queue, Packet pkt)
     cdef _rebuild(self, FragmentQueue queue, Packet pkt, Py_ssize_t head)
     cdef int _gather6(self, Packet pkt, int user) except? -100
     cdef int _problem(self, Packet pkt, Py_ssize_t pointer, int user) except? -100

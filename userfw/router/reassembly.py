@@ -144,6 +144,7 @@ class Reassembly:
         limit: cython.Py_ssize_t = 65535 if queue.family == NFPROTO_IPV4 else 65575
         if head + queue.total > limit:
             return self._refuse(pkt, DROP_MALFORMED)
+        self._inherit(queue, pkt)
         self._rebuild(queue, pkt, head)
         if queue.family == NFPROTO_IPV4:
             pkt.put16(pkt.l3 + 2, head + queue.total)
@@ -164,6 +165,19 @@ class Reassembly:
         pkt.extra = FragmentSizes(sizes, queue.user == USER_LOCAL)
         self.completed += 1
         return 1
+
+    def _inherit(self, queue: FragmentQueue, pkt: Packet) -> None:
+        """What rules made of the first fragment holds for the whole, whichever came last (Linux: skb_morph in
+        inet_frag_reasm_prepare)."""
+        first: Packet = cython.cast(Packet, queue.first)
+        pkt.mark = first.mark
+        pkt.priority = first.priority
+        pkt.secmark = first.secmark
+        pkt.pkttype = first.pkttype
+        pkt.trace = first.trace
+        pkt.ct = first.ct
+        pkt.ctinfo = first.ctinfo
+        pkt.ctdir = first.ctdir
 
     def _rebuild(self, queue: FragmentQueue, pkt: Packet, head: cython.Py_ssize_t) -> None:
         """Header and parts into `pkt`, behind its own link-layer header."""

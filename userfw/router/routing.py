@@ -13,6 +13,10 @@ if not cython.compiled:
     from userfw.core.const import (
         ARPHRD_LOOPBACK,
         CT_DIR_ORIGINAL,
+        IPS_DST_NAT,
+        IPS_SRC_NAT,
+        NF_ACCEPT,
+        NF_DROP,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
         U32_MASK,
@@ -25,11 +29,45 @@ if not cython.compiled:
         DROP_SOURCE_FILTER,
     )
     from userfw.core.fastpath import CachedRoute
+    from userfw.core.hook import HookEntry
     from userfw.core.packet import Device, Packet
-    from userfw.router.const import RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST
+    from userfw.router.const import (
+        RTN_BLACKHOLE,
+        RTN_BROADCAST,
+        RTN_LOCAL,
+        RTN_MULTICAST,
+        RTN_PROHIBIT,
+        RTN_UNICAST,
+        RTN_UNREACHABLE,
+        RTN_UNSPEC,
+    )
     from userfw.router.egress import Egress
     from userfw.router.inspect import flow_hash
     from userfw.router.types import Dst
+
+
+class Reroute(HookEntry):
+    """Behind NAT at output: a destination that it changed is routed anew, one that another rule changes is not (Linux:
+    nf_nat_ipv4_local_fn, nf_nat_ipv6_local_fn)."""
+
+    def __init__(self, router: Routing) -> None:
+        super().__init__(-100)
+        self.router = router
+
+    def run(self, pkt: Packet, hook: cython.int) -> cython.int:
+        conn: Conn | None = pkt.ct
+        if conn is None or not conn.status & (IPS_DST_NAT | IPS_SRC_NAT):
+            return NF_ACCEPT
+        here: TupleNode = conn.orig if pkt.ctdir == CT_DIR_ORIGINAL else conn.reply
+        there: TupleNode = conn.reply if pkt.ctdir == CT_DIR_ORIGINAL else conn.orig
+        if here.dst_lo == there.src_lo and here.dst_hi == there.src_hi:
+            return NF_ACCEPT
+        dst: Dst = self.router.route_output(pkt)
+        if dst.oif is None or dst.type in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):
+            pkt.drop_reason = DROP_NO_ROUTE
+            return NF_DROP
+        pkt.route = dst
+        return NF_ACCEPT
 
 
 class Routing(Egress):

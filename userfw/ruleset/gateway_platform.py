@@ -42,6 +42,7 @@ from userfw.nft.datatype import Names
 from userfw.router.bridge_track import BridgeConfirm, BridgeTrack
 from userfw.router.gateway import Gateway
 from userfw.router.pipeline import Pipeline
+from userfw.router.routing import Reroute
 from userfw.router.synproxy import SynproxyEntry
 from userfw.ruleset.compile import Hooks, matches
 
@@ -186,6 +187,8 @@ class GatewayPlatform:
             if hook in NAT_HOOKS and self.nat is not None and any(key[0] == family for key in hooks.nat):
                 chains = sorted(hooks.nat.get((family, hook), ()), key=lambda chain: int(chain.priority))
                 builtin.append(NatEntry(self.nat, hook, chains))
+                if hook == NF_INET_LOCAL_OUT:
+                    builtin.append(Reroute(self.gateway))
         return builtin + entries
 
     def hang(self) -> None:

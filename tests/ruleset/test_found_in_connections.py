@@ -1,0 +1,59 @@
+"""What the differential test found about connections, zones, mappings at output, and datagrams in pieces: facts of Linux 6.18."""
+
+from __future__ import annotations
+
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
+from scapy.packet import Raw
+
+from tests.ruleset.test_found_by_differences import FAR, FAR6, HOST, HOST6, counted, table
+from tests.ruleset.test_gateway import Rules
+
+
+def test_an_answer_goes_where_its_connection_came_from_whatever_a_later_rule_writes() -> None:
+    lab = Rules(table("ip", "nat prerouting -100: redirect", f"filter output 90: ip daddr set {FAR}"))
+    lab.send(IP(src=HOST, dst="203.0.113.77") / ICMP())
+    assert lab.out() == []  # the host that it is for now is asked for on the link of the one that asked
+
+
+def test_a_mapped_answer_of_the_gateway_is_routed_anew() -> None:
+    # what answers goes to the source that the connection had before it was mapped
+    lab = Rules(table("ip", "nat input 100: snat to 192.0.2.99"))
+    lab.send(IP(src=FAR, dst="198.51.100.1") / ICMP(), "wan")
+    answer = lab.one()[IP]
+    assert (answer.src, answer.dst) == ("198.51.100.1", FAR)
+
+
+def test_what_rules_made_of_the_first_fragment_holds_for_the_whole() -> None:
+    asks = "filter forward 0: ct state { new, invalid } meta mark 3 counter"
+    chains = ("filter ingress 0 lan: meta mark set numgen inc mod 4 offset 2", asks)
+    for family in ("ip", "ip6"):
+        lab = Rules(table("inet", *chains))
+        for place, more in ((1, 1), (0, 1), (2, 0)):  # the first one is the second to come
+            body = Raw(bytes(8) if place else bytes((0, 1, 0, 2, 0, 24, 0, 0)))
+            if family == "ip":
+                lab.send(IP(src=HOST, dst=FAR, proto=17, id=7, flags=more, frag=place) / body)
+            else:
+                lab.send(IPv6(src=HOST6, dst=FAR6) / IPv6ExtHdrFragment(nh=17, offset=place, m=more, id=7) / body)
+        assert counted(lab) == [1], family
+
+
+def test_a_flow_back_with_another_zone_for_answers_is_a_connection_of_its_own() -> None:
+    lab = Rules(table("ip", "filter prerouting -310: iifname wan ct reply zone set 3", "filter forward 0: ct state new counter"))
+    lab.send(IP(src=HOST, dst=FAR) / UDP(sport=1, dport=2))
+    lab.send(IP(src=FAR, dst=HOST) / UDP(sport=2, dport=1), "wan")
+    assert len(lab.out()) == 1 and len(lab.out("lan")) == 1
+    assert counted(lab) == [2]
+
+
+def test_a_datagram_whose_copy_was_faster_with_another_zone_for_answers_goes_on() -> None:
+    chains = ("filter output -310: ct reply zone set 3", "filter postrouting 0: counter")
+    lab = Rules(table("ip", f"filter prerouting 5: ct state new dup to {FAR}", *chains))
+    lab.send(IP(src=HOST, dst=FAR) / UDP(sport=1, dport=2))
+    assert len(lab.out()) == 2 and counted(lab) == [2]
+    # the answer belongs to the one that lost, for a second
+    lab.send(IP(src=FAR, dst=HOST) / UDP(sport=2, dport=1), "wan")
+    assert len(lab.out("lan")) == 1
+    lab.advance(2)
+    lab.gw.conntrack.reap(100)
+    assert lab.gw.conntrack.count == 1
