@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -61,7 +62,7 @@ class Box:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, cwd=ROOT,
                 pass_fds=tuple((fds or {}).values()))
-        self.until(lambda: self.stderr.read_bytes().startswith(b"ready") or b"\nready\n" in self.stderr.read_bytes())
+        self.until(lambda: re.search(rb"^ready$|userfw: ready:", self.stderr.read_bytes(), re.MULTILINE))
 
     def end(self, number: int = signal.SIGTERM) -> None:
         """End the daemon and wait for it."""
@@ -145,7 +146,7 @@ def test_tap_is_made_as_configured(box: Box) -> None:
     [link] = json.loads(netns.run(["ip", "-j", "-d", "link", "show", "eth0"], ns=box.lan).stdout)
     assert (link["mtu"], link["address"], "UP" in link["flags"]) == (1400, "02:00:00:00:00:77", True)
     assert link["linkinfo"]["info_data"]["vnet_hdr"] is True
-    assert "default dev eth0" in netns.run(["ip", "route"], ns=box.lan).stdout
+    assert "default via 192.168.1.1 dev eth0" in netns.run(["ip", "route"], ns=box.lan).stdout
     assert ping(box.lan, "192.168.1.1")
     info = box.port("lan")
     assert info["mtu"] == 1400 and {"csum", "tso4", "tso6"} <= set(info["queues"][0]["offloads"])

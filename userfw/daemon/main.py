@@ -93,5 +93,5 @@ async def _serve(server: object) -> None:
 
 def _ready() -> None:
     """To whoever started us; systemd is told otherwise, and its journal has the log's line."""
-    if "NOTIFY_SOCKET" not in os.environ:
+    if not os.environ.get("NOTIFY_SOCKET"):
         print("ready", flush=True)

@@ -282,7 +282,8 @@ def _dress(config: schema.Port) -> Link:
         routes = config.device_routes
         if routes is None:
             routes = [None] if config.type == "tun" and config.netns else []
-        dress_host(netlink, link.index, config.device_addresses or [], routes)
+        own = config.addresses if config.type == "tap" else []
+        dress_host(netlink, link.index, config.device_addresses or [], routes, own)
         if config.transparent:
             netlink.add_local_default(config.device, TRANSPARENT_TABLE)
         return netlink.link(config.device)
@@ -291,20 +292,27 @@ def _dress(config: schema.Port) -> Link:
 
 
 def dress_host(
-    netlink: Netlink, index: int, addresses: Iterable[schema.Interface], routes: Iterable[schema.Network | None]
-) -> None:
-    """Addresses and routes of a host behind a TAP or TUN device; `None` among the routes is both default routes."""
+    netlink: Netlink, index: int, addresses: Iterable[schema.Interface], routes: Iterable[schema.Network | None],
+    gateways: Iterable[schema.Interface] = (),
+) -> None:  # fmt: skip
+    """Addresses and routes of a host behind a TAP or TUN device; `None` among the routes is both default routes. The routes lead to
+    the first of `gateways` that is on the host's link, without one to the link itself."""
     families = set()
+    addresses, via = list(addresses), dict[int, bytes]()
+    for gateway in gateways:
+        if any(gateway.version == address.version and gateway.ip in address.network for address in addresses):
+            via.setdefault(gateway.version, gateway.ip.packed)
     for address in addresses:
         netlink.add_address(index, address.ip.packed, address.network.prefixlen)
         families.add(address.version)
     for route in routes:
         if route is not None:
-            netlink.add_route(index, route.network_address.packed, route.prefixlen)
+            netlink.add_route(index, route.network_address.packed, route.prefixlen, via.get(route.version, b""))
             continue
         for version, zero in ((4, "0.0.0.0"), (6, "::")):
             if version in families or not families:
-                netlink.add_route(index, ipaddress.ip_address(zero).packed, 0, metric=4096 if version == 4 else 0)
+                to = ipaddress.ip_address(zero).packed
+                netlink.add_route(index, to, 0, via.get(version, b""), metric=4096 if version == 4 else 0)
 
 
 # -- the others
