@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from scapy.layers.inet import ICMP, IP, UDP
-from scapy.layers.inet6 import ICMPv6ParamProblem, IPv6
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6ParamProblem, IPv6, in6_chksum
 from scapy.packet import Raw
 from scapy.utils import checksum
 
@@ -73,3 +73,34 @@ def test_gre_that_is_shorter_than_eight_bytes_is_tracked_but_not_translated() ->
     lab.send(IP(src=HOST, dst=FAR, proto=47) / Raw(b"\0\0\x08"))
     assert counted(lab) == [1]
     assert lab.out() == []
+
+
+@pytest.mark.parametrize(("words", "answers"), [(4, 1), (0x28, 0)])
+def test_reject_needs_something_behind_an_authentication_header(words: int, answers: int) -> None:
+    lab = Rules(table("ip6", "filter forward 0: reject with icmpv6 admin-prohibited"))
+    header = bytes((17, words)) + bytes(22)
+    lab.send(IPv6(src=HOST6, dst=FAR6, nh=51) / Raw(header + bytes(UDP(sport=1, dport=2))))
+    assert len(lab.out("lan")) == answers
+
+
+@pytest.mark.parametrize("headers", [b"", b"\x3a\0\1\4\0\0\0\0", b"\x3c\0\1\4\0\0\0\0\x3a\0\1\4\0\0\0\0"])
+def test_ingress_rejects_no_unreachable_behind_whatever_headers(headers: bytes) -> None:
+    lab = Rules(table("netdev", "filter ingress 0 lan: meta protocol ip6 reject"))
+    error = bytes(IPv6(src=HOST6, dst=FAR6) / ICMPv6DestUnreach() / Raw(bytes(48)))[40:]
+    lab.send(IPv6(src=HOST6, dst=FAR6, nh=60 if headers else 58) / Raw(headers + error))
+    assert lab.out() == []
+
+
+@pytest.mark.parametrize(("kind", "untracked"), [(143, 1), (144, 0), (151, 1), (152, 1), (153, 0)])
+def test_multicast_router_discovery_is_not_tracked(kind: int, untracked: int) -> None:
+    lab = Rules(table("ip6", "filter forward 0: ct state untracked counter"))
+    head = IPv6(src=HOST6, dst=FAR6, nh=58)
+    body = bytes((kind, 0)) + in6_chksum(58, head, bytes((kind, 0)) + bytes(6)).to_bytes(2, "big") + bytes(4)
+    lab.send(head / Raw(body))
+    assert counted(lab) == [untracked]
+
+
+def test_a_reset_to_a_link_local_address_goes_back_over_its_link() -> None:
+    lab = Rules("table ip6 t { chain c { type filter hook output priority 0; oifname lan meta l4proto tcp counter; }; }")
+    lab.send(IPv6(src="fe80::10", dst=OWN6) / TCP(sport=1, dport=2))
+    assert counted(lab) == [1]

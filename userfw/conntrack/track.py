@@ -244,7 +244,7 @@ class ConntrackIn(HookEntry):
         if hook == NF_INET_PRE_ROUTING and self.settings.checksum and not checksum_ok(pkt, IPPROTO_ICMPV6):
             return self._invalid()
         type = pkt.get8(pkt.l4)
-        if 130 <= type <= 136 or type == 143:  # MLD, neighbour discovery (Linux: noct_valid_new)
+        if 130 <= type <= 136 or type in (143, 151, 152):  # MLD, neighbour and router discovery (Linux: noct_valid_new)
             pkt.ctinfo = CT_UNTRACKED
             return 1
         if type == 137:

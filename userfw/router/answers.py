@@ -284,6 +284,8 @@ class Answers(Interfaces):
             return True
         if pkt.nfproto == NFPROTO_IPV6 and (room <= 0 or proto == IPPROTO_NONE):
             return False
+        if pkt.nfproto == NFPROTO_IPV6 and proto == IPPROTO_AH and (room < 2 or room <= (pkt.get8(pkt.l4 + 1) + 2) * 4):
+            return False  # it is skipped like any header, and nothing is behind it (Linux: reject6_csum_ok)
         if proto in (IPPROTO_AH, IPPROTO_ESP, IPPROTO_GRE, IPPROTO_SCTP, IPPROTO_UDPLITE):
             return True
         if proto == IPPROTO_UDP and room >= 8 and pkt.get16(pkt.l4 + 6) == 0:
@@ -386,8 +388,8 @@ class Answers(Interfaces):
             if pkt.l4proto == IPPROTO_ICMP and pkt.l4 < end and pkt.get8(pkt.l4) == ICMP_DEST_UNREACH:
                 return False
             pkt.end = l3 + pkt.get16(l3 + 2)
-        elif pkt.get8(l3 + 6) == IPPROTO_ICMPV6 and l3 + 40 < end and pkt.get8(l3 + 40) == ICMPV6_DEST_UNREACH:
-            return False
+        elif pkt.l4proto == IPPROTO_ICMPV6 and pkt.l4 < end and pkt.get8(pkt.l4) == ICMPV6_DEST_UNREACH:
+            return False  # also behind extension headers (Linux: nf_skb_is_icmp6_unreach)
         elif pkt.get16(l3 + 4):
             pkt.end = min(end, l3 + 40 + pkt.get16(l3 + 4))
         intact = self._intact(pkt)

@@ -147,6 +147,10 @@ class Local:
                 reply.extra = CONTROL
             else:
                 leave_checksum(reply, 16)  # and it belongs to no socket (Linux: tcp_v6_send_response)
+                if pkt.get16(pkt.l3 + 8) & 0xFFC0 == 0xFE80:  # back over the link on which the address means something
+                    reply.route = self.router.routes.resolve(
+                        NFPROTO_IPV6, pkt.get64(pkt.l3 + 8), pkt.get64(pkt.l3 + 16), 0, 0, pkt.mark, pkt.iif
+                    )
             self.router.local_out(reply)
             self.router.give(reply)
         return self.router.drop(pkt, DROP_NO_PROTOCOL)
