@@ -206,6 +206,51 @@ def test_many_flows_of_many_clients_each_with_a_mapping_of_its_own(pair: Pair, k
     assert pair.drops() == set()
 
 
+LIMITED = """table inet t {
+	quota q { until 2800 bytes; }
+	chain f {
+		type filter hook forward priority filter; policy accept;
+		iifname "lan" udp dport 7002 jump limited
+		iifname "lan" udp dport 7003 jump by-quota
+	}
+	chain limited {
+		limit rate 1/hour burst 25 packets counter accept
+		counter drop
+	}
+	chain by-quota {
+		quota name "q" counter accept
+		counter drop
+	}
+}
+"""
+
+
+def test_no_more_passes_a_limit_than_one_process_would_let(pair: Pair) -> None:
+    """Datagrams of many flows, so of both workers, against one bucket and one quota of 2,800 bytes, 28 of 100."""
+    pair.up(rules=LIMITED)
+    flows = 200
+    with contextlib.ExitStack() as stack:
+        for to in (7002, 7003):
+            for port in range(21000, 21000 + flows):
+                sock = stack.enter_context(flow(pair.lan, socket.SOCK_DGRAM, (CLIENTS[0], port), (SERVER, to)))
+                sock.send(bytes(72))
+                if port % 20 == 0:
+                    time.sleep(0.002)  # no queue shall overflow
+
+        def counted(chain: str) -> list[int]:
+            listed = pair.nft("list", "chain", "inet", "t", chain).stdout
+            return [int(found) for found in re.findall(r"counter packets (\d+)", listed)]
+
+        deadline = time.monotonic() + 20
+        while sum(counted("limited") + counted("by-quota")) < 2 * flows:
+            assert time.monotonic() < deadline, (counted("limited"), counted("by-quota"))
+            time.sleep(0.05)
+        assert counted("limited") == [25, flows - 25]
+        assert counted("by-quota") == [28, flows - 28]
+    assert min(worker["packets"] for worker in pair.workers()) > flows / 2, "both had their part"
+    assert "2800 bytes used 2800 bytes" in pair.nft("list", "quotas").stdout
+
+
 def test_ipv6_neighbours_are_everybodys(pair: Pair) -> None:
     """Each worker asks for neighbours itself, though every answer comes to the first one; with conntrack and a hook at output."""
     rules = RULES + "table ip6 o { chain o { type filter hook output priority 0; ct state new accept; }; }\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import random
 import socket
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from userfw.daemon.commands import REGISTRY
 from userfw.daemon.config import ConfigError, parse
 from userfw.daemon.counters import add, take
 from userfw.daemon.worker import Membership, Part
+from userfw.engine.shared import size_of
 from userfw.ports.memory import MemoryPort
 from userfw.router.interfaces import parse_address
 from userfw.ruleset.options import Options
@@ -67,9 +69,11 @@ class Team:
         self.clock = Clock(10**12, 0.0)
         self.pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) for _ in range(count)]
         self.workers = []
+        self.shared = mmap.mmap(-1, size_of())
         for i in range(count):
             outboxes = [-1 if j == i else self.pairs[j][1].fileno() for j in range(count)]
-            self.workers.append(Worker(Part(i, count, self.pairs[i][0], self.pairs[i][0].fileno(), outboxes, 0), self.clock))
+            part = Part(i, count, self.pairs[i][0], self.pairs[i][0].fileno(), outboxes, 0, self.shared)
+            self.workers.append(Worker(part, self.clock))
         for worker in self.workers:
             result = worker.assembly.rules.execute(rules, Options())
             assert result.status == 0, result.errors

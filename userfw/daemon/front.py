@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import mmap
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ from userfw.daemon.lock import Lock, LockedError
 from userfw.daemon.systemd import Notifier
 from userfw.daemon.worker import Part
 from userfw.daemon.worker import main as worker_main
+from userfw.engine.shared import size_of
 
 log = logging.getLogger("userfw")
 
@@ -348,6 +350,7 @@ def fork_workers(config: schema.Config) -> list[Worker]:
                 end.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER)
         inboxes.append(pair)
     group = os.getpid() * 61
+    shared = mmap.mmap(-1, size_of())
     workers: list[Worker] = []
     for index in range(count):
         ours, theirs = socket.socketpair()
@@ -363,7 +366,7 @@ def fork_workers(config: schema.Config) -> list[Worker]:
                 worker.sock.close()
                 os.close(worker.pidfd)
             outboxes = [-1 if i == index else inboxes[i][1].fileno() for i in range(count)]
-            code = worker_main(config, Part(index, count, theirs, inboxes[index][0].fileno(), outboxes, group))
+            code = worker_main(config, Part(index, count, theirs, inboxes[index][0].fileno(), outboxes, group, shared))
         except BaseException:
             log.exception("worker %d", index)
         finally:

@@ -204,6 +204,7 @@ class Server:
         """Be one of several: the others' messages are read like packets."""
         self.poller.add(member.port)
         self.housekeeping.append(member.strays.sweep)
+        self.housekeeping.append(member.sweep)
         if member.part.index:
             self.assembly.connections_file = f"connections-{member.part.index}.msgpack"
 

@@ -22,9 +22,11 @@ from userfw.daemon.commands import NoArgs, command, finish, prepare
 from userfw.daemon.control import MAX_LINE, Client, CommandError, Stream
 from userfw.daemon.handover import Entrance, Handover, HandoverPort
 from userfw.daemon.strays import Roaming, Strays
+from userfw.engine.shared import Pool
 from userfw.nft.location import NftError
 from userfw.nft.rule_pattern import PatternedRule
 from userfw.nft.syntax import CtHelperBody, QueueStmt, TproxyStmt
+from userfw.ruleset.share import needed
 
 if TYPE_CHECKING:
     from userfw.daemon.assembly import Assembly
@@ -42,7 +44,8 @@ ALONE = {"pptp": "its tunnels carry no ports, so their owner cannot be told"}
 @dataclass
 class Part:
     """What makes a daemon one of several: `index` of `count`; `control`: to the front; `inbox`: messages of other workers;
-    `outboxes`: where to write to each worker (-1: itself); `group`: number of the packet sockets' fanout, less the interface's."""
+    `outboxes`: where to write to each worker (-1: itself); `group`: number of the packet sockets' fanout, less the interface's;
+    `shared`: memory that all workers have, for limits and the like."""
 
     index: int
     count: int
@@ -50,6 +53,7 @@ class Part:
     inbox: int
     outboxes: list[int]
     group: int
+    shared: Any = None
 
 
 class Membership:
@@ -67,7 +71,23 @@ class Membership:
         self.entrance = Entrance(self.handover)
         self.prepared: Prepared | None = None
         assembly.platform.steer = (self.handover.pieces, self.handover)
-        assembly.rules.veto = veto
+        assembly.rules.veto = self.veto
+        if part.shared is not None:
+            assembly.platform.pool = Pool(part.shared)
+        self.counted = assembly.platform.counted
+        self.clock = assembly.clock
+        self.pool = assembly.platform.pool
+
+    def veto(self, plan: Plan) -> list[NftError]:
+        """What stands against a transaction here that one process would take."""
+        problems = veto(plan)
+        if self.pool is not None and (more := needed(plan.draft)) > self.pool.slots - self.pool.used():
+            problems.append(NftError(f"the workers cannot share {more} limits, quotas and ct counts more"))
+        return problems
+
+    def sweep(self) -> None:
+        """Let connections that are over leave the counts of all workers."""
+        self.counted.sweep(self.clock.now)
 
     def status(self) -> dict[str, Any]:
         """What `userfw status` shows of the handing over."""

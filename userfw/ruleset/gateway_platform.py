@@ -34,6 +34,7 @@ from userfw.engine.expressions.meta import META_NAMES
 from userfw.engine.expressions.objref import OBJECT_TYPES
 from userfw.engine.expressions.rt import RT_NAMES
 from userfw.engine.services import Services
+from userfw.engine.shared import Pool
 from userfw.flowtable.table import FlowEntry
 from userfw.nat.entry import NatEntry
 from userfw.nat.helper import HelperTools
@@ -45,6 +46,7 @@ from userfw.router.pipeline import Pipeline
 from userfw.router.routing import Reroute
 from userfw.router.synproxy import SynproxyEntry
 from userfw.ruleset.compile import Hooks, matches
+from userfw.ruleset.share import Counted
 
 NAT_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING)
 INERT = {
@@ -62,6 +64,10 @@ OF_SOCKETS = {
     "socket": "`socket`", "tproxy": "`tproxy`", "meta skuid": "`skuid`", "meta skgid": "`skgid`", "meta cgroup": "`cgroup`",
 }  # fmt: skip
 NO_FINGERPRINTS = "`osf` knows no system: there is no file of fingerprints (`osf_fingerprints` in the configuration)"
+ELEMENTS_OF_WORKERS = (
+    "with several workers an element that packets add is known to the worker whose packets added it; "
+    "limits, quotas and `ct count` in elements are common to all"
+)
 NO_OBJECTS = {OBJECT_TYPES["tunnel"]: "userfw has no tunnel devices"}
 TRACK_HOOKS = (NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT)
 CONFIRM_HOOKS = (NF_INET_LOCAL_IN, NF_INET_POST_ROUTING)
@@ -85,6 +91,7 @@ class GatewayNames(Names):
 class GatewayPlatform:
     """Runs a ruleset on a gateway. `conns` None: a gateway that tracks nothing, whatever the rules need.
 
+    `pool`: where the workers of a daemon keep what limits, quotas and `ct count` know, with `counted` for the latter.
     `local_flows`: `flow add` may stand at input and output.
     `steer`: none, or two entries right before and behind defragmentation, which hand packets to the worker that owns them.
     """
@@ -103,6 +110,8 @@ class GatewayPlatform:
         self.hooks = Hooks()
         self.no_objects: Mapping[int, str] = NO_OBJECTS
         self.local_flows = False
+        self.pool: Pool | None = None
+        self.counted = Counted()
         self.steer: tuple[HookEntry, ...] = ()
         self.hardware: Any = None  # what runs netdev chains with `flags offload` (offload.hardware.HardwareChains)
         self._track: dict[str, HookEntry] = {}
@@ -123,6 +132,8 @@ class GatewayPlatform:
     def doubt(self, expr: Any) -> str | None:
         """See ruleset.platform.Platform: what the expression asks for is not there."""
         kind = str(expr.kind)
+        if kind == "dynset" and self.pool is not None:
+            return ELEMENTS_OF_WORKERS
         names = {"meta": META_NAMES, "rt": RT_NAMES}.get(kind)
         name = f"{kind} {names.get(expr.key)}" if names is not None and hasattr(expr, "key") else kind
         if name in OF_SOCKETS and self.gateway.sockets.provider is None:

@@ -47,6 +47,7 @@ from userfw.ruleset.platform import Platform, PrivatePlatform
 from userfw.ruleset.problems import refused
 from userfw.ruleset.references import NEEDS, survey
 from userfw.ruleset.scope import DraftResolver, TableScope
+from userfw.ruleset.share import share_new
 from userfw.ruleset.stateful import stateful_exprs, statement_of
 from userfw.ruleset.validate import check_refs
 
@@ -335,10 +336,13 @@ class LanguageBackend:
     def update_object(self, draft: Draft, table: Table, old: Object, new: Object) -> None:
         from userfw.ruleset.objects import object_expr
 
-        expr = object_expr(new.node, table.family, self.platform, self.now())
+        expr: Any = object_expr(new.node, table.family, self.platform, self.now())
         expr.restore(old.engine.expr.state())
 
         def swap() -> None:
+            slot = getattr(old.engine.expr, "slot", None)
+            if slot is not None:
+                expr.join(slot)
             old.engine.expr = expr
 
         draft.after.append(swap)
@@ -370,6 +374,8 @@ class LanguageBackend:
                 apply_elements(entry.engine, overlay)
         for action in draft.after:
             action()
+        if self.platform.pool is not None:
+            share_new(draft, self.platform.pool, self.platform.counted)
         needs = _needs(draft)
         if draft.hooks_changed or needs != self._needs or moved:
             self._needs = needs

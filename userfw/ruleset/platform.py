@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from userfw.core.clock import Clock
 from userfw.engine.services import Services
+from userfw.engine.shared import Pool
 from userfw.nft.datatype import DEFAULT_NAMES, Names
+from userfw.ruleset.share import Counted
 
 if TYPE_CHECKING:
     from userfw.core.packet import Device
@@ -33,6 +35,10 @@ class Platform(Protocol):
 
     def doubt(self, expr: Any) -> str | None:
         """Why an expression never matches here, or None: rules that have one are loaded with a warning."""
+
+    pool: Pool | None
+    """Where limits, quotas and `ct count` of several processes are kept together; None for one process."""
+    counted: Counted
 
     no_objects: Mapping[int, str]
     """Types of objects (OBJECT_TYPES) that rules cannot use here, and why."""
@@ -56,6 +62,8 @@ class PrivatePlatform:
         self.sender: Any = None
         self.helpers: Any = None
         self.hooks: Hooks | None = None
+        self.pool: Pool | None = None
+        self.counted = Counted()
         self.no_objects: Mapping[int, str] = {}
 
     def doubt(self, expr: Any) -> str | None:

@@ -8,6 +8,7 @@ from userfw.core.drop cimport DROP_RULE
 from userfw.core.packet cimport Packet
 from userfw.engine.context cimport Context
 from userfw.engine.expr cimport Expr
+from userfw.engine.shared cimport Shared
 
 cdef bint _over(Conn conn, unsigned long long now) except -1
 
@@ -15,6 +16,7 @@ cdef class Connlimit(Expr):
     cdef readonly unsigned int count
     cdef readonly bint over
     cdef readonly dict members
-    cdef object queue
+    cdef object queue, __weakref__
+    cdef readonly Shared slot
     cpdef int evaluate(self, Context ctx, Packet pkt) except? -100
     cpdef int collect(self, unsigned long long now, int budget) except -1

@@ -27,6 +27,7 @@ if not cython.compiled:
     from userfw.core.packet import Packet
     from userfw.engine.context import Context
     from userfw.engine.expr import Expr
+    from userfw.engine.shared import Shared
 
 
 _NODES = 8
@@ -46,17 +47,22 @@ def _over(conn: Conn, now: cython.ulonglong) -> cython.bint:
 
 
 class Connlimit(Expr):
-    """Goes on while there are at most `count` connections (`over`: when there are more)."""
+    """Goes on while there are at most `count` connections (`over`: when there are more). `slot`: the sum of several processes, each
+    of which knows its own connections (`members`)."""
 
     kind = "connlimit"
 
     def __init__(self, count: int, over: bool = False) -> None:
+        self.slot: Shared | None = None
         if not 0 <= count <= 0xFFFFFFFF:
             raise ValueError("count is 32 bits")
         self.count = count
         self.over = over
         self.members: dict[Conn, int] = {}
         self.queue: deque[Conn] = deque()
+
+    def __del__(self) -> None:
+        self.join(None)
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
         conn: Conn | None = pkt.ct
@@ -73,7 +79,11 @@ class Connlimit(Expr):
                 self.collect(now, _MORE_NODES)
             self.members[conn] = now
             self.queue.append(conn)
+            if self.slot is not None:
+                self.slot.add(1)
         count: cython.Py_ssize_t = len(self.members) + untracked
+        if self.slot is not None:
+            count = cython.cast(cython.Py_ssize_t, self.slot.load()) + untracked
         return NFT_CONTINUE if (count > self.count) == self.over else NFT_BREAK
 
     def collect(self, now: cython.ulonglong, budget: cython.int) -> cython.int:
@@ -86,9 +96,23 @@ class Connlimit(Expr):
             conn = self.queue.popleft()
             if _over(conn, now):
                 del self.members[conn]
+                if self.slot is not None:
+                    self.slot.add(cython.cast(cython.ulonglong, 0) - 1)
             else:
                 self.queue.append(conn)
         return 0
+
+    def initial(self) -> int:
+        """What a slot for this count starts with."""
+        return 0
+
+    def join(self, slot: Shared | None) -> None:
+        """Add up there from now on; None: alone."""
+        if self.slot is not None:
+            self.slot.add(cython.cast(cython.ulonglong, 0) - cython.cast(cython.ulonglong, len(self.members)))
+        self.slot = slot
+        if slot is not None:
+            slot.add(len(self.members))
 
     def clone(self) -> Connlimit:
         return Connlimit(self.count, self.over)

@@ -13,6 +13,7 @@ if not cython.compiled:
     from userfw.engine.context import Context
     from userfw.engine.expr import Expr
     from userfw.engine.expressions.counter import packet_length
+    from userfw.engine.shared import Shared
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 _UNIT_NAMES = {seconds: name for name, seconds in _UNITS.items()}
@@ -24,7 +25,7 @@ _MOST = (1 << 63) - 1
 class Limit(Expr):
     """`rate` per `unit` (second, minute, hour, day, week) in packets, or bytes if `by_bytes`; `invert`: go on when over the rate.
 
-    `burst`: packets (nft's default 5) or bytes (default 0) above the rate.
+    `burst`: packets (nft's default 5) or bytes (default 0) above the rate. `slot`: where several processes keep one bucket.
     """
 
     kind = "limit"
@@ -51,6 +52,7 @@ class Limit(Expr):
         self.cost = self.nsecs // rate
         self.tokens = self.tokens_max
         self.last = 0
+        self.slot: Shared | None = None
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
         now: cython.ulonglong = ctx.clock.now
@@ -59,6 +61,8 @@ class Limit(Expr):
         if self.by_bytes:
             cost = packet_length(ctx, pkt)
             cost = self.nsecs * cost // self.rate
+        if self.slot is not None:
+            return NFT_CONTINUE if self.slot.take(now, cost, self.tokens_max) != self.invert else NFT_BREAK
         # a gap longer than the bucket fills it; this also keeps the sum from wrapping
         if now - self.last < self.tokens_max - self.tokens:
             tokens = self.tokens + (now - self.last)
@@ -77,10 +81,23 @@ class Limit(Expr):
         return Limit(self.rate, _UNIT_NAMES[self.unit], self.burst, self.by_bytes, self.invert)
 
     def state(self) -> tuple[int, ...]:
+        if self.slot is not None:
+            full: int = self.slot.load()
+            return (0, full - self.tokens_max) if full >= self.tokens_max else (self.tokens_max - full, 0)
         return (self.tokens, self.last)
 
     def restore(self, state: tuple[int, ...]) -> None:
         self.tokens, self.last = state
+        if self.slot is not None:
+            self.slot.store(self.initial())
+
+    def initial(self) -> int:
+        """What a slot for this bucket starts with: when it will be full again."""
+        return int(self.last + (self.tokens_max - self.tokens))
+
+    def join(self, slot: Shared | None) -> None:
+        """Keep the tokens there from now on; None: alone, which nobody minds of what no packet meets any more."""
+        self.slot = slot
 
 
 register(Row("limit", Limit))

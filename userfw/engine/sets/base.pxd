@@ -14,7 +14,7 @@ cdef class Set:
     cdef public unsigned long long timeout, gc_interval
     cdef public Py_ssize_t size
     cdef public unsigned long long handle
-    cdef public object owner, comment
+    cdef public object owner, comment, sharing
     cdef public tuple exprs
     cdef readonly Store store
     cdef Py_ssize_t catchall, hand

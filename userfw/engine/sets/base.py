@@ -78,6 +78,7 @@ class Set:
         self.handle = 0
         self.owner: Any = None
         self.comment: Any = None
+        self.sharing: Any = None  # engine.shared.Sharing, where several processes have this set
         self.exprs = exprs
         self.store = Store(klen, self.dlen, ranged)
         self.catchall = -1
@@ -173,7 +174,10 @@ class Set:
         if lifetime:
             store.put_time(id, lifetime, self.clock.now + lifetime)
         if exprs:
-            store.put_rich(id, Rich(_fresh(exprs)))
+            fresh: tuple[Expr, ...] = _fresh(exprs)
+            store.put_rich(id, Rich(fresh))
+            if self.sharing is not None:
+                self.sharing.element(fresh, bytes(regs[src : src + self.klen]))
         self.index(id)
         if self.journal is not None:
             self.journal.append(("added", id))
@@ -347,6 +351,7 @@ class Set:
             self.name, self.klen, self.clock, flags=self.flags, dlen=self.dlen, data_type=self.data_type, fields=self.fields,
             timeout=self.timeout, size=self.size, exprs=self.exprs, table=self.table,
         )  # fmt: skip
+        other.sharing = self.sharing
         other.store = self.store.copy()
         other.catchall = self.catchall
         other.take_index(self, True)
