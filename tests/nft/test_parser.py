@@ -175,14 +175,21 @@ def test_trees(text: str, expr: s.Stmt) -> None:
 PIECES = '1.1.1.1 2.2.2.0/24 3.3.3.3-4.4.4.4 80 0x50 010 1-5 ::1 fe80::/64 ssh eth0 10s 1:2 "x"'.split()  # noqa: SIM905
 
 
+OPTIONS = (
+    *[""] * 8, " timeout 1h", " timeout 5", " timeout 1d2h3m4s", " timeout 5ms", " timeout 1m5ms", " timeout 010", " expires 5s",
+    " timeout 1h expires 30m", " timeout never", " counter", ' comment "a, b"', "  timeout\t7s ", " timeout 1h timeout 2h",
+)  # fmt: skip
+VERDICTS = (" : accept", " : drop", " : jump x", " : goto y-z", " : return", " : jump x1_a ", " : continue")
+
+
 def test_fast_elements_equal_slow_ones() -> None:
     rng = random.Random(3)
-    for _ in range(300):
+    for _ in range(900):
         elements = []
         for _ in range(rng.randint(1, 6)):
             key = " . ".join(rng.choice(PIECES) for _ in range(rng.choice((1, 1, 2, 3))))
-            data = rng.choice(("", "", f" : {rng.choice(PIECES)} . {rng.choice(PIECES)}", " : accept", " : jump x"))
-            elements.append(key + data)
+            data = rng.choice(("", "", f" : {rng.choice(PIECES)} . {rng.choice(PIECES)}", *VERDICTS))
+            elements.append(key + rng.choice(OPTIONS) + data)
         # A comment before each comma keeps the fast path away.
         fast = parse("add element t s { " + ", ".join(elements) + " }")[0].node
         slow_text = "add element t s { " + " #\n, ".join(elements) + " }"

@@ -130,7 +130,7 @@ def encode_key(key: Expr, dtype: Datatype, interval: bool) -> tuple[bytes, bytes
         first, last = _field(item, part, interval)
         size = padded(part.octets)
         low += first.ljust(size, b"\0")
-        high += last.ljust(size, b"\0")
+        high += last.ljust(size, b"\0") if last is not first else low[-size:]
     return low, high
 
 

@@ -264,7 +264,7 @@ class ExprParser(ParserBase):
         found = run if len(run) >= FEW and whole and not elements else None
         if found is None:
             elements += run
-            pos = pos if whole else take_elements(self.source, pos, elements)
+            pos = pos if whole else take_elements(self.source, self.octets(), pos, elements)
         if pos != begin:
             self.resume_at(pos)
             self.skip_newlines()

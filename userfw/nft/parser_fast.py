@@ -1,8 +1,8 @@
-"""Plain set elements straight from the text, as nodes: concatenations, elements of maps, and what a run of others stands for.
+"""Plain set elements straight from the text, as nodes: concatenations, elements of maps and with times, and what a run stands for.
 
 Laws:
-- Only what cannot mean anything else is taken: decimal and hexadecimal numbers, addresses with prefix or range, their
-  concatenations, and as data also verdicts without a chain. Everything else is left to the parser.
+- Only what cannot mean anything else is taken: decimal numbers, addresses with prefix or range, their concatenations, each between
+  blanks, `timeout` and `expires`, and as data also verdicts. Everything else is left to the parser.
 - An element is taken only together with the comma after it, so a set never ends here.
 - The nodes and places are those that the parser would make; a test compares them.
 """
@@ -10,14 +10,15 @@ Laws:
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
+import cython
+
+from userfw.nft.keywords import RESERVED_NAMES
 from userfw.nft.location import Location, Source
-from userfw.nft.scanner import is_ipv6
 from userfw.nft.syntax import (
     ConcatExpr,
     ConstantExpr,
-    Expr,
     PrefixExpr,
     RangeExpr,
     SetElemExpr,
@@ -25,131 +26,292 @@ from userfw.nft.syntax import (
     VerdictExpr,
 )
 
-_IP4: Final = r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}"
-_NUMBER: Final = r"0|[1-9]\d{0,18}|0x[0-9a-fA-F]{1,16}"
-_ITEM: Final = rf"(?P<ip4>{_IP4})(?:/(?P<plen>\d{{1,2}})|-(?P<to>{_IP4}))?|(?P<num>{_NUMBER})(?:-(?P<upto>{_NUMBER}))?"
-_ELEMENT: Final = re.compile(rf"\s*(?:{_ITEM})\s*,(?=[\s\d])")
-_IP6: Final = r"[0-9a-fA-F:]{2,39}"
-_WORD_ITEM: Final = re.compile(rf"(?:{_ITEM}|(?P<ip6>{_IP6})(?:/(?P<plen6>\d{{1,3}})|-(?P<to6>{_IP6}))?)\Z")
-_WORDS: Final = re.compile(r"[^\s,{}()\"$@#*;\\]+")
-_COMMA: Final = re.compile(r"[^,{}()\"$@#*;\\]{1,400},(?=[\s\d])")
-_VERDICTS: Final = frozenset(("accept", "drop", "return", "continue"))
+if not cython.compiled:
+    from userfw.nft.columns import decimal, groups, quad
+
+_NUMBER, _QUAD, _GROUPS = range(3)
+_TIME: Final = re.compile(r"(?:[0-9]{1,5}d)?(?:[0-9]{1,6}h)?(?:[0-9]{1,8}m(?!s))?(?:[0-9]{1,9}s)?(?:[0-9]{1,9}ms)?")
+_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,100}(?=[ \t,])")
+_VERDICT: Final = re.compile(r"(accept|drop|return|continue|jump|goto)(?=[ \t,])")
+_OPTION: Final = re.compile(r"(timeout|expires)[ \t]+")
+_MILLISECONDS: Final = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
 
 
-def take_elements(source: Source, pos: int, elements: list[SetElemExpr]) -> int:
-    """Append plain elements from ``pos`` on; the offset after the comma of the last one, ``pos`` if there is none."""
-    text = source.text
+def take_elements(source: Source, octets: bytes, pos: int, elements: list[SetElemExpr]) -> int:
+    """Append plain elements from ``pos`` on; the offset after the comma of the last one, ``pos`` if there is none. `octets`: the
+    text with a byte for each character."""
+    taker: Taker = Taker(source, octets, pos)
+    append = elements.append
     while True:
-        match = _ELEMENT.match(text, pos)
-        if match is None:
-            after = _composed(source, pos, elements)
-            if after == pos:
-                return pos
-            pos = after
-            continue
-        key = _item(source, match, 0)
-        elements.append(SetElemExpr(key, loc=key.loc))
-        pos = match.end()
+        element = taker.element()
+        if element is None:
+            return pos
+        append(element)
+        pos = taker.at
 
 
 def written(source: Source, pos: int) -> SetElemExpr:
     """The plain element that stands at `pos`."""
-    word = _WORDS.match(source.text, pos)
-    assert word is not None
-    key = _word_item(source, word, data=False)
-    assert key is not None
-    return SetElemExpr(key, loc=key.loc)
-
-
-def _item(source: Source, match: re.Match[str], base: int) -> Expr:
-    """The expression of one matched item; ``base`` is where the match's text begins in the source."""
-    word, length, other, digits, upto = match.group("ip4", "plen", "to", "num", "upto")
-    first: Expr
-    if word is not None:
-        start, end = match.span("ip4")
-        first = SymbolExpr(word, loc=Location(source, base + start, base + end))
-    else:
-        start, end = match.span("num")
-        first = ConstantExpr(_number(digits), loc=Location(source, base + start, base + end))
-    if length is not None:
-        return PrefixExpr(first, int(length), loc=Location(source, base + start, base + match.end("plen")))
-    name = "to" if other is not None else "upto" if upto is not None else ""
-    if not name:
-        return first
-    low, high = match.span(name)
-    loc = Location(source, base + low, base + high)
-    right: Expr = SymbolExpr(other, loc=loc) if other is not None else ConstantExpr(_number(upto), loc=loc)
-    return RangeExpr(first, right, loc=Location(source, base + start, base + high))
-
-
-def _number(digits: str) -> int:
-    return int(digits, 16) if digits[:2] == "0x" else int(digits)
-
-
-def _composed(source: Source, pos: int, elements: list[SetElemExpr]) -> int:
-    """One element with dots or a colon, or an IPv6 address: words separated by white space."""
+    end = pos
     text = source.text
-    chunk = _COMMA.match(text, pos)
-    if chunk is None:
-        return pos
-    end = chunk.end() - 1
-    key: Expr | None = None
-    expect_item = True
-    parts: list[Expr] = []
-    for word in _WORDS.finditer(text, pos, end):
-        if not expect_item:
-            mark = word.group()
-            if mark == ":" and key is None:
-                key = _joined(source, parts)
-                parts = []
-            elif mark != ".":
-                return pos
-            expect_item = True
-            continue
-        item = _word_item(source, word, data=key is not None and not parts)
-        if item is None:
-            return pos
-        parts.append(item)
-        expect_item = False
-    if expect_item:
-        return pos
-    last = _joined(source, parts)
-    first = last if key is None else key
-    if text.find("\n", first.loc.start, last.loc.end) >= 0:
-        return pos
-    if key is None:
-        elements.append(SetElemExpr(last, loc=last.loc))
-    else:
-        elements.append(SetElemExpr(key, last, loc=Location(source, key.loc.start, last.loc.end)))
-    return end + 1
+    while end < len(text) and text[end] not in " \t\r\n,}#":
+        end += 1
+    word = text[pos:end] + ", "
+    alone: Taker = Taker(source, word.encode("latin-1", "replace"), 0)
+    alone.text = word
+    alone.shift = pos
+    found = alone.element()
+    assert found is not None
+    return found  # type: ignore[no-any-return]
 
 
-def _joined(source: Source, parts: list[Expr]) -> Expr:
-    if len(parts) == 1:
-        return parts[0]
-    return ConcatExpr(parts, loc=Location(source, parts[0].loc.start, parts[-1].loc.end))
+class Taker:
+    """Takes one element after the other, from `at` on. `shift`: where the text begins in the source."""
 
+    def __init__(self, source: Source, octets: bytes, at: int) -> None:
+        self.source = source
+        self.text = source.text
+        self.octets = octets
+        self.item = bytearray(16)
+        self.at = at
+        self.shift = 0
+        self.times: dict[str, int | None] = {}
 
-def _word_item(source: Source, word: re.Match[str], data: bool) -> Expr | None:
-    content = word.group()
-    if data and content in _VERDICTS:
-        return VerdictExpr(content, loc=Location(source, *word.span()))
-    match = _WORD_ITEM.match(content)
-    if match is None:
-        return None
-    start = word.start()
-    address = match["ip6"]
-    if address is None:
-        return _item(source, match, start)
-    if address.count(":") < 2 or not is_ipv6(address):
-        return None
-    result: Expr = SymbolExpr(address, loc=Location(source, start, start + len(address)))
-    other = match["to6"]
-    if other is not None:
-        if other.count(":") < 2 or not is_ipv6(other):
+    def _span(self, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> Location:
+        return Location(self.source, self.shift + start, self.shift + end)
+
+    def element(self) -> Any:
+        """The element at `at`, which is then behind its comma; None if it is for the parser."""
+        octets: bytes = self.octets
+        size: cython.Py_ssize_t = len(octets)
+        at: cython.Py_ssize_t = self.at
+        while at < size and (octets[at] == 32 or octets[at] == 9 or octets[at] == 10 or octets[at] == 13):
+            at += 1
+        self.at = at
+        key = self._joined(False)
+        if key is None:
             return None
-        right = SymbolExpr(other, loc=Location(source, word.end() - len(other), word.end()))
-        return RangeExpr(result, right, loc=Location(source, start, word.end()))
-    if match["plen6"] is not None:
-        result = PrefixExpr(result, int(match["plen6"]), loc=Location(source, start, word.end()))
-    return result
+        loc: Location = key.loc
+        made = _element(key, loc)
+        more: cython.bint = False
+        while self.at < size and (octets[self.at] == 116 or octets[self.at] == 101):  # timeout, expires
+            option = _OPTION.match(self.text, self.at)
+            if option is None:
+                return None
+            start: cython.Py_ssize_t = option.end()
+            end: cython.Py_ssize_t = self._time(start)
+            value = self.times.get(self.text[start:end]) if end > 0 else None
+            if value is None or getattr(made, option[1]) is not None:
+                return None
+            setattr(made, option[1], value)
+            self.at = end
+            more = True
+            if not self._blanks():
+                return None
+        last: cython.Py_ssize_t = loc.end
+        if more:
+            last = end
+        if self.at + 1 < size and octets[self.at] == 58 and octets[self.at + 1] == 32:
+            self.at += 1
+            self._blanks()
+            data = self._joined(True)
+            if data is None:
+                return None
+            made.data = data
+            last = cython.cast(Location, data.loc).end
+            more = True
+        if self.at + 1 >= size or octets[self.at] != 44:
+            return None
+        c: cython.int = octets[self.at + 1]
+        if c != 32 and c != 9 and c != 10 and c != 13 and not 48 <= c <= 57:
+            return None
+        if more:
+            made.loc = Location(self.source, loc.start, last)
+        self.at += 1
+        return made
+
+    def _blanks(self) -> cython.bint:
+        """Skip blanks; whether anything is left."""
+        octets: bytes = self.octets
+        at: cython.Py_ssize_t = self.at
+        while at < len(octets) and (octets[at] == 32 or octets[at] == 9):
+            at += 1
+        self.at = at
+        return at < len(octets)
+
+    def _joined(self, data: cython.bint) -> Any:
+        """A value, or several with dots between; None if it is something else. Blanks behind it are skipped."""
+        octets: bytes = self.octets
+        first = self._word(data)
+        if first is None or not self._blanks():
+            return None
+        if octets[self.at] != 46:
+            return first
+        parts = [first]
+        while octets[self.at] == 46:
+            if self.at + 1 >= len(octets) or (octets[self.at + 1] != 32 and octets[self.at + 1] != 9):
+                return None
+            self.at += 1
+            self._blanks()
+            part = self._word(False)
+            if part is None or not self._blanks():
+                return None
+            parts.append(part)
+        start: Location = first.loc
+        end: Location = part.loc
+        return ConcatExpr(parts, loc=Location(self.source, start.start, end.end))
+
+    def _word(self, data: cython.bint) -> Any:
+        """A number, an address, a prefix or range of them; as data also a verdict. None if it is something else."""
+        octets: bytes = self.octets
+        size: cython.Py_ssize_t = len(octets)
+        start: cython.Py_ssize_t = self.at
+        end: cython.Py_ssize_t = -1
+        stop: cython.Py_ssize_t
+        kind: cython.int = _NUMBER
+        c: cython.int
+        if start >= size:
+            return None
+        c = octets[start]
+        if 48 <= c <= 57:
+            end = quad(octets, start, self.item)
+            if end > 0:
+                kind = _QUAD
+            else:
+                end = decimal(octets, start, self.item)
+        if end < 0 or end >= size or octets[end] == 58 or 97 <= octets[end] | 32 <= 102:
+            if data and 97 <= c <= 122:
+                found = self._verdict(c)
+                if found is not None:
+                    return found
+            end = groups(octets, start, self.item)
+            kind = _GROUPS
+        if end < 0 or end >= size:
+            return None
+        c = octets[end]
+        value = self._value(kind, start, end)
+        if c == 47 and kind != _NUMBER:
+            stop = self._number(end + 1)
+            if stop < 0 or stop > end + 4:
+                return None
+            value = PrefixExpr(value, int(octets[end + 1 : stop]), loc=self._span(start, stop))
+            c, end = octets[stop], stop
+        elif c == 45:
+            stop = end + 1
+            end = (
+                quad(octets, stop, self.item) if kind == _QUAD
+                else groups(octets, stop, self.item) if kind == _GROUPS
+                else decimal(octets, stop, self.item)
+            )  # fmt: skip
+            if end < 0 or end >= size:
+                return None
+            value = RangeExpr(value, self._value(kind, stop, end), loc=self._span(start, end))
+            c = octets[end]
+        if c != 32 and c != 44 and c != 9:
+            return None
+        self.at = end
+        return value
+
+    def _value(self, kind: cython.int, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> Any:
+        """The node of what was scanned last."""
+        loc: Location = self._span(start, end)
+        if kind != _NUMBER:
+            return _symbol(self.text[start:end], loc)
+        value: cython.ulonglong = 0
+        i: cython.int
+        for i in range(8):
+            value = value << 8 | self.item[i]
+        return _constant(value, loc)
+
+    def _number(self, at: cython.Py_ssize_t) -> cython.Py_ssize_t:
+        """The end of a decimal number without leading zeros, before the end of the text; -1 if there is none."""
+        scratch: bytearray = bytearray(8)
+        end: cython.Py_ssize_t = decimal(self.octets, at, scratch)
+        return end if end < len(self.octets) else -1
+
+    def _verdict(self, c: cython.int) -> Any:
+        """A verdict; None if the word is none."""
+        if c != 97 and c != 100 and c != 114 and c != 99 and c != 106 and c != 103:
+            return None
+        found = _VERDICT.match(self.text, self.at)
+        if found is None:
+            return None
+        kind = found[1]
+        start: cython.Py_ssize_t = self.at
+        end: cython.Py_ssize_t = found.end()
+        chain = None
+        if kind == "jump" or kind == "goto":
+            self.at = end
+            if not self._blanks():
+                return None
+            name = _NAME.match(self.text, self.at)
+            if name is None or name[0] in RESERVED_NAMES:
+                self.at = start
+                return None
+            chain = name[0]
+            end = name.end()
+        self.at = end
+        return VerdictExpr(kind, chain, loc=self._span(start, end))
+
+    def _time(self, at: cython.Py_ssize_t) -> cython.Py_ssize_t:
+        """The end of a time, whose milliseconds are in `times` then; -1 if there is none."""
+        octets: bytes = self.octets
+        size: cython.Py_ssize_t = len(octets)
+        end: cython.Py_ssize_t = at
+        c: cython.int
+        while end < size:
+            c = octets[end]
+            if not 48 <= c <= 57 and c != 100 and c != 104 and c != 109 and c != 115:  # d, h, m, s
+                break
+            end += 1
+        if end == at or end >= size or (octets[end] != 32 and octets[end] != 44 and octets[end] != 9):
+            return -1
+        word: str = self.text[at:end]
+        if word not in self.times:
+            self.times[word] = _milliseconds(word)
+        return end
+
+
+def _milliseconds(word: str) -> int | None:
+    """The length of a time that is written in the usual order of units, or in seconds; None for any other word."""
+    if word.isdigit():
+        return int(word) * 1000 if len(word) < 9 and (word[0] != "0" or word == "0") else None
+    if _TIME.fullmatch(word) is None:
+        return None
+    total = 0
+    for digits, unit in re.findall("([0-9]+)([a-z]+)", word):
+        total += int(digits) * dict(_MILLISECONDS)[unit]
+    return total
+
+
+def _symbol(name: str, loc: Location) -> Any:
+    made: Any = SymbolExpr.__new__(SymbolExpr)
+    made.loc = loc
+    made.dtype = None
+    made.width = 0
+    made.name = name
+    made.quoted = False
+    return made
+
+
+def _constant(value: Any, loc: Location) -> Any:
+    made: Any = ConstantExpr.__new__(ConstantExpr)
+    made.loc = loc
+    made.dtype = None
+    made.width = 0
+    made.value = value
+    return made
+
+
+def _element(key: Any, loc: Location) -> Any:
+    made: Any = SetElemExpr.__new__(SetElemExpr)
+    made.loc = loc
+    made.dtype = None
+    made.width = 0
+    made.key = key
+    made.data = None
+    made.stmts = []
+    made.timeout = None
+    made.expires = None
+    made.comment = None
+    return made

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from userfw.nft.datatype_time import MAX_TIMEOUT_MS
-from userfw.nft.element_run import ElementRun
+from userfw.nft.element_run import FEW, ElementRun
 from userfw.nft.location import NftError, NftErrors
 from userfw.nft.syntax import Command, ConstantExpr, ElementsBlock, Expr, RangeExpr, SetBlock, SetElemExpr
 from userfw.ruleset.draft import Draft
@@ -115,6 +115,8 @@ def add_elements(draft: Draft, command: Command) -> None:
             _check_overlaps(draft.overlay(table, entry), spans)
         pairs = [*spans, *catch_all]
     timed = entry.has("timeout") or entry.node.timeout is not None
+    if not full and len(pairs) >= FEW and _add_many(draft, table, entry, pairs, timed):
+        return
     errors: list[NftError] = []
     for key, node in pairs:
         try:
@@ -128,6 +130,16 @@ def add_elements(draft: Draft, command: Command) -> None:
                 break
     if errors:
         raise NftErrors(errors)
+
+
+def _add_many(draft: Draft, table: Table, entry: Set, pairs: list[tuple[Any, SetElemExpr]], timed: bool) -> bool:
+    """Add many new elements at once; False, and nothing, if one of them has to be looked at by itself."""
+    try:
+        for _, node in pairs:
+            _check_times(entry, node, timed)
+        return draft.add_many(table, entry, pairs)
+    except (NftError, NftErrors):
+        return False
 
 
 def _check_times(entry: Set, node: SetElemExpr, timed: bool) -> None:

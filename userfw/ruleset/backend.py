@@ -45,6 +45,9 @@ class Backend(Protocol):
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         """What the engine's set will hold for one element."""
 
+    def plain_elements(self, entry: Set, nodes: list[SetElemExpr]) -> list[Any]:
+        """`element` of many that refer to nothing and keep no state."""
+
     def elements(self, entry: Set) -> EngineElements | None:
         """What answers for the elements of a set that the engine alone keeps; None for a set of which the ruleset keeps them."""
 
@@ -124,6 +127,9 @@ class ModelBackend:
 
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         return None
+
+    def plain_elements(self, entry: Set, nodes: list[SetElemExpr]) -> list[Any]:
+        return [None] * len(nodes)
 
     def elements(self, entry: Set) -> EngineElements | None:
         return None

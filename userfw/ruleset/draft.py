@@ -15,9 +15,18 @@ from typing import Any
 from userfw.nft.element_run import ElementRun
 from userfw.nft.location import Location, NftError
 from userfw.nft.rule_form import FormedRule
-from userfw.nft.syntax import ChainBlock, FlowtableBlock, MeterStmt, ObjectBlock, RuleBlock, SetBlock, SetElemExpr
+from userfw.nft.syntax import (
+    ChainBlock,
+    FlowtableBlock,
+    MeterStmt,
+    ObjectBlock,
+    RuleBlock,
+    SetBlock,
+    SetElemExpr,
+    VerdictExpr,
+)
 from userfw.ruleset.backend import Backend
-from userfw.ruleset.elements import Element, Elements, Overlay, key_place
+from userfw.ruleset.elements import CATCH_ALL, Element, Elements, Overlay, key_place
 from userfw.ruleset.events import Event
 from userfw.ruleset.model import Chain, Flowtable, Object, Ref, Rule, Ruleset, Set, Table
 from userfw.ruleset.problems import refused
@@ -366,6 +375,31 @@ class Draft:
             return False
         if len(new):
             self.emit("add", "element", table, entry.name, new, 0)
+        return True
+
+    def add_many(self, table: Table, entry: Set, pairs: list[tuple[Any, SetElemExpr]]) -> bool:
+        """Add many elements as `add_element` would one by one; False, and nothing, if they have to be looked at one by one: some
+        are there, are there twice, refer to something or keep state, or the set is full."""
+        block, size = entry.node, entry.node.size
+        concat = "interval" in block.flags and not entry.elements.interval
+        if concat or entry.elements.backed or block.objtype is not None or block.stmts:
+            return False
+        if entry.elements.live and id(entry.elements) not in self.new_sets:
+            return False
+        overlay = self.elements(entry)
+        if size is not None and self._count(entry, overlay) + len(pairs) > size:
+            return False
+        keys = {key for key, _ in pairs}
+        if len(keys) != len(pairs) or CATCH_ALL in keys or any(overlay.get(key) is not None for key in keys):
+            return False
+        nodes = [node for _, node in pairs]
+        for node in nodes:
+            if node.stmts or (type(node.data) is VerdictExpr and node.data.chain is not None):
+                return False
+        made = self.backend.plain_elements(entry, nodes)
+        elements = [Element(key, node, engine) for (key, node), engine in zip(pairs, made, strict=True)]
+        self.overlay(table, entry).add_many(elements)
+        self.emit("add", "element", table, entry.name, elements, 0)
         return True
 
     def run_of(self, entry: Set) -> ElementRun | None:

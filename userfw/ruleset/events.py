@@ -2,7 +2,7 @@
 
 `op` is `add`, `insert`, `delete` or `reset`; `obj` as in `syntax.Command` (`table chain rule set map element flowtable`
 and the kinds of objects). `node` is the block at that time; for an element an `Element`, with `name` its set. A draft's
-event may have an `ElementRun` as node: many elements at once, which `ordered` takes apart.
+event may have an `ElementRun` or a list of elements as node: many at once, which `ordered` takes apart.
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ def _each(events: Iterable[Event]) -> Iterator[Event]:
     """The events, with one for each element of a run; of intervals that go the last goes first, as in Linux."""
     for event in events:
         run = event.node
+        if type(run) is list:
+            for element in run:
+                yield Event(event.op, event.obj, event.family, event.table, event.name, element, event.handle, echoed=event.echoed)
+            continue
         if not isinstance(run, ElementRun):
             yield event
             continue

@@ -33,7 +33,7 @@ from userfw.nft.datatype_tables import VERDICT
 from userfw.nft.element_run import ElementRun
 from userfw.nft.location import Location, NftError, NftErrors
 from userfw.nft.lower import lower_rule
-from userfw.nft.lower_set import lower_element
+from userfw.nft.lower_set import encode_data, encode_key, lower_element
 from userfw.nft.rule_form import FormedRule, RuleForm
 from userfw.nft.rule_pattern import Pattern, pattern_of, patterned
 from userfw.nft.syntax import Command, ConstantExpr, Expr, SetBlock, SetElemExpr, VerdictExpr
@@ -197,6 +197,26 @@ class LanguageBackend:
 
     def element(self, draft: Draft, table: Table, entry: Set, node: SetElemExpr) -> Any:
         return self.engine_element(entry.node, node, TableScope(table))
+
+    def plain_elements(self, entry: Set, nodes: list[SetElemExpr]) -> list[EngineElement]:
+        block = entry.node
+        interval, default = "interval" in block.flags, block.timeout or 0
+        made = []
+        for node in nodes:
+            low, high = encode_key(node.key, block.key_dtype, interval)
+            data = node.data
+            if type(data) is VerdictExpr:
+                found: Any = Verdict(VERDICTS[data.kind], "", None)
+            else:
+                found = encode_data(block, data) if data is not None else None
+            timeout = node.timeout if node.timeout is not None else default
+            expires = node.expires if node.expires is not None else timeout
+            made.append(
+                EngineElement(
+                    low, None if low == high else high, found, timeout * NSEC_PER_MSEC, expires * NSEC_PER_MSEC, (), node.comment
+                )
+            )
+        return made
 
     def elements(self, entry: Set) -> EngineElements | None:
         return EngineElements(entry.node, entry.engine) if keeps_keys_only(entry.node) else None

@@ -1,0 +1,1 @@
+# compiled as it is: what every element of a map passes through
