@@ -53,7 +53,8 @@ def manager_of(kind: str) -> tuple[RulesetManager, list[str]]:
 def elements(manager: RulesetManager) -> list[Any]:
     """What packets meet."""
     engine = manager.rules.tables["ip", "t"].sets["s"].engine
-    return sorted(((e.key, e.key_end, getattr(e.data, "name", repr(e.data)), e.timeout, e.expires, repr(e.exprs)) for e in engine), key=repr)
+    rows = ((e.key, e.key_end, getattr(e.data, "name", repr(e.data)), e.timeout, e.expires, repr(e.exprs)) for e in engine)
+    return sorted(rows, key=repr)
 
 
 def listing(manager: RulesetManager, **options: Any) -> str:
