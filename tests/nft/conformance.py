@@ -380,6 +380,13 @@ def main() -> int:
 
         blocks = compare.total(compare.run(options.parts))
         print(f"\npayload blocks, a small interpreter against the engine: {compare.summary(blocks)}")
+        sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
+        import test_concat_vectors as concat
+
+        right = [good for vector in concat.vectors() for good in concat.answers(vector)]
+        print(f"\nranges in concatenations (concat_range_vectors), through the engine: {sum(right)} of {len(right)} packets")
+        if not all(right):
+            return 1
     return int(any(score.passed < score.total for row in rows.values() for score in row.values()))
 
 
