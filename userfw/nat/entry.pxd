@@ -19,5 +19,4 @@ cdef class NatEntry(HookEntry):
     cpdef int run(self, Packet pkt, int hook) except -1
     cdef int _looped(self, Packet pkt, Conn conn, int hook) except -1
     cdef int _translate(self, Packet pkt, Conn conn, int hook) except -1
-    cdef int _template(self, Packet pkt, int hook) except -1
     cdef int _new(self, Packet pkt, Conn conn, int hook) except -1

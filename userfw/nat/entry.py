@@ -72,7 +72,7 @@ class NatEntry(HookEntry):
     def _translate(self, pkt: Packet, conn: Conn, hook: cython.int) -> cython.int:
         verdict: cython.int
         if conn.status & IPS_TEMPLATE:
-            return self._template(pkt, hook)
+            return self._new(pkt, conn, hook)
         if pkt.ctinfo == CT_NEW or pkt.ctinfo == CT_RELATED:
             if pkt.ctinfo == CT_RELATED and (pkt.l4proto == IPPROTO_ICMP or pkt.l4proto == IPPROTO_ICMPV6):
                 return mangle(pkt, conn, self.manip)
@@ -89,21 +89,9 @@ class NatEntry(HookEntry):
                 return NF_DROP
         return mangle(pkt, conn, self.manip)
 
-    def _template(self, pkt: Packet, hook: cython.int) -> cython.int:
-        """What `ct zone set` behind conntrack hung on a packet without a connection: Linux asks the rules, whose mappings come to
-        nothing."""
-        verdict: cython.int
-        chain: HookEntry
-        i: cython.Py_ssize_t
-        for i in range(len(self.chains)):
-            chain = self.chains[i]
-            verdict = chain.run(pkt, hook)
-            if verdict != NF_ACCEPT:
-                return verdict
-        return NF_ACCEPT
-
     def _new(self, pkt: Packet, conn: Conn, hook: cython.int) -> cython.int:
-        """Ask the rules."""
+        """Ask the rules. A template is what `ct zone set` behind conntrack hung on a packet without a connection: Linux asks them
+        all the same, and their mappings come to nothing."""
         verdict: cython.int
         chain: HookEntry
         i: cython.Py_ssize_t
@@ -114,4 +102,4 @@ class NatEntry(HookEntry):
                 return verdict
             if conn.status & self.done:
                 return NF_ACCEPT
-        return self.nat.null_binding(pkt, conn, self.manip)
+        return NF_ACCEPT if conn.status & IPS_TEMPLATE else self.nat.null_binding(pkt, conn, self.manip)

@@ -23,8 +23,5 @@ cdef class Masq(Expr):
     cdef NatRange within
     cpdef int evaluate(self, Context ctx, Packet pkt) except? -100
 
-cdef class Redir(Expr):
-    cdef readonly int proto_min, proto_max, flags
-    cdef readonly tuple regs
-    cdef NatRange within
+cdef class Redir(Masq):
     cpdef int evaluate(self, Context ctx, Packet pkt) except? -100

@@ -160,21 +160,10 @@ class Masq(Expr):
         return (_text(proto_min=a, proto_max=b) + _flag_text(self.flags)).strip()
 
 
-class Redir(Expr):
+class Redir(Masq):
     """Destination NAT to the gateway itself: the incoming interface's address at prerouting, loopback at output."""
 
     kind = "redir"
-
-    def __init__(self, proto_min: int | None = None, proto_max: int | None = None, flags: int = 0) -> None:
-        if proto_max is not None and proto_min is None:
-            raise ValueError("a range has a start")
-        if flags & ~_ALL_FLAGS:
-            raise ValueError(f"unknown nat flags 0x{flags:x}")
-        self.proto_min = _source(proto_min, 2)
-        self.proto_max = _source(proto_max, 2)
-        self.flags = flags
-        self.regs = tuple(-1 if reg is None else reg for reg in (proto_min, proto_max))
-        self.within = NatRange(flags | (NAT_RANGE_PROTO_SPECIFIED if proto_min is not None else 0))
 
     def evaluate(self, ctx: Context, pkt: Packet) -> cython.int:
         conn: Conn | None = pkt.ct
@@ -183,10 +172,6 @@ class Redir(Expr):
             return NFT_BREAK
         _ports(ctx, self.within, self.proto_min, self.proto_max)
         return nat.redirect(pkt, conn, self.within, ctx.hook)
-
-    def operands(self) -> str:
-        a, b = self.regs
-        return (_text(proto_min=a, proto_max=b) + _flag_text(self.flags)).strip()
 
 
 register(Row("nat", Nat, hooks=hooks(PRE, OUT, POST, IN), types=(CHAIN_NAT,)))
