@@ -103,3 +103,21 @@ def test_describe(what: str, is_: str) -> None:
 
 def test_describe_names_the_days() -> None:
     assert f"\tSunday{' ' * 24}\t{' ' * 19}0\n" in run(RulesetManager(), "describe day")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "limit rate over 10 mbytes/hour burst 5 kbytes",
+        "add @sized { ip saddr }",
+        "add @ports { tcp dport }",
+        "meta priority set 1:5",
+    ],
+)
+def test_what_linux_refuses_or_does_elsewhere_and_userfw_takes(rule: str) -> None:
+    """Rows of docs/differences.md."""
+    manager = RulesetManager()
+    run(manager, "add table ip t; add chain ip t c; add set ip t sized { type ipv4_addr; size 5; }")
+    run(manager, "add set ip t ports { type inet_service; }")
+    run(manager, f"add rule ip t c {rule}")
+    assert rule in run(manager, "list chain ip t c")
