@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from lab import frames as f
-
 from .compare import Case
 from .rules import without_rules
 from .traffic import Step
@@ -28,32 +26,6 @@ class Class:
 
 def _rules(case: Case, pattern: str) -> bool:
     return re.search(pattern, case.ruleset.text()) is not None
-
-
-def _summed(packet: bytes) -> bytes:
-    """A whole UDP/IPv4 packet without a checksum gets one; any other stays."""
-    size = (packet[0] & 15) * 4 if packet else 0
-    if len(packet) < 28 or packet[0] >> 4 != 4 or packet[9] != f.UDP or packet[6] & 0x3F or packet[7] or len(packet) < size + 8 \
-            or packet[size + 6:size + 8] != b"\0\0":
-        return packet
-    body = packet[size:]
-    value = f.checksum(body, f.pseudo(packet[12:16], packet[16:20], f.UDP, len(body))) or 0xFFFF
-    return packet[:size + 6] + value.to_bytes(2, "big") + body[2 + 6:]
-
-
-def _first_without_sum(packet: bytes) -> bool:
-    """The first fragment of a UDP/IPv4 datagram without a checksum."""
-    return len(packet) >= 28 and packet[0] == 0x45 and packet[9] == f.UDP and packet[6] & 0x3F == 0x20 and not packet[7] \
-        and packet[26:28] == b"\0\0"
-
-
-def _without_zero_sums(case: Case) -> Case:
-    """Datagrams get their checksum, datagrams in pieces are not sent, no rule writes a zero."""
-    if not _rules(case, r"udp [sd]port set"):
-        return case
-    steps = tuple(_with_packets(step, () if any(map(_first_without_sum, step.packets)) else tuple(map(_summed, step.packets)))
-                  for step in case.steps)
-    return _without_rules(replace(case, steps=steps), "", "udp checksum set 0")
 
 
 def _without_rules(case: Case, head: str, pattern: str) -> Case:
@@ -90,9 +62,6 @@ def _to_group(packet: bytes) -> bool:
 CLASSES = (
     Class("GRE that a rule sends to the router itself", "the kernel's host listens to GRE, and is silent about what it cannot use",
           _without_gre),
-    Class("udp port of a datagram without a checksum",
-          "nft 1.1 writes `udp dport set` so that a zero checksum stays, nft 1.0.6 (the laboratory's) so that it is updated",
-          _without_zero_sums),
     Class("deleted elements",
           "an element that a rule deleted takes room in its set, and in its chain of the hash table, until Linux collects it "
           "within a second: others, or itself, may not be added before",

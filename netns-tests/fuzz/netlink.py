@@ -35,9 +35,8 @@ _REQUEST, _MULTI_ACK, _DUMP, _CREATE, _APPEND = 1, 4, 0x300, 0x400, 0x800
 _INTERVAL, _MAP, _CONCAT = 4, 8, 0x80
 _VERDICT_DATA = 0xFFFFFF00
 FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
-RAW_WORDS = f'log prefix "{PREFIX}'
 _INEQUALITY = r"(?:(?:ip6?|tcp|udp|th|icmp|icmpv6|sctp|dccp) \S+|@[nt]h,\S+) != [^{\s]+"
-_INEQUALITIES = re.compile(f"{_INEQUALITY} {_INEQUALITY}")
+_BY_HAND = re.compile(f'log prefix "{PREFIX}|udp [sd]port set|{_INEQUALITY} {_INEQUALITY}')
 _CHAIN = re.compile(r"^  chain (\S+) \{$")
 _CODES = {"accept": 1, "drop": 0, "continue": -1, "break": -2, "jump": -3, "goto": -4, "return": -5, "queue": 3}
 
@@ -61,9 +60,9 @@ def taken_apart(ruleset: str) -> tuple[str, list[tuple[str, str, str, str]]]:
 
 
 def by_hand(text: str) -> bool:
-    """Whether the laboratory's nft must not write this: raw expressions, and inequalities side by side, which it merges into one
-    that holds when any does."""
-    return RAW_WORDS in text or _INEQUALITIES.search(text) is not None
+    """Whether the laboratory's nft must not write this: raw expressions; inequalities side by side, which it merges into one that
+    holds when any does; `udp dport set`, where it updates a checksum of zero too, unlike nft 1.1.6."""
+    return _BY_HAND.search(text) is not None
 
 
 def hookless(commands: str) -> str:
