@@ -35,8 +35,7 @@ def checksum_ok(pkt: Packet, l4proto: cython.int) -> cython.bint:
         pkt.checked = 2 if fold(add_bytes(0, pkt.data, pkt.l4, length)) == 0xFFFF else 0
         return pkt.checked != 0
     if l4proto == IPPROTO_UDP and pkt.get16(pkt.l4 + 6) == 0:
-        # only IPv4 may go without (RFC 768; RFC 8200 8.1)
-        return pkt.nfproto == NFPROTO_IPV4
+        return True  # over IPv6 too, where it is for the host to refuse it (Linux: udp_error)
     if l4proto == IPPROTO_UDPLITE:
         covered = pkt.get16(pkt.l4 + 4)
         if covered == 0:

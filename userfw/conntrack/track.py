@@ -40,7 +40,6 @@ if not cython.compiled:
         IPPROTO_GRE,
         IPPROTO_ICMP,
         IPPROTO_ICMPV6,
-        IPPROTO_NONE,
         IPPROTO_SCTP,
         IPPROTO_TCP,
         IPPROTO_UDP,
@@ -310,8 +309,8 @@ class ConntrackIn(HookEntry):
 
 
 def _behind(pkt: Packet) -> cython.bint:
-    """The IPv6 transport is known, though the header in front of it is cut off (Linux: ipv6_skip_exthdr)."""
-    return pkt.nfproto == NFPROTO_IPV6 and pkt.l4 > pkt.end and pkt.fragoff == 0 and pkt.l4proto != IPPROTO_NONE
+    """The IPv6 transport is known, though the extension header in front of it is cut off (Linux: ipv6_skip_exthdr)."""
+    return pkt.nfproto == NFPROTO_IPV6 and pkt.l4 > pkt.end and pkt.fragoff == 0 and pkt.l4proto not in (0, 43, 44, 51, 59, 60)
 
 
 class Confirm(HookEntry):

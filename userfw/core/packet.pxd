@@ -9,7 +9,7 @@ cdef class Packet:
     cdef public bytearray data
     cdef public Py_ssize_t start, end, l3, l4
     cdef public int protocol, nfproto, l4proto, fragoff, vlan_tci, pkttype
-    cdef public bint is_fragment, has_l4, nat_done, trace, stolen, looped
+    cdef public bint is_fragment, has_l4, nat_done, trace, stolen, looped, rewritten
     cdef public unsigned int mark, priority, secmark
     cdef public int ip_options
     # virtio-net header

@@ -40,6 +40,7 @@ class Packet:
     - `ct`: conntrack.Conn or None; `ctinfo`: CT_NEW…CT_INVALID; `ctdir`: CT_DIR_*.
       `ahead`: where conntrack.ahead left the packet's tuple, or -1.
     - `checked`: 2 if conntrack found the transport checksum right, 1 once the header's part in it was changed by a rule, else 0.
+    - `rewritten`: a rule wrote to the network header, or tried to.
     - `drop_reason`: DROP_*, set by whoever returns NF_DROP. `stolen`: somebody keeps this object, its slot needs a new one.
     - `frag_max_size`: largest fragment it was reassembled from, 0 if it was whole. `extra`: rare things (tproxy target, …).
     - `ip_options`: what the router found in the IPv4 options that it has read, 0 before it did (see router.options).
@@ -67,6 +68,7 @@ class Packet:
         self.trace = False
         self.stolen = False
         self.looped = False
+        self.rewritten = False
         self.mark = 0
         self.priority = 0
         self.secmark = 0

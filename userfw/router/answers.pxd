@@ -17,7 +17,7 @@ from userfw.router.const cimport (
 )
 from userfw.router.interfaces cimport Interfaces
 from userfw.router.local cimport checksum_ok, reset
-from userfw.router.reassembly cimport FragmentSizes
+from userfw.router.reassembly cimport FragmentSizes, whole_fragment
 from userfw.router.settings cimport Settings
 from userfw.router.types cimport Dst, NextHop, Route
 from userfw.wire._raw cimport add_words
@@ -49,4 +49,5 @@ cdef class Answers(Interfaces):
     cdef Dst _towards(self, bytes nexthop, Device device)
 
 cdef bint _one_host(Packet pkt, Py_ssize_t at) except? -1
+cdef bint _is_unreachable6(Packet pkt) except? -1
 cdef bint _uses(Route route, Device device) except? -1

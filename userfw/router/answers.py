@@ -67,7 +67,7 @@ if not cython.compiled:
     )
     from userfw.router.interfaces import Interfaces
     from userfw.router.local import checksum_ok, reset
-    from userfw.router.reassembly import FragmentSizes
+    from userfw.router.reassembly import FragmentSizes, whole_fragment
     from userfw.router.settings import Settings
     from userfw.router.types import Dst, NextHop, Route
     from userfw.wire._raw import add_words
@@ -118,7 +118,7 @@ class Answers(Interfaces):
             return None
         answer.family = dst.via_family
         answer.oif = dst.oif
-        answer.mtu = min(dst.mtu, self._mtu_back(pkt))
+        answer.mtu = min(dst.mtu if dst.own is None else dst.own.mtu, self._mtu_back(pkt))
         if not dst.gateway or dst.via_family != pkt.nfproto:  # on the link: where it goes now (Linux: rt_nexthop, rt6_nexthop)
             length: cython.Py_ssize_t = 4 if pkt.nfproto == NFPROTO_IPV4 else 16
             at: cython.Py_ssize_t = pkt.l3 + (16 if pkt.nfproto == NFPROTO_IPV4 else 24)
@@ -138,6 +138,8 @@ class Answers(Interfaces):
             dst = self.routes.resolve(NFPROTO_IPV6, pkt.get64(pkt.l3 + 8), pkt.get64(pkt.l3 + 16), 0, 0, 0, None)
         if dst.type == RTN_LOCAL:
             return self.lo.mtu
+        if dst.own is not None:
+            return dst.own.mtu
         return dst.mtu if dst.type == RTN_UNICAST and dst.oif is not None else U32_MASK
 
     # -- fib
@@ -213,9 +215,10 @@ class Answers(Interfaces):
         pkt: Packet,
         device: Device | None,
     ) -> Route | None:
-        """IPv4 searches all routes and compares the device afterwards; IPv6 asks for a route by that device."""
+        """All routes are searched, and the device compared afterwards; a link-local address is asked of that device alone (Linux:
+        nft_fib6_flowi_init)."""
         dst: Dst
-        if family == NFPROTO_IPV6 and device is not None:
+        if family == NFPROTO_IPV6 and device is not None and hi >> 54 == 0x3FA:
             return self.routes.lookup(family, hi, lo, src_hi, src_lo, mark, 0, device, 0)
         dst = self.routes.resolve(family, hi, lo, src_hi, src_lo, mark, pkt.iif)
         return dst.source
@@ -236,10 +239,7 @@ class Answers(Interfaces):
         if hi >> 56 == 0xFF:
             return RTN_MULTICAST
         if route is None:
-            if device is None or device.type != ARPHRD_LOOPBACK:
-                return RTN_UNREACHABLE
-            route = self.routes.lookup(NFPROTO_IPV6, hi, lo, 0, 0, 0, 0, None, 0)
-            return RTN_UNICAST if route is not None and route.type == RTN_LOCAL else RTN_UNREACHABLE
+            return RTN_UNREACHABLE
         if route.type == RTN_LOCAL and device is not None and not _has6(device, hi, lo):
             return RTN_UNICAST  # ours, but not of the device that was asked about
         if route.type in (RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNREACHABLE, RTN_LOCAL, RTN_ANYCAST):
@@ -388,8 +388,8 @@ class Answers(Interfaces):
             if pkt.l4proto == IPPROTO_ICMP and pkt.l4 < end and pkt.get8(pkt.l4) == ICMP_DEST_UNREACH:
                 return False
             pkt.end = l3 + pkt.get16(l3 + 2)
-        elif pkt.l4proto == IPPROTO_ICMPV6 and pkt.l4 < end and pkt.get8(pkt.l4) == ICMPV6_DEST_UNREACH:
-            return False  # also behind extension headers (Linux: nf_skb_is_icmp6_unreach)
+        elif _is_unreachable6(pkt):
+            return False
         elif pkt.get16(l3 + 4):
             pkt.end = min(end, l3 + 40 + pkt.get16(l3 + 4))
         intact = self._intact(pkt)
@@ -490,7 +490,7 @@ class Answers(Interfaces):
         dst: Dst = self._towards(gateway, device)
         if dst.type not in (RTN_UNICAST, RTN_LOCAL):
             return
-        copy.route = self.looping(dst)
+        copy.route = self.looping(dst if dst.own is None else dst.own)
         self.local_out(copy)
 
     def _towards(self, nexthop: bytes, device: Device | None) -> Dst:
@@ -567,6 +567,13 @@ class Answers(Interfaces):
 def _one_host(pkt: Packet, at: cython.Py_ssize_t) -> cython.bint:
     """An IPv6 address that is neither a group's nor none (Linux: IPV6_ADDR_UNICAST)."""
     return pkt.get8(at) != 0xFF and (pkt.get64(at) != 0 or pkt.get64(at + 8) != 0)
+
+
+def _is_unreachable6(pkt: Packet) -> cython.bint:
+    """Also behind extension headers, but not in the first of several fragments (Linux: nf_skb_is_icmp6_unreach)."""
+    if pkt.l4proto != IPPROTO_ICMPV6 or pkt.fragoff or pkt.l4 >= pkt.end or pkt.get8(pkt.l4) != ICMPV6_DEST_UNREACH:
+        return False
+    return not pkt.is_fragment or whole_fragment(pkt)
 
 
 def _uses(route: Route, device: Device) -> cython.bint:

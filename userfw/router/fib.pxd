@@ -4,7 +4,7 @@ from userfw.router.const cimport (
     RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_THROW, RTN_UNICAST, RTN_UNREACHABLE, RTN_UNSPEC, TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN,
 )
 from userfw.router.lpm cimport Table, mix
-from userfw.router.types cimport Dst, Generation, NextHop, Route
+from userfw.router.types cimport Dst, Generation, NextHop, PathMtu, Route
 
 cdef class Rule:
     cdef public int priority, family, table, type, iif
@@ -15,7 +15,8 @@ cdef class Rule:
 cdef class Fib:
     cdef readonly unsigned int seed
     cdef readonly Generation generation
-    cdef public dict tables
+    cdef public dict tables, paths
+    cdef set asked
     cdef public list rules, watchers
     cdef readonly bint by_mark, by_source
     cdef Py_ssize_t cache_mask
@@ -38,6 +39,8 @@ cdef class Fib:
         self, int family, unsigned long long hi, unsigned long long lo, unsigned long long src_hi, unsigned long long src_lo,
         unsigned int mark, Device oif)
     cpdef Dst decide(self, Route route, int family, unsigned long long hi, unsigned long long lo)
+    cdef Dst _decide(self, Route route, int family, unsigned long long hi, unsigned long long lo)
+    cpdef forget(self, int family, unsigned long long hi, unsigned long long lo)
     cpdef Dst way(self, Dst dst, unsigned int flow)
 
 cdef bint _link_scoped(unsigned long long hi) noexcept

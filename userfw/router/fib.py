@@ -27,7 +27,7 @@ if not cython.compiled:
         TABLE_MAIN,
     )
     from userfw.router.lpm import Table, mix
-    from userfw.router.types import Dst, Generation, NextHop, Route
+    from userfw.router.types import Dst, Generation, NextHop, PathMtu, Route
 
 CACHE_SLOTS = 32768
 
@@ -78,7 +78,10 @@ def _inside(family: int, prefix: tuple[int, int, int] | None, hi: int, lo: int) 
 
 
 class Fib:
-    """All tables of both families."""
+    """All tables of both families.
+
+    `paths`: path MTUs by (family, hi, lo) of the destination, see pmtu. `asked`: the input devices of cached decisions.
+    """
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed & U32_MASK
@@ -89,6 +92,8 @@ class Fib:
         self.by_source = False
         self.cache_mask = CACHE_SLOTS - 1
         self.cache: list[Dst | None] = [None] * CACHE_SLOTS
+        self.paths: dict[tuple[int, int, int], PathMtu] = {}
+        self.asked = {0}
         self.watchers: list[Callable[[], None]] = []
         self.local4 = self.table(NFPROTO_IPV4, TABLE_LOCAL)
         self.main4 = self.table(NFPROTO_IPV4, TABLE_MAIN)
@@ -236,6 +241,7 @@ class Fib:
         dst.key_iif = index
         dst.key_mark = mark
         if not self.by_source:
+            self.asked.add(index)
             self.cache[slot ^ 1] = self.cache[slot]
             self.cache[slot] = dst
         return dst
@@ -252,6 +258,20 @@ class Fib:
             and dst.key_iif == index
             and (dst.key_mark == mark or not self.by_mark)
         )
+
+    def forget(self, family: cython.int, hi: cython.ulonglong, lo: cython.ulonglong) -> None:
+        """Something else holds for this destination than for others now: decisions about it are made anew."""
+        place: cython.Py_ssize_t
+        if self.by_mark:
+            places = set(range(len(self.cache)))
+        else:
+            places = {(mix(hi, lo, self.seed) + index * 31) & self.cache_mask for index in self.asked}
+            places |= {place ^ 1 for place in places}
+        for place in places:
+            dst: Dst | None = self.cache[place]
+            if dst is not None and dst.family == family and dst.key_hi == hi and dst.key_lo == lo:
+                dst.retire()
+                self.cache[place] = None
 
     def resolve_out(
         self,
@@ -270,6 +290,21 @@ class Fib:
 
     def decide(self, route: Route | None, family: cython.int, hi: cython.ulonglong, lo: cython.ulonglong) -> Dst:
         """A Dst for `route` (None: no route) towards an address."""
+        dst: Dst = self._decide(route, family, hi, lo)
+        path: PathMtu | None
+        if self.paths and dst.type == RTN_UNICAST:
+            path = self.paths.get((family, hi, lo))
+            if path is None:
+                return dst
+            if family == NFPROTO_IPV6:
+                dst.prefixlen = 128  # a route of its own (Linux: ip6_rt_cache_alloc)
+            if path.locked:
+                dst = dst.narrowed(path.mtu)
+            elif path.mtu < dst.mtu:
+                dst.own = dst.narrowed(path.mtu)
+        return dst
+
+    def _decide(self, route: Route | None, family: cython.int, hi: cython.ulonglong, lo: cython.ulonglong) -> Dst:
         dst: Dst = Dst(self.generation)
         dst.family = family
         dst.key_hi = hi

@@ -25,6 +25,6 @@ cdef class Gateway(Answers):
     cdef readonly Local local
     cdef readonly GatewaySender sender
     cdef readonly Synproxy proxy
-    cdef readonly object defrag, queues, sockets
+    cdef readonly object defrag, queues, sockets, paths
     cpdef object walk_bridge(self, CachedRoute route, unsigned long long hi, unsigned long long lo, Device device, unsigned int tags)
     cpdef CachedRoute route_local(self, Packet pkt, bint out)

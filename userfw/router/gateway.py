@@ -31,6 +31,7 @@ if not cython.compiled:
     from userfw.router.synproxy import Synproxy
     from userfw.router.types import Dst, Neighbour
 from userfw.router.nd import link_local_of
+from userfw.router.pmtu import PathMtus
 from userfw.router.queue import Queues
 from userfw.router.reassembly import Defrag
 from userfw.router.sockets import Sockets
@@ -84,7 +85,8 @@ class Gateway(Answers):
         self.neighbours.ndisc = self.ndisc
         self.advertiser = Advertiser(self, self.ndisc, link_local_of)
         self.ndisc.advertiser = self.advertiser
-        self.local = Local(self, self.icmp, self.ndisc)
+        self.paths = PathMtus(self)
+        self.local = Local(self, self.icmp, self.ndisc, self.paths)
         self.sender = GatewaySender(self)
         self.defrag = Defrag(self.reassembly)
         self.queues = Queues(self)
@@ -175,7 +177,7 @@ class Gateway(Answers):
 
     def tick(self, now: int) -> None:
         """Run everything that is due; the shell calls it at `next_deadline` and may call it at any time."""
-        for part in (self.neighbours, self.reassembly, self.advertiser):
+        for part in (self.neighbours, self.reassembly, self.advertiser, self.paths):
             try:
                 part.tick(now)
             except Exception as error:
@@ -186,7 +188,7 @@ class Gateway(Answers):
         """The clock's value at which `tick` has something to do; 0 if never."""
         if self.pending:
             return self.clock.now
-        due = (self.neighbours.next_deadline(), self.reassembly.next_deadline(), self.advertiser.next_deadline())
+        due = (part.next_deadline() for part in (self.neighbours, self.reassembly, self.advertiser, self.paths))
         return min((when for when in due if when), default=0)
 
     # -- what `userfw status` shows

@@ -7,11 +7,11 @@ from userfw.core.packet cimport Device, Packet
 from userfw.engine.services cimport Copy
 from userfw.router.base cimport Router
 from userfw.router.const cimport (
-    ICMP_DEST_UNREACH, ICMP_ECHO, ICMP_ECHOREPLY, ICMP_FRAG_NEEDED, ICMPV6_ECHO_REPLY, ICMPV6_ECHO_REQUEST,
+    ICMP_DEST_UNREACH, ICMP_ECHO, ICMP_ECHOREPLY, ICMP_FRAG_NEEDED, ICMP_TIMESTAMP, ICMP_TIMESTAMPREPLY, ICMPV6_ECHO_REPLY, ICMPV6_ECHO_REQUEST,
     ICMPV6_PARAMPROB, ICMPV6_PKT_TOOBIG, ICMPV6_UNK_OPTION, IPV6_MIN_MTU, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST,
     RTN_UNICAST,
 )
-from userfw.router.options cimport echoed
+from userfw.router.options cimport echoed, midnight
 from userfw.router.ratelimit cimport ErrorLimits
 from userfw.router.types cimport Dst
 from userfw.wire.build cimport copy_bytes, icmp_checksum, icmp_checksum_ok, ipv4, ipv4_options, ipv6
@@ -40,6 +40,7 @@ cdef class Icmp:
     cpdef bint echo4(self, Packet pkt) except? -1
     cpdef bint echo6(self, Packet pkt) except? -1
     cdef bint _echo(self, Packet reply, Packet pkt, int type, Py_ssize_t length) except? -1
+    cdef bint _time(self, Packet reply, Packet pkt) except? -1
     cpdef bint valid(self, Packet pkt) except? -1
 
 cpdef bint is_echo(Packet pkt) except? -1

@@ -39,6 +39,8 @@ if not cython.compiled:
         ICMP_ECHO,
         ICMP_ECHOREPLY,
         ICMP_FRAG_NEEDED,
+        ICMP_TIMESTAMP,
+        ICMP_TIMESTAMPREPLY,
         ICMPV6_ECHO_REPLY,
         ICMPV6_ECHO_REQUEST,
         ICMPV6_PARAMPROB,
@@ -51,7 +53,7 @@ if not cython.compiled:
         RTN_MULTICAST,
         RTN_UNICAST,
     )
-    from userfw.router.options import echoed
+    from userfw.router.options import echoed, midnight
     from userfw.router.ratelimit import ErrorLimits
     from userfw.router.types import Dst
     from userfw.wire.build import copy_bytes, icmp_checksum, icmp_checksum_ok, ipv4, ipv4_options, ipv6
@@ -111,6 +113,8 @@ class Icmp:
         options = echoed(self.router, pkt, own)
         if options is None:
             return 0
+        if dst.own is not None:
+            dst = dst.own
         quoted = min(pkt.end - l3, min(dst.mtu if dst.mtu else 576, 576) - 28 - len(options))
         reply = self.router.take()
         tos: cython.int = (pkt.get8(l3 + 1) & 0x1E) | 0xC0
@@ -310,15 +314,20 @@ class Icmp:
     # -- echo
 
     def echo4(self, pkt: Packet) -> cython.bint:
-        """Answer an echo request for us (RFC 1122 3.2.2.6); False if it is not answered."""
+        """Answer an echo or timestamp request for us (RFC 1122 3.2.2.6, 3.2.2.8); False if it is not answered."""
         settings = self.router.settings
         l3: cython.Py_ssize_t = pkt.l3
         length: cython.Py_ssize_t = pkt.end - pkt.l4
+        timed: cython.bint = pkt.get8(pkt.l4) == ICMP_TIMESTAMP
+        if timed:
+            if length < 12:
+                return False
+            length = 20
         source: cython.uint = pkt.get32(l3 + 12)
         own: cython.uint = pkt.get32(l3 + 16)
         dst: Dst | None = pkt.route
         shared: cython.bint = dst is not None and dst.type != RTN_LOCAL
-        if settings.icmp_echo_ignore_all or (shared and settings.icmp_echo_ignore_broadcasts):
+        if (settings.icmp_echo_ignore_all and not timed) or (shared and settings.icmp_echo_ignore_broadcasts):
             return False
         if shared:
             back: Dst = self.router.routes.resolve(NFPROTO_IPV4, 0, source, 0, 0, 0, None)
@@ -335,6 +344,8 @@ class Icmp:
         ipv4(reply, IPPROTO_ICMP, length, own, source, settings.ttl, pkt.get8(l3 + 1), self.router.next_id(), False)
         if options:
             ipv4_options(reply, options)
+        if timed:
+            return self._time(reply, pkt)
         return self._echo(reply, pkt, ICMP_ECHOREPLY, length)
 
     def echo6(self, pkt: Packet) -> cython.bint:
@@ -348,17 +359,33 @@ class Icmp:
         dst: Dst | None = pkt.route
         if self.router.settings.icmp_echo_ignore_all or hi >> 56 == 0xFF:
             return False
-        back: Dst = self.route_back6(pkt, hi, lo)
-        if dst is None or dst.type != RTN_LOCAL:
+        shared: cython.bint = dst is None or dst.type != RTN_LOCAL
+        back: Dst
+        if shared and not self._from_loopback(pkt):  # back by the device it came in by, or not at all (Linux: rt6_need_strict)
+            back = self.router.routes.resolve_out(NFPROTO_IPV6, hi, lo, 0, 0, 0, pkt.iif)
+        else:
+            back = self.route_back6(pkt, hi, lo)
+        if shared:
             found = self.router.source_for(back, NFPROTO_IPV6)
             if found is None:
                 return False
             own_hi, own_lo = found
         reply: Packet = self.router.take()
         ipv6(reply, IPPROTO_ICMPV6, length, own_hi, own_lo, hi, lo, self.router.settings.ttl, (pkt.get16(l3) >> 4) & 0xFF)
-        if hi >> 54 == 0x3FA:
+        if (shared and back.type != RTN_LOCAL) or hi >> 54 == 0x3FA:
             reply.route = back
         return self._echo(reply, pkt, ICMPV6_ECHO_REPLY, length)
+
+    def _time(self, reply: Packet, pkt: Packet) -> cython.bint:
+        """Identifier, sequence, the sender's time, and twice ours: milliseconds since midnight UT (Linux: icmp_timestamp)."""
+        now: cython.uint = midnight(self.router)
+        reply.put16(reply.l4, ICMP_TIMESTAMPREPLY << 8)
+        copy_bytes(reply, reply.l4 + 4, pkt, pkt.l4 + 4, 8)
+        reply.put32(reply.l4 + 12, now)
+        reply.put32(reply.l4 + 16, now)
+        icmp_checksum(reply)
+        self._out(reply)
+        return True
 
     def _echo(self, reply: Packet, pkt: Packet, type: cython.int, length: cython.Py_ssize_t) -> cython.bint:
         copy_bytes(reply, reply.l4, pkt, pkt.l4, length)
@@ -376,5 +403,8 @@ class Icmp:
 
 
 def is_echo(pkt: Packet) -> cython.bint:
-    """An echo request of the packet's family."""
-    return pkt.get8(pkt.l4) == (ICMP_ECHO if pkt.nfproto == NFPROTO_IPV4 else ICMPV6_ECHO_REQUEST)
+    """An echo request of the packet's family, or a timestamp request."""
+    kind: cython.int = pkt.get8(pkt.l4)
+    if pkt.nfproto == NFPROTO_IPV4:
+        return kind in (ICMP_ECHO, ICMP_TIMESTAMP)
+    return kind == ICMPV6_ECHO_REQUEST

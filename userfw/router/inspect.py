@@ -71,17 +71,21 @@ def ipv6_hop_options(router: Router, pkt: Packet) -> cython.int:
 
 
 def ipv6_local_headers(router: Router, pkt: Packet, alone: cython.bint) -> cython.int:
-    """Extension headers that only the destination looks at: destination options, routing headers (Linux: ipv6_destopt_rcv,
-    ipv6_rthdr_rcv with accept_source_route 0). Where nobody is behind the gateway
-    (`alone`), AH and hop-by-hop options that do not come first have no receiver."""
+    """Extension headers that only the destination looks at: destination options, routing headers, fragment headers that are
+    cut off or a second one (Linux: ipv6_destopt_rcv, ipv6_rthdr_rcv with accept_source_route 0, ipv6_frag_rcv). Where nobody is
+    behind the gateway (`alone`), AH and hop-by-hop options that do not come first have no receiver."""
     off: cython.Py_ssize_t = pkt.l3 + 40
     named: cython.Py_ssize_t = 6
     proto: cython.int = pkt.get8(pkt.l3 + 6)
     reason: cython.int
+    whole: cython.bint = True
     while True:
         if alone and (proto == 51 or (proto == 0 and off > pkt.l3 + 40)):
             router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_UNK_NEXTHDR, cython.cast(cython.uint, named))
             return DROP_NO_PROTOCOL
+        if proto == 44 and off <= pkt.end and (off + 8 > pkt.end or not whole):
+            router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, cython.cast(cython.uint, off - pkt.l3))
+            return DROP_MALFORMED
         if off + 8 > pkt.l4 or off + 8 > pkt.end:
             break
         if proto == 60:
@@ -94,11 +98,13 @@ def ipv6_local_headers(router: Router, pkt: Packet, alone: cython.bint) -> cytho
             if pkt.get8(pkt.l3 + 24) != 0xFF and pkt.pkttype == PACKET_HOST:
                 router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, cython.cast(cython.uint, off + 2 - pkt.l3))
             return DROP_IP_OPTIONS
-        elif proto not in (0, 43, 51):
+        elif proto not in (0, 43, 44, 51):
             break
         named = off - pkt.l3
         step: cython.int = pkt.get8(off + 1)
-        step = (step + 2) * 4 if proto == 51 else (step + 1) * 8
+        step = (step + 2) * 4 if proto == 51 else 8 if proto == 44 else (step + 1) * 8
+        if proto == 44:
+            whole = False
         proto = pkt.get8(off)
         off += step
     return DROP_NOT_SPECIFIED

@@ -1,13 +1,13 @@
 from userfw.core.const cimport (
     CT_NONE,
-    IPPROTO_AH, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IGMP, IPPROTO_NONE, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, NFPROTO_IPV4,
+    IPPROTO_AH, IPPROTO_FRAGMENT, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IGMP, IPPROTO_NONE, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, NFPROTO_IPV4,
     NFPROTO_IPV6, PACKET_HOST, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, U32_MASK, VNET_F_NEEDS_CSUM,
 )
 from userfw.core.drop cimport DROP_CHECKSUM, DROP_MALFORMED, DROP_NO_PROTOCOL, DROP_NOT_SPECIFIED
 from userfw.core.packet cimport Device, Packet
 from userfw.router.base cimport Router, set_start
 from userfw.router.const cimport (
-    ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, ICMP_PROT_UNREACH, ICMPV6_DEST_UNREACH, ICMPV6_PARAMPROB,
+    ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, ICMP_PROT_UNREACH, ICMPV6_DEST_UNREACH, ICMPV6_PARAMPROB, ICMPV6_PKT_TOOBIG,
     ICMPV6_PORT_UNREACH, ICMPV6_UNK_NEXTHDR, NDISC_REDIRECT, NDISC_RS, RTN_LOCAL,
 )
 from userfw.router.icmp cimport Icmp, is_echo
@@ -23,6 +23,7 @@ cdef class Local:
     cdef Router router
     cdef Icmp icmp
     cdef Ndisc ndisc
+    cdef object paths
     cdef public Device device
     cdef readonly unsigned long long delivered, resets
     cpdef int deliver_untrusted(self, Packet pkt) except -1

@@ -10,11 +10,13 @@ from __future__ import annotations
 import cython
 
 from userfw.engine.services import CONTROL
+from userfw.router.pmtu import PathMtus
 
 if not cython.compiled:
     from userfw.core.const import (
         CT_NONE,
         IPPROTO_AH,
+        IPPROTO_FRAGMENT,
         IPPROTO_ICMP,
         IPPROTO_ICMPV6,
         IPPROTO_IGMP,
@@ -41,6 +43,7 @@ if not cython.compiled:
         ICMP_PROT_UNREACH,
         ICMPV6_DEST_UNREACH,
         ICMPV6_PARAMPROB,
+        ICMPV6_PKT_TOOBIG,
         ICMPV6_PORT_UNREACH,
         ICMPV6_UNK_NEXTHDR,
         NDISC_REDIRECT,
@@ -60,10 +63,11 @@ if not cython.compiled:
 class Local:
     """The gateway as a host."""
 
-    def __init__(self, router: Router, icmp: Icmp, ndisc: Ndisc) -> None:
+    def __init__(self, router: Router, icmp: Icmp, ndisc: Ndisc, paths: PathMtus) -> None:
         self.router = router
         self.icmp = icmp
         self.ndisc = ndisc
+        self.paths = paths
         self.device: Device | None = None
         self.delivered = 0
         self.resets = 0
@@ -71,7 +75,7 @@ class Local:
     def deliver_untrusted(self, pkt: Packet) -> cython.int:
         """To its end; 0 or the DROP_* reason, counted."""
         proto: cython.int = pkt.l4proto
-        if pkt.nfproto == NFPROTO_IPV6 and (pkt.l4 - pkt.l3 > 40 or proto == IPPROTO_AH):
+        if pkt.nfproto == NFPROTO_IPV6 and (pkt.l4 - pkt.l3 > 40 or proto in (IPPROTO_AH, IPPROTO_FRAGMENT)):
             reason: cython.int = ipv6_local_headers(self.router, pkt, self.device is None)
             if reason != DROP_NOT_SPECIFIED:
                 return self.router.drop(pkt, reason)
@@ -112,6 +116,8 @@ class Local:
             return DROP_NOT_SPECIFIED
         if pkt.nfproto == NFPROTO_IPV6 and NDISC_RS <= pkt.get8(pkt.l4) <= NDISC_REDIRECT:
             return self.ndisc.receive_untrusted(pkt)
+        if pkt.get8(pkt.l4) in (ICMP_DEST_UNREACH, ICMPV6_PKT_TOOBIG):
+            self.paths.told(pkt)
         if self.device is not None:
             return self.hand_over(pkt)
         return DROP_NOT_SPECIFIED

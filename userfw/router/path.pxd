@@ -3,7 +3,7 @@ from userfw.conntrack.conn cimport Conn
 from userfw.core.clock cimport Clock
 from userfw.core.const cimport (
     ARPHRD_LOOPBACK, IPS_DST_NAT, IPS_SRC_NAT, NF_ACCEPT, NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT,
-    NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_ARP, NFPROTO_BRIDGE, NFPROTO_IPV4, NFPROTO_IPV6, PACKET_HOST,
+    NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NFPROTO_ARP, NFPROTO_BRIDGE, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_UNSPEC, PACKET_HOST,
     PACKET_LOOPBACK, PACKET_OTHERHOST,
 )
 from userfw.core.drop cimport (
@@ -42,6 +42,7 @@ cdef class Path(Routing):
     cdef int _receive(self, Packet pkt) except -1
     cdef int _parse(self, Packet pkt, Device device) except -1
     cdef int _judge(self, Packet pkt, Device device, int reason) except -1
+    cdef int _reread(self, Packet pkt, int reason) except -1
     cpdef int after_ingress(self, Packet pkt, int reason) except -1
     cdef bint _for_bridge(self, Packet pkt, Device port) except? -1
     cdef int _continue_bridged(self, Packet pkt, int hook) except -1

@@ -26,6 +26,7 @@ if not cython.compiled:
         NFPROTO_BRIDGE,
         NFPROTO_IPV4,
         NFPROTO_IPV6,
+        NFPROTO_UNSPEC,
         PACKET_HOST,
         PACKET_LOOPBACK,
         PACKET_OTHERHOST,
@@ -166,10 +167,27 @@ class Path(Routing):
             return self._from_local(pkt, reason)
         if device.ingress is not None:
             entries = device.ingress
+            pkt.rewritten = False
             verdict: cython.int = entries.run(pkt)
             if verdict != NF_ACCEPT:
                 return self.verdict(pkt, verdict)
+            if pkt.rewritten:
+                reason = self._reread(pkt, reason)
         return self.after_ingress(pkt, reason)
+
+    def _reread(self, pkt: Packet, reason: cython.int) -> cython.int:
+        """What is wrong with a frame, or no more, after rules wrote to it: its header is judged behind the ingress chains (Linux:
+        ip_rcv_core, ip6_rcv_core)."""
+        if pkt.l3 >= pkt.end:
+            return reason
+        pkt.nfproto = NFPROTO_UNSPEC
+        pkt.has_l4 = False
+        pkt.is_fragment = False
+        pkt.fragoff = 0
+        reason = parse_network_untrusted(pkt)
+        if reason == DROP_NOT_SPECIFIED and (pkt.vnet_flags or pkt.gso_type):
+            return check_untrusted(pkt)
+        return reason
 
     def enter_device(self, pkt: Packet, reason: cython.int) -> cython.int:
         device: Device = cython.cast(Device, pkt.iif)
@@ -379,6 +397,8 @@ class Path(Routing):
     def after_postrouting(self, pkt: Packet) -> cython.int:
         """Past postrouting: fragment if the link needs it, then the link (Linux: ip_finish_output, ip6_finish_output)."""
         dst: Dst = pkt.route
+        if dst.own is not None and pkt.nfproto == NFPROTO_IPV6:
+            dst = dst.own  # a path MTU stands behind the hooks (Linux: ip6_fragment)
         if pkt.frag_max_size:
             # IPv6: not what became smaller by losing its fragment header
             if pkt.nfproto == NFPROTO_IPV4 or pkt.end - pkt.l3 > pkt.frag_max_size or pkt.end - pkt.l3 > dst.mtu:

@@ -59,4 +59,6 @@ cdef class Defrag(HookEntry):
 cpdef Py_ssize_t fragment_header(Packet pkt) except? -2
 cdef bytes _without(Packet pkt, Py_ssize_t where)
 cpdef bint whole_fragment(Packet pkt) except? -1
+cdef Py_ssize_t _cut_fragment(Packet pkt) except? -2
+cdef bint _unreadable(Packet pkt) except? -1
 cdef bint _incomplete(Packet pkt, Py_ssize_t where) except? -1

@@ -403,8 +403,13 @@ class Defrag(HookEntry):
 
     def run(self, pkt: Packet, hook: cython.int) -> cython.int:
         """NF_ACCEPT with the whole packet, NF_STOLEN while fragments are missing."""
-        if not pkt.is_fragment or pkt.ctinfo == CT_UNTRACKED or pkt.ct is not None:
+        if not pkt.is_fragment and (pkt.has_l4 or pkt.nfproto == NFPROTO_IPV4):
             return NF_ACCEPT
+        if pkt.ctinfo == CT_UNTRACKED or pkt.ct is not None:
+            return NF_ACCEPT
+        if not pkt.is_fragment:
+            pkt.drop_reason = DROP_MALFORMED
+            return NF_DROP if _unreadable(pkt) else NF_ACCEPT
         result: cython.int = self.reassembly.gather_untrusted(pkt, USER_IN if hook == NF_INET_PRE_ROUTING else USER_OUT)
         if result > 0:
             return NF_ACCEPT
@@ -431,9 +436,33 @@ def whole_fragment(pkt: Packet) -> cython.bint:
     return where >= 0 and pkt.get16(where + 2) & 0xFFF9 == 0
 
 
+def _cut_fragment(pkt: Packet) -> cython.Py_ssize_t:
+    """Offset of an IPv6 packet's first fragment header if that is cut off, else -1."""
+    proto: cython.int = pkt.get8(pkt.l3 + 6)
+    off: cython.Py_ssize_t = pkt.l3 + 40
+    while proto != IPPROTO_FRAGMENT:
+        if proto not in (0, 43, 51, 60) or off + 2 > pkt.end:
+            return -1
+        step: cython.Py_ssize_t = (pkt.get8(off + 1) + 2) * 4 if proto == 51 else (pkt.get8(off + 1) + 1) * 8
+        proto = pkt.get8(off)
+        off += step
+    return off if off <= pkt.end < off + 8 else -1
+
+
+def _unreadable(pkt: Packet) -> cython.bint:
+    """Its fragment header is cut off; but not if enough is left to see that the transport is missing (Linux: nf_ct_frag6_gather,
+    which leaves these to the host)."""
+    where: cython.Py_ssize_t = _cut_fragment(pkt)
+    if where < 0 or pkt.get16(pkt.l3 + 4) == 0:
+        return False
+    if where + 4 > pkt.end or pkt.get16(where + 2) & 0xFFF8:
+        return True
+    return pkt.get8(where) in (0, 43, IPPROTO_FRAGMENT, 51, 59, 60)
+
+
 def _incomplete(pkt: Packet, where: cython.Py_ssize_t) -> cython.bint:
     """A first fragment that does not hold all headers (RFC 8200 4.5; Linux: ipv6frag_thdr_truncated)."""
-    if pkt.get16(where + 2) & 0xFFF8 or (not pkt.has_l4 and pkt.l4proto != 59 and pkt.l4 <= pkt.end):
+    if pkt.get16(where + 2) & 0xFFF8 or (not pkt.has_l4 and (pkt.l4proto == 59 or pkt.l4 <= pkt.end)):
         return False
     need: cython.Py_ssize_t = 1
     if pkt.l4proto == IPPROTO_TCP:

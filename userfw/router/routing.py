@@ -174,7 +174,7 @@ class Routing(Egress):
             dst = self.routes.resolve(
                 NFPROTO_IPV6, pkt.get64(l3 + 24), pkt.get64(l3 + 32), pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, None
             )
-        return self.looping(dst)
+        return self.looping(dst if dst.own is None else dst.own)
 
     def route_back(self, pkt: Packet) -> CachedRoute | None:
         """See core.fastpath.Sender: only a unicast route out of the very device that `pkt` came in by."""

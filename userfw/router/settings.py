@@ -21,6 +21,10 @@ class Settings:
         self.icmp_msgs_per_sec = 1000
         self.icmp_msgs_burst = 50
         self.icmp6_ratelimit = second
+        # net.ipv4.route.min_pmtu, mtu_expires, net.ipv6.route.mtu_expires
+        self.min_pmtu = 552
+        self.mtu_expires4 = 600 * second
+        self.mtu_expires6 = 600 * second
         # net.ipv4.ipfrag_*, net.ipv6.ip6frag_*
         self.frag_high = 4 << 20
         self.frag_low = 3 << 20

@@ -1,4 +1,4 @@
-from userfw.core.const cimport ETH_P_IP, ETH_P_IPV6, NFPROTO_IPV4
+from userfw.core.const cimport ETH_P_IP, ETH_P_IPV6, NFPROTO_IPV4, U32_MASK
 from userfw.core.fastpath cimport CachedRoute
 from userfw.core.packet cimport Device, Packet
 from userfw.router.const cimport NUD_NONE, RTN_UNICAST, TABLE_MAIN
@@ -33,6 +33,11 @@ cdef class Neighbour:
     cdef public unsigned long long confirmed, used, updated, deadline
     cpdef int set_mac(self, unsigned int mac_hi, unsigned int mac_lo) except -1
 
+cdef class PathMtu:
+    cdef public int mtu
+    cdef public bint locked
+    cdef public unsigned long long expires
+
 cdef class Dst(CachedRoute):
     cdef public Generation generation
     cdef public unsigned int gen, key_mark
@@ -42,5 +47,8 @@ cdef class Dst(CachedRoute):
     cdef public Neighbour neigh
     cdef public Route source
     cdef public list ways
+    cdef public Dst own
+    cpdef retire(self)
+    cpdef Dst narrowed(self, int mtu)
 
 cpdef int ethertype_of(int family) noexcept

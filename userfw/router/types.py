@@ -9,7 +9,7 @@ from __future__ import annotations
 import cython
 
 if not cython.compiled:
-    from userfw.core.const import ETH_P_IP, ETH_P_IPV6, NFPROTO_IPV4
+    from userfw.core.const import ETH_P_IP, ETH_P_IPV6, NFPROTO_IPV4, U32_MASK
     from userfw.core.fastpath import CachedRoute
     from userfw.core.packet import Device, Packet
     from userfw.router.const import NUD_NONE, RTN_UNICAST, TABLE_MAIN
@@ -142,6 +142,15 @@ class Neighbour:
         return int(self.mac_hi).to_bytes(4, "big") + int(self.mac_lo).to_bytes(2, "big")
 
 
+class PathMtu:
+    """What a destination's path carries, as somebody on it told: `locked` if it told less than is believed; `expires` in ns."""
+
+    def __init__(self, mtu: int, locked: bool, expires: int) -> None:
+        self.mtu = mtu
+        self.locked = locked
+        self.expires = expires
+
+
 class Dst(CachedRoute):
     """A routing decision for one destination (Linux: struct dst_entry, rtable, rt6_info).
 
@@ -149,6 +158,7 @@ class Dst(CachedRoute):
     - `via_family`, `via_hi`, `via_lo`: address of the next hop on the link, the destination itself if `gateway` is false.
     - `src_hi`, `src_lo`: preferred source, 0 if none is given. `neigh`: the neighbour of `via`, found at first use.
     - `ways`: the Dst of each next hop of a multipath route, else None.
+    - `own`: the same with a smaller path MTU, for packets of the gateway itself and for IPv6 behind the hooks, else None.
     """
 
     def __init__(self, generation: Generation) -> None:
@@ -171,11 +181,30 @@ class Dst(CachedRoute):
         self.neigh: Neighbour | None = None
         self.source: Route | None = None
         self.ways: list[Dst] | None = None
+        self.own: Dst | None = None
         self.weights = 0
 
     def valid(self) -> cython.bint:
         """Nothing changed since the decision was made."""
         return self.gen == self.generation.value
+
+    def retire(self) -> None:
+        """Whoever holds it is to ask again."""
+        self.gen = self.generation.value - 1 & U32_MASK
+        for other in [*(self.ways or ()), self.own]:
+            if other is not None:
+                other.retire()
+
+    def narrowed(self, mtu: cython.int) -> Dst:
+        """A copy, its ways too, with at most this MTU."""
+        other = Dst(self.generation)
+        other.gen, other.family, other.type, other.gateway, other.oif = self.gen, self.family, self.type, self.gateway, self.oif
+        other.key_hi, other.key_lo, other.key_mark, other.key_iif = self.key_hi, self.key_lo, self.key_mark, self.key_iif
+        other.via_family, other.via_hi, other.via_lo = self.via_family, self.via_hi, self.via_lo
+        other.src_hi, other.src_lo, other.prefixlen, other.source = self.src_hi, self.src_lo, self.prefixlen, self.source
+        other.mtu, other.weights = min(self.mtu, mtu), self.weights
+        other.ways = None if self.ways is None else [way.narrowed(mtu) for way in self.ways]
+        return other
 
 
 def ethertype_of(family: cython.int) -> cython.int:

@@ -168,6 +168,8 @@ class PayloadSet(Expr):
             at = link_position(pkt, self.offset)
         if at + length > pkt.end:
             return NFT_BREAK
+        if self.base != BASE_TRANSPORT:
+            pkt.rewritten = True
         behind: cython.bint = self.base == BASE_TRANSPORT or self.base == BASE_INNER
         partial: cython.bint = pkt.vnet_flags & VNET_F_NEEDS_CSUM != 0
         if (self.csum_type == CSUM_INET or self.csum_flags) and not (behind and partial):
