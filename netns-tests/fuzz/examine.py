@@ -83,9 +83,9 @@ class Examiner:
 
     def pair(self, case: Case) -> tuple[Behaviour, Behaviour]:
         """What the kernel did and what userfw did."""
-        if self.kernel.worn:
-            self.renew()
         for _ in range(AGAIN):
+            if self.kernel.worn:
+                self.renew()
             began, turn = time.monotonic(), self.kernel.runs
             theirs = run(self.kernel, case, turn)
             if time.monotonic() - began < CLOCK:
