@@ -66,10 +66,10 @@ CLASSES = (
           "an element that a rule deleted takes room in its set, and in its chain of the hash table, until Linux collects it "
           "within a second: others, or itself, may not be added before",
           lambda case: _without_rules(case, "", r"delete @\w+")),
-    Class("IPv6 header changed before local UDP",
-          "Linux's own UDP takes datagrams above 76 bytes for damaged when a rule changed their IPv6 header after conntrack had "
-          "summed it",
-          lambda case: _without_rules(case, "hook (prerouting|input)", r"ip6 \w+ set|@nh,\S+ set")),
+    Class("header changed before local UDP",
+          "Linux's own UDP takes datagrams above 76 bytes for damaged when a rule changed their IPv6 header or ports after "
+          "conntrack had summed them",
+          lambda case: _without_rules(case, "hook (prerouting|input)", r"ip6 \w+ set|@nh,\S+ set|udp [sd]port set")),
     Class("copy to a group",
           "a copy that `dup` makes at prerouting of a packet to a group comes back there; Linux copies it again, without end",
           _without_groups_copied),
