@@ -146,3 +146,13 @@ def test_timestamp_requests_are_answered() -> None:
     lab.gw.add_address(lab.lan, parse_address("192.0.2.2/24"))
     lab.send(IP(src=HOST, dst="192.0.2.2") / ICMP(type=13))
     assert lab.one("lan")[IP].src == "192.0.2.2"
+
+
+@pytest.mark.parametrize(("size", "passes"), [(1, 1), (40, 0)])
+def test_ct_count_looks_behind_an_authentication_header(size: int, passes: int) -> None:
+    """Where there is no connection yet, what has no ports is dropped (Linux: nft_connlimit_do_eval)."""
+    lab = Rules("table inet t {\nset s {\ntype mark\nflags dynamic\nsize 9\n}\nchain c {\n"
+                "type filter hook ingress device lan priority 0\nadd @s { meta mark ct count 100 } counter\n}\n}")
+    lab.send(IPv6(src=HOST6, dst=FAR6, nh=51) / Raw(bytes((17, size)) + bytes(10)) / UDP())
+    assert counted(lab)[:1] == [passes]
+    assert len(lab.out()) == passes

@@ -12,8 +12,9 @@ from userfw.engine.registry import TRACKED, Row, register
 if not cython.compiled:
     from userfw.conntrack.conn import Conn, Tuple
     from userfw.conntrack.const import TCP_CLOSE, TCP_TIME_WAIT
-    from userfw.conntrack.tuples import read_tuple
+    from userfw.conntrack.tuples import inner_l4, inner_proto, read_tuple
     from userfw.core.const import (
+        IPPROTO_AH,
         IPPROTO_TCP,
         IPS_CONFIRMED,
         IPS_DYING,
@@ -46,6 +47,19 @@ def _over(conn: Conn, now: cython.ulonglong) -> cython.bint:
     return conn.orig.l4proto == IPPROTO_TCP and (conn.state == TCP_TIME_WAIT or conn.state == TCP_CLOSE)
 
 
+def _has_tuple(pkt: Packet) -> cython.bint:
+    """What conntrack would take for the connection's addresses and ports can be read; it looks behind an authentication header,
+    where rules do not (Linux: nf_ct_get_tuplepr)."""
+    at: cython.Py_ssize_t = pkt.l4
+    proto: cython.int = pkt.l4proto
+    if proto == IPPROTO_AH:
+        at = inner_l4(pkt, pkt.nfproto, pkt.l3)
+        if at < 0:
+            return False
+        proto = inner_proto(pkt, pkt.nfproto, pkt.l3)
+    return read_tuple(pkt, pkt.nfproto, pkt.l3, at, proto, Tuple())
+
+
 class Connlimit(Expr):
     """Goes on while there are at most `count` connections (`over`: when there are more). `slot`: the sum of several processes, each
     of which knows its own connections (`members`)."""
@@ -69,7 +83,7 @@ class Connlimit(Expr):
         now: cython.ulonglong = ctx.clock.now
         untracked: cython.int = 0
         if conn is None or conn.status & IPS_TEMPLATE:
-            if not ctx.l4 or pkt.fragoff or not read_tuple(pkt, pkt.nfproto, pkt.l3, pkt.l4, pkt.l4proto, Tuple()):
+            if not ctx.l4 or pkt.fragoff or not _has_tuple(pkt):
                 pkt.drop_reason = DROP_RULE
                 return NF_DROP
             untracked = 1
