@@ -96,6 +96,7 @@ def main() -> int:
     if os.geteuid():
         print("the benchmark makes network namespaces: run it as root", file=sys.stderr)
         return 2
+    netns.exit_on_sigterm()
     for name in list(routers):
         if ROUTERS[name].missing():
             print(f"left out: {name}: not installed: {ROUTERS[name].missing()}")

@@ -201,6 +201,7 @@ def main() -> int:
     if os.geteuid():
         print("the benchmark makes network namespaces: run it as root", file=sys.stderr)
         return 2
+    netns.exit_on_sigterm()
     values: dict[str, dict[str, list[float]]] = {name: {} for name in ROUTERS}
     with tempfile.TemporaryDirectory() as place:
         for _ in range(args.rounds):

@@ -262,6 +262,7 @@ def main() -> int:
     if os.geteuid():
         print("the benchmark makes network namespaces: run it as root", file=sys.stderr)
         return 2
+    netns.exit_on_sigterm()
     values: dict[str, dict[str, list[float]]] = {name: {} for name in args.only or ROUTERS}
     for number in range(args.rounds):
         for name in values:  # in turns

@@ -137,7 +137,7 @@ def main() -> int:
         print(f"the demo cannot run: {reason}", file=sys.stderr)
         return 2
     keep = os.environ.get("KEEP", "") not in ("", "0")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    netns.exit_on_sigterm()
     return in_child(args.router) if keep else demonstrate(args.router, False)
 
 

@@ -6,10 +6,13 @@ Laws
 - Sockets keep the namespace they were opened in, so everything else runs outside.
 """
 
+import contextlib
 import ctypes
 import os
 import re
+import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,12 +96,20 @@ def ip(ns: str, *commands: str) -> None:
     run(["ip", "-n", ns, "-batch", "-"], text="\n".join(commands) + "\n")
 
 
+def exit_on_sigterm() -> None:
+    """From now on SIGTERM ends this program as `sys.exit(143)` does: what it made is taken down on the way out."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def sweep() -> list[str]:
-    """Remove the namespaces of runs whose process is dead; returns their names."""
+    """Remove the namespaces of runs whose process is dead, with the processes left in them; returns their names."""
     gone = []
     for path in RUN.glob("uf*-*") if RUN.exists() else ():
         match = re.fullmatch(r"uf(\d+)-[a-z0-9]+", path.name)
         if match and not Path("/proc", match[1]).exists():
+            for pid in run(["ip", "netns", "pids", path.name], check=False).stdout.split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
             delete(path.name)
             gone.append(path.name)
     return gone
