@@ -18,14 +18,15 @@ EXCUSED: dict[tuple[str, str, str], str] = dict.fromkeys(
     "cookies and sockets are not the same on two machines: test_synproxy.py and test_tproxy.py compare them") | dict.fromkeys(
     ((op, "ip", "output") for op in TURNED),
     "the gateway of the laboratory opens no connections of its own, and only the first packet of one comes to such chains: "
-    "test_local.py has it open some") | dict.fromkeys(
-    ((f"exthdr: sctp{way}", family, "output") for family in ("ip", "ip6", "inet") for way in ("", " present")),
-    "the gateway sends no SCTP of its own: a kernel has it in a module, userfw has none")
+    "test_local.py has it open some")
 """Cells that are loaded and never met by a packet, and why; an empty family or hook stands for all of them."""
 
 SELDOM = dict.fromkeys(
     ((op, family, "output") for family in ("ip6", "inet") for op in TURNED),
-    "as in ip, but an IPv6 echo request to a group is answered from another address, which makes a new connection: seldom")
+    "as in ip, but an IPv6 echo request to a group is answered from another address, which makes a new connection: seldom") \
+    | dict.fromkeys(
+    ((f"exthdr: sctp{way}", family, "output") for family in ("ip", "ip6", "inet") for way in ("", " present")),
+    "the gateway sends no SCTP of its own; only copies that `dup` makes at prerouting pass there")
 """Cells that packets come to by luck only, and why: neither missed nor begrudged."""
 
 EVERYDAY = {"masquerade", "snat", "dnat", "redirect", "reject", "jump", "goto", "vmap", "notrack", "limit", "quota"}
