@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.utils import wrpcap
 
+from userfw.client import Event, Firewall, Table
 from userfw.daemon import sysctl
 from userfw.daemon.config import parse
 from userfw.daemon.control import CommandError
@@ -257,6 +259,30 @@ async def test_rules_are_loaded_listed_and_watched(start: Start, tmp_path: Path)
     assert wrong["status"] == 1 and "No such file or directory" in wrong["errors"]
     with pytest.raises(CommandError, match="unknown option"):
         await ask(server, "nft", text="list ruleset", options={"colour": True})
+
+
+async def test_a_program_follows_what_others_change(start: Start) -> None:
+    server = await start()
+
+    def program() -> list[Event]:
+        with Firewall(socket=server.control.path) as firewall:
+            events = firewall.events()
+            firewall.run(RULES)
+            firewall.add_rule("inet", "t", "f", 'counter comment "new"')
+            firewall.delete_elements("inet", "t", "seen", "192.0.2.1")
+            firewall.run("delete table inet t")
+            return list(itertools.islice(events, 9))
+
+    events = await asyncio.to_thread(program)
+    assert [(event.action, event.kind) for event in events[:6]] == [
+        ("add", "table"), ("add", "chain"), ("add", "set"), ("add", "element"), ("add", "rule"), ("add", "rule"),
+    ]  # fmt: skip
+    assert events[0].object == Table("inet", "t", events[0].object.handle)
+    assert events[5].object.comment == "new"
+    assert [(event.action, event.kind, [element.key for element in event.elements]) for event in events[6:7]] == [
+        ("delete", "element", ["192.0.2.1"])
+    ]
+    assert all(event.action == "delete" and not event.lost for event in events[7:])
 
 
 async def test_reload_takes_a_changed_ruleset_only(start: Start, tmp_path: Path) -> None:

@@ -70,8 +70,10 @@ class ControlClient:
                 return _result(message)
 
     def stream(self, command: str, **args: Any) -> Iterator[Any]:
-        """Run a command that streams; yields its events until it ends."""
-        ident = self._send(command, args)
+        """Run a command that streams, at once; the iterator gives its events until it ends."""
+        return self._events(self._send(command, args))
+
+    def _events(self, ident: int) -> Iterator[Any]:
         while True:
             message = self._line()
             if message.get("id") != ident:

@@ -37,7 +37,7 @@ class Runner(Protocol):
         """Run commands, all or nothing."""
 
     def monitor(self, event: str | None, objects: str | None, options: Options) -> Iterator[str]:
-        """The lines of `nft monitor`, until the caller stops."""
+        """The lines of `nft monitor` from now on, until the caller stops."""
 
 
 class DaemonRunner:
@@ -63,11 +63,8 @@ class DaemonRunner:
         return Answer(_named(result["output"], options), result["errors"], int(result["status"]), int(result.get("generation", 0)))
 
     def monitor(self, event: str | None, objects: str | None, options: Options) -> Iterator[str]:
-        for message in self.client.stream("nft.monitor", event=event, objects=objects, options=options.to_message()):
-            if "lost" in message:
-                yield f"# {message['lost']} events lost\n"
-            else:
-                yield _named(message["text"], options)
+        stream = self.client.stream("nft.monitor", event=event, objects=objects, options=options.to_message())
+        return (f"# {event['lost']} events lost\n" if "lost" in event else _named(event["text"], options) for event in stream)
 
 
 class PrivateRunner:
