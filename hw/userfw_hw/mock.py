@@ -226,8 +226,9 @@ class MockNic(Driver):
         final = []
         for id in gone:
             key = self.by_id.pop(id, None)
-            slot = self.table.pop(key, None) if key is not None else None
-            if slot is not None:
+            slot = self.table.get(key) if key is not None else None
+            if slot is not None and slot.rule.id == id:
+                del self.table[_key(slot.rule.match)]
                 final.append(Statistics(id, slot.packets, slot.bytes, slot.last_used))
         return final
 
@@ -268,10 +269,14 @@ class MockNic(Driver):
         self.filters.clear()
         self._lost = list(self.ports)
 
+    def release(self, target: Target) -> None:
+        self.filters.replace(target.name, (), 0)
+
     def close(self) -> None:
         self.table.clear()
         self.by_id.clear()
         self.pending.clear()
+        self.filters.clear()
 
     # The chip
 

@@ -40,8 +40,8 @@ class Aim:
         return found[:most]
 
     def _chain(self, table: Table, chain: Chain, hook: str, device: str) -> list[Step]:
-        """One for each pair of network and transport that rules ask for, and two that none asks for; of nat, one for each rule: what
-        it maps meets no further one, and a later packet of its connection meets none."""
+        """One for each pair of network and transport that rules ask for, and two that none asks for; of nat, one for each rule:
+        what it maps meets no further one, and a later packet of its connection meets none."""
         if table.family == "arp":
             return [self._arp() for _ in range(5)]
         asked = [(self._family(table.family, rule), self._transport(rule)) for rule in chain.rules]

@@ -199,9 +199,11 @@ class Assembly:
         if kind == "tun":
             self.gateway.set_local_port(device)
             self._provide_sockets(port)
+        self.hardware.appeared()
 
     def remove_port(self, device: Device) -> None:
-        """Forget a device, its addresses and routes; flows over it end."""
+        """Forget a device, its addresses and routes; flows over it end, and nothing stays in it."""
+        self.offload.forget(device.name)
         for entry in self.platform.hooks.flowtables:
             if entry.engine is not None:
                 entry.engine.flush(device.index)

@@ -18,7 +18,11 @@ Who calls what, and when:
 - `set_filters` gives a device the whole list of its stateless filters, in order: the first that matches decides; flows come
   before them, as the flowtable does in software. It is all or nothing: after a refusal the list is as it was. `filter_statistics`
   gives their totals, also the last ones of a list that was replaced since.
+- `release` is told that a device is no longer the gateway's: nothing of the driver may stay on it.
 - `close` removes everything; a driver whose rules outlive the process (filters, pinned programs) also cleans up in `probe`.
+  A device may be probed again afterwards.
+- What a driver raises is a failure like others (userfw.offload.guarded): of `probe` a refusal, of `install` FAULT, of `statistics`
+  and `poll` nothing read; after `remove` has raised the driver is closed, and its devices count as reset.
 A device may only do what the rule says to exactly the packets that match. It hands up, untouched: TCP with FIN, RST or SYN set,
 fragments, IPv4 options, IPv6 extension headers, TTL or hop limit 1, and packets longer than `Actions.mtu`.
 """
@@ -138,7 +142,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Totals of one rule since it was installed; `last_used` is monotonic nanoseconds, 0 if never."""
+    """Totals of one rule since it was installed, in 64 bits: a driver whose device counts in fewer makes up for their turning over.
+
+    Totals below earlier ones count from there: the device has begun anew. `last_used` is of CLOCK_MONOTONIC, in nanoseconds; 0 if
+    never, or if the device does not tell: what it has counted since the last reading it has counted now.
+    """
 
     id: int
     packets: int
@@ -241,6 +249,10 @@ class Driver(ABC):
     def filter_statistics(self) -> Iterable[Statistics]:
         """Totals of every filter, by its id."""
         return ()
+
+    def release(self, target: Target) -> None:
+        """The gateway gives the device up; its rules are removed already."""
+        return
 
     @abstractmethod
     def close(self) -> None:

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from userfw.offload.contract import Driver
+from userfw.offload.guarded import Guarded
 
 GROUP = "userfw.offload"
 # Found without installed metadata too, as in a source tree.
@@ -29,8 +30,12 @@ def load(options: Mapping[str, Any]) -> list[Driver]:
         module, _, attribute = place.partition(":")
         try:
             made = getattr(importlib.import_module(module), attribute)(options)
-        except (ImportError, AttributeError, OSError) as error:
+        except Exception as error:  # others wrote them
             log.warning("offload driver %s is not available: %s", name, error)
             continue
-        drivers += made if isinstance(made, list) else [made]
+        for driver in made if isinstance(made, list) else [made]:
+            if isinstance(driver, Driver):
+                drivers.append(Guarded(driver))
+            else:
+                log.warning("offload driver %s is not available: %r is no driver", name, driver)
     return sorted(drivers, key=lambda driver: driver.rank)

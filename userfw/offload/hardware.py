@@ -15,6 +15,7 @@ from typing import Any
 
 from userfw.nft.location import NOWHERE, Location, NftError
 from userfw.offload.contract import Capabilities, Driver, Filter, Statistics, Target
+from userfw.offload.guarded import takes_filters
 from userfw.offload.stateless import Lifter, Lowered, Tags, Unliftable
 from userfw.ruleset.compile import matches
 from userfw.ruleset.model import Chain, Table, priority_of
@@ -184,7 +185,7 @@ class HardwareChains:
             raise NftError(f"{REFUSED}: device {name} is on {target.name}: match `vlan id` there instead", loc)
         reasons = []
         for driver in self.drivers():
-            if type(driver).set_filters is Driver.set_filters:
+            if not takes_filters(driver):
                 continue
             answer = driver.probe(target)
             if isinstance(answer, Capabilities):
@@ -199,6 +200,11 @@ class HardwareChains:
         if self.units.pop(name, None) is not None:
             self._signature, self._lost = None, True
             self.changed()
+
+    def appeared(self) -> None:
+        """A device is new: chains that name it go into its hardware with the next tick."""
+        if self._chains:
+            self._signature, self._lost = None, True
 
     def tick(self, now: int) -> None:
         """Once a second: counters, and another try for devices that lost their filters; `now` in nanoseconds."""

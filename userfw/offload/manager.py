@@ -48,7 +48,8 @@ class Offloaded:
 
     `state`: waiting, installing, installed, failed, gone. `not_before`: when a waiting flow may be offered (ns);
     `resting`: not before it has more packets than these.
-    `seen`: totals of each rule that were already credited. `neighbours`: those its rules were made with, `crossings` likewise.
+    `pending`: rules that no `done` has come for. `seen`: totals of each rule that were already credited. `neighbours`: those its
+    rules were made with, `crossings` likewise.
     """
 
     flow: Flow
@@ -57,7 +58,7 @@ class Offloaded:
     not_before: int = 0
     resting: int = -1
     rules: tuple[Rule, ...] = ()
-    done: int = 0
+    pending: set[int] = field(default_factory=set)
     seen: dict[int, tuple[int, int]] = field(default_factory=dict)
     neighbours: tuple[Any, ...] = ()
     crossings: tuple[Any, ...] = ()
@@ -164,7 +165,9 @@ class OffloadManager:
         """Take all flows of `table` out of their devices; they go on in software."""
         self._withdraw([entry for entry in self._entries() if entry.flow.table is table], "the flowtable")
         for flow in table:
-            flow.offload = None
+            if flow.offload is not None:
+                flow.offload.state = "gone"  # it may wait still
+                flow.offload = None
         table.offloader = None
         table.threshold = 0
         self.tables.remove(table)
@@ -231,6 +234,13 @@ class OffloadManager:
         entries = [e for e in self._entries() if any(name in (r.match.device, r.actions.device) for r in e.rules)]
         self._again(entries, "a device", RETRY // 10)
         self.placements = {key: p for key, p in self.placements.items() if p.target.name != name}
+
+    def forget(self, name: str) -> None:
+        """The gateway gives a device up: as `lost`, and its driver lets go of it."""
+        placement = self.placements.get(name)
+        self.lost(name)
+        if placement is not None and placement.target.name == name:
+            placement.driver.release(placement.target)
 
     def tick(self, now: int) -> None:
         """Completions, new flows, counters. The shell calls it every 100 ms or so."""
@@ -300,7 +310,7 @@ class OffloadManager:
         entry.rules = tuple(rules)
         entry.state = "installing"
         entry.reason = ""
-        entry.done = 0
+        entry.pending = {rule.id for rule in rules}
         entry.seen = {rule.id: (0, 0) for rule in rules}
         entry.neighbours = tuple(side.route.neigh for side in (flow.original, flow.reply) if side.route.neigh is not None)
         for neighbour in entry.neighbours:
@@ -313,6 +323,9 @@ class OffloadManager:
         for driver, group in self._by_driver(entry.rules):
             if entry.state == "installing":
                 driver.install(group, partial(self._done, driver))
+            late = [rule.id for rule in group if rule.id not in self.rules]
+            if late:
+                driver.remove(late)  # one failed while the driver had the other before it
 
     def _by_driver(self, rules: Iterable[Rule]) -> list[tuple[Driver, list[Rule]]]:
         groups: dict[int, tuple[Driver, list[Rule]]] = {}
@@ -338,8 +351,8 @@ class OffloadManager:
             self._withdraw([entry], failure.value)
             self._fail(entry, f"{failure.value}: {words}" if words else failure.value, failure is not FINAL)
             return
-        entry.done += 1
-        if entry.done == len(entry.rules):
+        entry.pending.discard(id)
+        if not entry.pending and entry.state == "installing":
             entry.state = "installed"
             self.installed += 1
             self.installations += 1
@@ -358,7 +371,7 @@ class OffloadManager:
         """Out of the devices, their last counters credited; the entries are nobody's until they wait or fail."""
         held = [entry for entry in entries if entry.rules]
         for driver, group in self._by_driver(rule for entry in held for rule in entry.rules if rule.id in self.rules):
-            for record in driver.remove([rule.id for rule in group]) or ():
+            for record in list(driver.remove([rule.id for rule in group]) or ()):
                 self._credit(record)
         for entry in entries:
             for rule in entry.rules:
@@ -397,7 +410,7 @@ class OffloadManager:
 
     def _count(self, driver: Driver) -> None:
         self._counted[id(driver)] = self.clock.now
-        for record in driver.statistics():
+        for record in list(driver.statistics()):  # crediting may remove rules
             self._credit(record)
 
     def _credit(self, record: Statistics) -> None:
@@ -407,19 +420,20 @@ class OffloadManager:
         flow = entry.flow
         packets, octets = entry.seen[record.id]
         entry.seen[record.id] = (record.packets, record.bytes)
-        packets, octets = record.packets - packets, record.bytes - octets
+        packets, octets = record.packets - packets, max(0, record.bytes - octets)
         if packets <= 0:
             return
+        used = min(record.last_used or self.clock.now, self.clock.now)
         dir = 0 if record.id == entry.rules[0].id else 1
         table: FlowTable = flow.table
         table.credit(flow, dir, packets, octets)
         self.packets += packets
         self.bytes += octets
         idle = table.tcp_timeout if flow.l4proto == IPPROTO_TCP else table.udp_timeout
-        flow.timeout = max(flow.timeout, record.last_used + idle)
+        flow.timeout = max(flow.timeout, used + idle)
         side: FlowTuple = flow.direction(dir)
         if side.comes is not None:
-            side.comes.heard(record.last_used)
+            side.comes.heard(used)
         if self.use is not None:
             self.use(side)
 

@@ -312,18 +312,29 @@ class BpfDriver(Driver):
         lists = [hook.filters for hook in self.hooks.values() if hook.filters is not None]
         return retired + [record for made in lists for record in made.statistics()]
 
+    def release(self, target: Target) -> None:
+        hook = self.hooks.pop(target.name, None)
+        if hook is not None:
+            if hook.filters is not None:
+                self._retired += hook.filters.statistics()
+            self._let_go(hook)
+
+    def _let_go(self, hook: Hook) -> None:
+        """The interface is as it was; a port that goes on has its own program again. OSError."""
+        port = hook.target.port
+        shared = getattr(port, "shared", None)
+        attached = hook.link >= 0
+        hook.release()
+        if attached:
+            return
+        if isinstance(port, CapturePort) and port.fd >= 0:
+            port.load()
+        elif hook.hung and shared is not None and shared.link >= 0:
+            shared.restore()
+
     def close(self) -> None:
         for hook in self.hooks.values():
-            port = hook.target.port
-            shared = getattr(port, "shared", None)
-            attached = hook.link >= 0
-            hook.release()
-            if attached:
-                continue
-            if isinstance(port, CapturePort) and port.fd >= 0:
-                port.load()
-            elif hook.hung and shared is not None and shared.link >= 0:
-                shared.restore()
+            self._let_go(hook)
         self.hooks.clear()
         self.keys.clear()
         self.ids.clear()

@@ -319,6 +319,13 @@ class FlowerDriver(Driver):
             "refusals": dict(place.refusals),
         }
 
+    def release(self, target: Target) -> None:
+        place = self.places.get(target.name)
+        if place is not None:
+            self._forget(target.name)
+            self._undress(place)
+        self.lost.discard(target.name)
+
     def close(self) -> None:
         self._drop(list(self.homes))
         for place in self.places.values():
@@ -408,6 +415,10 @@ class FlowerDriver(Driver):
             self._words = f"{rule.actions.device if place is not None else rule.match.device} is none of its interfaces"
             return Failure.UNSUPPORTED
         self._words = ""
+        try:
+            place.mtu = self._socket(place.target.netns).link(place.target.system_name).mtu
+        except OSError as error:
+            return self._failure(place, error)
         if place.mtu > rule.actions.mtu:
             self._words = "flower compares no lengths, so the way out must take all that comes in"
         elif len(rule.match.vlans) > 2 or len(rule.actions.vlans) > 2:
