@@ -207,6 +207,8 @@ def _mask_quoted(data: bytearray, at: int, proto: int) -> str:
     """Hide chosen ports of a transport header that may be incomplete, and then its checksum with them."""
     hidden = _mask_ports(data, at, proto)
     spot, size = SUMS.get(proto), 4 if proto == SCTP else 2
+    if proto in (f.ICMP, f.ICMP6) and len(data) == at + 4 and data[at] in (0, 8, *range(13, 19), 128, 129):
+        hidden = "cut before the identifier"  # which the checksum tells of all the same
     if hidden and spot is not None and len(data) >= at + spot + size:
         data[at + spot:at + spot + size] = bytes(size)
     return hidden

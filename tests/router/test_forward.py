@@ -15,6 +15,16 @@ def test_ipv4_is_forwarded_with_ttl_and_checksum() -> None:
     assert bytes(frame) == bytes(Ether(dst=WAN_HOST, src=MACS["wan"]) / expected)
 
 
+def test_the_sum_of_a_header_is_never_minus_zero() -> None:
+    """0xFEFF with a TTL less is 0, not 0xFFFF (Linux: ip_decrease_ttl)."""
+    lab = Lab()
+    plain = IP(bytes(IP(src="192.0.2.10", dst="198.51.100.10", ttl=64, id=0) / UDP(sport=1, dport=2)))
+    packet = IP(src="192.0.2.10", dst="198.51.100.10", ttl=64, id=(plain.chksum - 0xFEFF) % 0xFFFF) / UDP(sport=1, dport=2)
+    assert IP(bytes(packet)).chksum == 0xFEFF
+    lab.send(packet)
+    assert lab.one()[IP].chksum == 0
+
+
 def test_ipv6_is_forwarded() -> None:
     lab = Lab()
     lab.send(IPv6(src="2001:db8:1::10", dst="2001:db8:2::10", hlim=9) / TCP(sport=1, dport=2))

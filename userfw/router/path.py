@@ -352,7 +352,7 @@ class Path(Routing):
                 return self.drop(pkt, DROP_FRAG_NEEDED)
             pkt.put8(l3 + 8, ttl - 1)
             total = pkt.get16(l3 + 10) + 0x100
-            pkt.put16(l3 + 10, (total + (total >> 16)) & 0xFFFF)
+            pkt.put16(l3 + 10, (total + (total >= 0xFFFF)) & 0xFFFF)  # never 0xFFFF (Linux: ip_decrease_ttl)
         else:
             ttl = pkt.get8(l3 + 7)
             if ttl <= 1:
