@@ -5,6 +5,7 @@ Laws
 - A masked transport header says whether its checksum was right.
 """
 
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ def run(target: Target, case: Case, turn: int = 0) -> Behaviour:
     did = Behaviour(accepted=target.load(case.ruleset.text()))
     if not did.accepted:
         return did
-    traffic = Traffic(list(case.steps), turn)
+    traffic, spoilt = Traffic(list(case.steps), turn), spoils_sums(case.ruleset.text())
     for number in range(len(case.steps)):
         got: list[Out] = []
         pairs = traffic.frames(number)
@@ -91,7 +92,7 @@ def run(target: Target, case: Case, turn: int = 0) -> Behaviour:
             got += target.exchange(port, [packet for where, packet in pairs if where == port])
         traffic.seen(got)
         did.readable.append(got)
-        did.frames.append([f"{out.port} {masked(out.frame)}" for out in got])
+        did.frames.append([f"{out.port} {masked(out.frame, spoilt)}" for out in got])
     did.sent = traffic.sent
     did.counters = memory(target.listing())
     did.conns = sorted(map(conn_text, target.conns()))
@@ -99,8 +100,13 @@ def run(target: Target, case: Case, turn: int = 0) -> Behaviour:
     return did
 
 
-def masked(frame: bytes) -> str:
-    """The frame as text for comparing."""
+def spoils_sums(rules: str) -> bool:
+    """Whether ports chosen at random may be overwritten without their checksum, which tells of them all the same."""
+    return "random" in rules and re.search(r"@th,\d+,\d+ set", rules) is not None
+
+
+def masked(frame: bytes, spoilt: bool = False) -> str:
+    """The frame as text for comparing; `spoilt`: of a wrong checksum only that it is wrong."""
     data, notes = bytearray(frame), ""
     if data[12:14] == b"\x08\x00" and len(data) >= 34:
         at = 14
@@ -112,7 +118,7 @@ def masked(frame: bytes) -> str:
         if data[at + 6] & 0x20 and not (data[at + 6] & 0x1F or data[at + 7]):
             notes = _mask_quoted(data, at + (data[at] & 15) * 4, data[at + 9])
         elif not (data[at + 6] & 0x1F or data[at + 7]):
-            notes = _mask_transport(data, at, at + (data[at] & 15) * 4, data[at + 9])
+            notes = _mask_transport(data, at, at + (data[at] & 15) * 4, data[at + 9], spoilt)
         notes += times
     elif data[12:14] == b"\x86\xdd" and len(data) >= 54:
         at = 14
@@ -127,7 +133,7 @@ def masked(frame: bytes) -> str:
             if proto == f.FRAG6 and len(data) >= start + 8:
                 data[start + 4:start + 8] = bytes(4)
             else:
-                notes = _mask_transport(data, at, start, proto)
+                notes = _mask_transport(data, at, start, proto, spoilt)
     return f"{data.hex()} {notes}"
 
 
@@ -169,7 +175,7 @@ def _mask_ports(data: bytearray, at: int, proto: int) -> str:
     return f"hidden {hidden}" if hidden else ""
 
 
-def _mask_transport(data: bytearray, network: int, at: int, proto: int) -> str:
+def _mask_transport(data: bytearray, network: int, at: int, proto: int, spoilt: bool) -> str:
     """Hide what was chosen by the router in a transport header or in a quoted packet; says if the checksum was right."""
     spot = SUMS.get(proto)
     if spot is None or len(data) < at + spot + (4 if proto == SCTP else 2):
@@ -197,7 +203,7 @@ def _mask_transport(data: bytearray, network: int, at: int, proto: int) -> str:
                 notes += " quoted fragment"
             else:
                 notes += " quoted " + _mask_quoted(data, inner + 40, data[inner + 6])
-    if notes.strip() not in ("", "quoted"):
+    if notes.strip() not in ("", "quoted") or (spoilt and not right):
         data[at + spot:at + spot + (4 if proto == SCTP else 2)] = bytes(4 if proto == SCTP else 2)
         notes += " sum right" if right else " sum wrong"
     return notes
