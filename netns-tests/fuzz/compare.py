@@ -19,7 +19,7 @@ from lab.topology import Out
 from userfw.conntrack.check import crc32c
 
 from . import pools
-from .bodies import DCCP, GENEVE, SCTP, UDPLITE, VXLAN
+from .bodies import AH, DCCP, GENEVE, SCTP, UDPLITE, VXLAN
 from .memory import memory
 from .rules import Ruleset
 from .traffic import Step, Traffic
@@ -128,8 +128,8 @@ def masked(frame: bytes, spoilt: bool = False) -> str:
                 notes = _mask_quoted(data, 62, data[54])
         else:
             proto, start = data[at + 6], at + 40
-            while proto in (0, 43, 60) and len(data) >= start + 8:
-                proto, start = data[start], start + (data[start + 1] + 1) * 8
+            while proto in (0, 43, AH, 60) and len(data) >= start + 8:  # Linux maps ports behind an AH of IPv6 too
+                proto, start = data[start], start + ((data[start + 1] + 2) * 4 if proto == AH else (data[start + 1] + 1) * 8)
             if proto == f.FRAG6 and len(data) >= start + 8:
                 data[start + 4:start + 8] = bytes(4)
             else:

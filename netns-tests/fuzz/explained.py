@@ -42,8 +42,12 @@ def _without_gre(case: Case) -> Case:
     if not _rules(case, r"redirect|dnat|addr set|map"):
         return case
     return replace(case, steps=tuple(
-        _with_packets(step, tuple(p for p in step.packets if (p[9:10] if p[0] >> 4 == 4 else p[6:7]) != b"\x2f"))
-        for step in case.steps))
+        _with_packets(step, tuple(p for p in step.packets if not _is_gre(p))) for step in case.steps))
+
+
+def _is_gre(packet: bytes) -> bool:
+    at = 9 if packet[0] >> 4 == 4 else 40 if packet[6:7] == b"\x2c" else 6
+    return packet[at:at + 1] == b"\x2f"
 
 
 def _without_groups_copied(case: Case) -> Case:

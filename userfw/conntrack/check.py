@@ -1,9 +1,9 @@
 """Whether a transport checksum holds (Linux: nf_checksum, sctp_compute_cksum), asked at prerouting only (nf_conntrack_checksum).
 
 A packet whose checksum is still to be completed (VNET_F_NEEDS_CSUM) or was checked by its sender or card (VNET_F_DATA_VALID)
-is not asked. What is right is remembered in `Packet.checked`: that it was so then (Linux: csum_valid), and that the sum fits
-(skb->csum). The gateway itself is content with that, whatever rules make of the payload, as long as they leave the addresses
-(IPv6: the header) alone.
+is not asked. What was found is remembered in `Packet.checked`: 2, right, and the sum that was taken (Linux: skb->csum) still fits;
+1, right then (csum_valid); -1, wrong, but summed (CHECKSUM_COMPLETE). The gateway itself is content with the 2, whatever rules
+make of the payload, as long as they leave the addresses (IPv6: the header) alone.
 """
 
 import cython
@@ -32,8 +32,8 @@ def checksum_ok(pkt: Packet, l4proto: cython.int) -> cython.bint:
     if l4proto == IPPROTO_SCTP:
         return _sctp_ok(pkt)
     if l4proto == IPPROTO_ICMP and pkt.nfproto == NFPROTO_IPV4:
-        pkt.checked = 2 if fold(add_bytes(0, pkt.data, pkt.l4, length)) == 0xFFFF else 0
-        return pkt.checked != 0
+        pkt.checked = 2 if fold(add_bytes(0, pkt.data, pkt.l4, length)) == 0xFFFF else -1
+        return pkt.checked > 0
     if l4proto == IPPROTO_UDP and pkt.get16(pkt.l4 + 6) == 0:
         return True  # over IPv6 too, where it is for the host to refuse it (Linux: udp_error)
     if l4proto == IPPROTO_UDPLITE:
@@ -42,6 +42,7 @@ def checksum_ok(pkt: Packet, l4proto: cython.int) -> cython.bint:
             covered = length
     total = pseudo_sum(pkt, l4proto, length)
     if fold(add_bytes(total, pkt.data, pkt.l4, covered)) != 0xFFFF:
+        pkt.checked = -1
         return False
     pkt.checked = 2
     return True

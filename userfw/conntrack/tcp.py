@@ -297,7 +297,7 @@ class Tcp(Windows):
                 return VERDICT_GO_ON
             # in the window but not exact: the receiver will send a challenge ACK, the connection may well live on
             self.new_state = self.old_state
-        if self.ack == conn.last_end and conn.last_dir != direction and (
+        if self.ack == conn.last_end and (
             (conn.status & IPS_SEEN_REPLY and conn.last_index == TCP_EV_SYN)
             or (not conn.status & IPS_ASSURED and conn.last_index == TCP_EV_ACK)
         ):

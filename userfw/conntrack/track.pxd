@@ -13,7 +13,7 @@ from userfw.conntrack.tcp cimport Tcp
 from userfw.conntrack.tuples cimport inner_l4, inner_proto, invert, read_tuple
 from userfw.core.const cimport (
     CT_DIR_ORIGINAL, CT_DIR_REPLY, CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_NONE, CT_RELATED, CT_UNTRACKED,
-    IPPROTO_GRE, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE,
+    IPPROTO_GRE, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_ROUTING, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE,
     IPS_CONFIRMED, IPS_DYING, IPS_EXPECTED, IPS_HELPER, IPS_SEEN_REPLY, IPS_SEQ_ADJUST, IPS_TEMPLATE,
     NFPROTO_IPV4, NFPROTO_IPV6, NF_ACCEPT, NF_DROP, NF_INET_PRE_ROUTING, NF_PRI_CONNTRACK, NF_PRI_CONNTRACK_CONFIRM,
 )
@@ -22,6 +22,7 @@ from userfw.core.hook cimport HookEntry
 from userfw.core.packet cimport Packet
 
 cdef bint _behind(Packet pkt) except? -1
+cdef bint _cut_routing(Packet pkt) except? -1
 
 cdef class ConntrackIn(HookEntry):
     cdef readonly ConnTable table
@@ -29,6 +30,7 @@ cdef class ConntrackIn(HookEntry):
     cdef Settings settings
     cdef Tuple key, other
     cpdef int run(self, Packet pkt, int hook) except -1
+    cdef int _past_cut(self, Packet pkt, int hook) except -1
     cdef int _resolve(self, Packet pkt, int zone, int zone_dir) except -1
     cdef Conn _open(self, Packet pkt, int zone, int zone_dir)
     cdef int _packet(self, Packet pkt, Conn conn, int direction, int hook) except -100

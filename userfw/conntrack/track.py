@@ -40,6 +40,7 @@ if not cython.compiled:
         IPPROTO_GRE,
         IPPROTO_ICMP,
         IPPROTO_ICMPV6,
+        IPPROTO_ROUTING,
         IPPROTO_SCTP,
         IPPROTO_TCP,
         IPPROTO_UDP,
@@ -85,6 +86,9 @@ class ConntrackIn(HookEntry):
             zone_dir = template.zone_dir
         elif pkt.ctinfo == CT_UNTRACKED:
             return NF_ACCEPT
+        if not pkt.has_l4 and _cut_routing(pkt):
+            pkt.ct = template
+            return self._past_cut(pkt, hook)
         pkt.ctinfo = CT_INVALID
         pkt.ctdir = CT_DIR_ORIGINAL
         if not pkt.has_l4 and not _behind(pkt):
@@ -131,6 +135,18 @@ class ConntrackIn(HookEntry):
             if self.table.listening:
                 conn.events |= CT_EVENT_REPLY
         return NF_ACCEPT
+
+    def _past_cut(self, pkt: Packet, hook: cython.int) -> cython.int:
+        """Two octets of an IPv6 routing header say what follows, though rules need four (Linux: ipv6_skip_exthdr)."""
+        at: cython.Py_ssize_t = pkt.l4
+        proto: cython.int = pkt.l4proto
+        result: cython.int
+        pkt.l4proto = pkt.get8(at)
+        pkt.l4 = at + (pkt.get8(at + 1) + 1) * 8
+        result = self.run(pkt, hook)
+        pkt.l4 = at
+        pkt.l4proto = proto
+        return result
 
     def _find(self, zone: cython.int, zone_dir: cython.int, ahead: cython.Py_ssize_t) -> TupleNode | None:
         """The node of `self.key`, which belongs to the direction that its zone applies to; `ahead`: `Packet.ahead` or -1."""
@@ -311,6 +327,11 @@ class ConntrackIn(HookEntry):
 def _behind(pkt: Packet) -> cython.bint:
     """The IPv6 transport is known, though the extension header in front of it is cut off (Linux: ipv6_skip_exthdr)."""
     return pkt.nfproto == NFPROTO_IPV6 and pkt.l4 > pkt.end and pkt.fragoff == 0 and pkt.l4proto not in (0, 43, 44, 51, 59, 60)
+
+
+def _cut_routing(pkt: Packet) -> cython.bint:
+    """A routing header of which two or three octets are there."""
+    return pkt.nfproto == NFPROTO_IPV6 and pkt.l4proto == IPPROTO_ROUTING and pkt.l4 + 2 <= pkt.end < pkt.l4 + 4
 
 
 class Confirm(HookEntry):

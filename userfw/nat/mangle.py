@@ -67,7 +67,7 @@ def mangle(pkt: Packet, conn: Conn, manip: cython.int) -> cython.int:
         delta = _address(pkt, off + (4 if ipv4 else 16), ipv4, other.src_hi, other.src_lo)
     if ipv4:
         _header(pkt, pkt.l3 + 10, delta)
-    elif pkt.checked:
+    elif pkt.checked > 0:
         pkt.checked = 1
     if pkt.has_l4:
         return _transport(pkt, pkt.l3, pkt.l4, pkt.l4proto, manip, other, True, delta, True)
@@ -171,8 +171,8 @@ def _transport(
         if left < 8 or (outer and left < 12):
             return _short(pkt)
         pkt.put16(off, port)
-        if outer:
-            _sctp(pkt, l4, partial)
+        if left >= 12:
+            _sctp(pkt, l4, partial)  # also of what is quoted, as far as it is quoted (Linux: sctp_manip_pkt)
         return NF_ACCEPT
     if proto in (IPPROTO_ICMP, IPPROTO_ICMPV6):
         if left < 8:
@@ -187,7 +187,9 @@ def _transport(
         return NF_ACCEPT
     if proto == IPPROTO_GRE and left < 8:
         return _short(pkt)  # as much as the shortest header with a call has (Linux: gre_manip_pkt)
-    if proto == IPPROTO_GRE and manip == NAT_MANIP_DST and (pkt.get16(l4) & 7) == 1:
+    if proto == IPPROTO_GRE and manip == NAT_MANIP_DST and pkt.get16(l4) & 7:
+        if (pkt.get16(l4) & 7) != 1:
+            return _short(pkt)  # no version that there is
         pkt.put16(l4 + 6, port)
     return NF_ACCEPT
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import cython
 
+from userfw.engine.services import CONTROL
+
 if not cython.compiled:
     from userfw.conntrack.table import ConnTable
     from userfw.core.clock import Clock
@@ -33,6 +35,7 @@ if not cython.compiled:
         NF_ACCEPT,
         NF_DROP,
         NF_INET_LOCAL_IN,
+        NF_INET_LOCAL_OUT,
         NF_INET_PRE_ROUTING,
         NF_STOLEN,
         NFPROTO_BRIDGE,
@@ -260,7 +263,7 @@ class Answers(Interfaces):
             return self._reject_reset(pkt, hook, direct)
         if direct:
             return self._reject_direct(pkt, code)
-        if not self._intact(pkt):
+        if not (hook == NF_INET_LOCAL_OUT and pkt.checked) and not self._intact(pkt):
             return 0
         if pkt.nfproto == NFPROTO_IPV6:
             return self.send_error(pkt, ICMPV6_DEST_UNREACH, code, 0)
@@ -280,7 +283,7 @@ class Answers(Interfaces):
         room: cython.Py_ssize_t = pkt.end - pkt.l4
         proto: cython.int = pkt.l4proto
         total: cython.uint = 0
-        if pkt.vnet_flags & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID) or pkt.checked:
+        if pkt.vnet_flags & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID) or pkt.checked > 0:
             return True
         if pkt.nfproto == NFPROTO_IPV6 and (room <= 0 or proto == IPPROTO_NONE):
             return False
@@ -337,11 +340,15 @@ class Answers(Interfaces):
         return 1
 
     def _segment_intact(self, pkt: Packet, hook: cython.int) -> cython.bint:
-        """The sum that conntrack knows counts at prerouting and input only (Linux: nf_ip_checksum)."""
+        """The sum that conntrack took counts at prerouting and input; at output, to which copies bring it, it is not even compared
+        (Linux: nf_ip_checksum)."""
         before: cython.int = pkt.checked
         result: cython.bint
-        if hook not in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN):
-            pkt.checked = 0
+        if hook in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN) and before == 2:
+            return True
+        if hook == NF_INET_LOCAL_OUT and before in (2, -1):
+            return True
+        pkt.checked = 0
         result = checksum_ok(pkt, IPPROTO_TCP)
         if pkt.nfproto == NFPROTO_IPV4 and fold(add_words(0, pkt.data, pkt.l3, pkt.l4 - pkt.l3)) != 0xFFFF:
             result = False  # the header is summed too, and an option that was filled in does not fit its checksum yet
@@ -455,7 +462,8 @@ class Answers(Interfaces):
         copy.ctinfo = CT_UNTRACKED
         copy.extra = None
         copy.stolen = False
-        copy.ip_options = 0
+        if hook not in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN):
+            copy.checked = 1 if pkt.checked > 0 else 0  # Linux: skb_forward_csum
         if family == NFPROTO_NETDEV or gateway is None:
             if device is not None and self.nested <= NESTED_MAX:
                 self._transmit_nested(copy, device)
@@ -475,7 +483,9 @@ class Answers(Interfaces):
         entered: Device | None = pkt.iif
         if entered is not None and entered.type == ARPHRD_LOOPBACK:
             entered = None
-        whole: cython.bint = pkt.nfproto == NFPROTO_IPV4 and pkt.frag_max_size > 0 and not pkt.get16(pkt.l3 + 6) & IP_DF
+        whole: cython.bint = pkt.nfproto == NFPROTO_IPV4 and (
+            pkt.extra is CONTROL or (pkt.frag_max_size > 0 and not pkt.get16(pkt.l3 + 6) & IP_DF)
+        )
         return Copy(entered, whole, isinstance(pkt.extra, FragmentSizes) and cython.cast(FragmentSizes, pkt.extra).for_host)
 
     def _duplicate_routed(self, copy: Packet, hook: cython.int, gateway: bytes, device: Device | None) -> None:
@@ -542,7 +552,7 @@ class Answers(Interfaces):
 
     def reroute(self, pkt: Packet, hook: cython.int) -> cython.int:
         """Linux: ip_route_me_harder, ip6_route_me_harder."""
-        dst: Dst = self.route_output(pkt)
+        dst: Dst = self.route_again(pkt)
         if dst.type in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT) or dst.oif is None:
             pkt.drop_reason = DROP_NO_ROUTE
             return NF_DROP

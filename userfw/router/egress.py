@@ -103,6 +103,11 @@ class Egress(Router):
             return self.drop(pkt, DROP_NEIGH_FAILED)
         if not neigh.connected and not self.neighbours.resolve(neigh, pkt):
             return DROP_NOT_SPECIFIED
+        if pkt.vlan_tci >= 0:  # never routed, but sent on by `fwd`: it keeps its tag
+            set_start(pkt, l3 - 18)
+            pkt.put64(l3 - 18, neigh.head)
+            pkt.put32(l3 - 10, neigh.mid)
+            return self.transmit(pkt, device)
         set_start(pkt, l3 - 14)
         pkt.put64(l3 - 14, neigh.head)
         pkt.put32(l3 - 6, neigh.mid)

@@ -85,7 +85,8 @@ class Fragmenter:
             return self._refuse(pkt, mtu)
         if size <= mtu and (not known or size <= known):
             return self.router.emit(pkt)
-        if field & IP_DF and (not known or known > mtu):
+        bare: cython.bint = copied is not None and copied.made_whole
+        if field & IP_DF and ((not known and not bare) or known > mtu):
             return self._refuse(pkt, mtu)
         if known and known < mtu:
             mtu = known
@@ -96,7 +97,7 @@ class Fragmenter:
         complete_checksum(pkt)
         self.packets += 1
         sizes = fitting(pkt, mtu - head, size - head)
-        if sizes is not None or (copied is not None and copied.made_whole):
+        if sizes is not None or bare:
             field &= ~IP_DF  # Linux: ip_fraglist_init; only a packet that is cut anew keeps the flag
         off: cython.int = 0
         total: cython.int = size - head

@@ -110,13 +110,14 @@ class Icmp:
         own: cython.uint = self._own_source4(pkt, dst)
         if own == 0:
             return 0
-        options = echoed(self.router, pkt, own)
+        reply = self.router.take()
+        options = echoed(self.router, pkt, own, reply)
         if options is None:
+            self.router.give(reply)
             return 0
         if dst.own is not None:
             dst = dst.own
         quoted = min(pkt.end - l3, min(dst.mtu if dst.mtu else 576, 576) - 28 - len(options))
-        reply = self.router.take()
         tos: cython.int = (pkt.get8(l3 + 1) & 0x1E) | 0xC0
         ipv4(reply, IPPROTO_ICMP, 8 + quoted, own, source, self.router.settings.ttl, tos, self.router.next_id(), False)
         if options:
@@ -155,9 +156,9 @@ class Icmp:
         asked: Dst | None = pkt.route
         if asked is None:
             asked = self.router.routes.resolve(NFPROTO_IPV4, 0, to, 0, 0, 0, None)
-        if asked.type == RTN_LOCAL:
-            if to == 0 and pkt.get32(pkt.l3 + 12) == 0:
-                return dst.key_lo  # neither has an address: 127.0.0.1 is both
+        if to == 0 and asked.type == RTN_LOCAL and pkt.get32(pkt.l3 + 12) == 0:
+            return dst.key_lo  # neither has an address: 127.0.0.1 is both
+        if to and asked.type == RTN_LOCAL:
             return to if self.router.routes.resolve(NFPROTO_IPV4, 0, to, 0, 0, 0, None).type == RTN_LOCAL else 0
         found = self.router.source_for(dst, NFPROTO_IPV4)
         if found is not None:
@@ -337,10 +338,11 @@ class Icmp:
             own = found[1]
         elif self.router.routes.resolve(NFPROTO_IPV4, 0, own, 0, 0, 0, None).type != RTN_LOCAL:
             return False  # an input chain made it another's address, from which nothing leaves
-        options = echoed(self.router, pkt, own)
-        if options is None:
-            return False
         reply: Packet = self.router.take()
+        options = echoed(self.router, pkt, own, reply)
+        if options is None:
+            self.router.give(reply)
+            return False
         ipv4(reply, IPPROTO_ICMP, length, own, source, settings.ttl, pkt.get8(l3 + 1), self.router.next_id(), False)
         if options:
             ipv4_options(reply, options)

@@ -92,11 +92,12 @@ def ipv6_local_headers(router: Router, pkt: Packet, alone: cython.bint) -> cytho
             reason = _tlv(router, pkt, off, False)
             if reason != DROP_NOT_SPECIFIED:
                 return reason
+        elif proto == 43 and (pkt.get8(pkt.l3 + 24) == 0xFF or pkt.pkttype != PACKET_HOST):
+            return DROP_IP_OPTIONS
         elif proto == 43 and pkt.get8(off + 2) in (3, 4):
             return DROP_IP_OPTIONS  # RPL and segment routing are off
         elif proto == 43 and pkt.get8(off + 3) != 0:
-            if pkt.get8(pkt.l3 + 24) != 0xFF and pkt.pkttype == PACKET_HOST:
-                router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, cython.cast(cython.uint, off + 2 - pkt.l3))
+            router.send_error(pkt, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, cython.cast(cython.uint, off + 2 - pkt.l3))
             return DROP_IP_OPTIONS
         elif proto not in (0, 43, 44, 51):
             break

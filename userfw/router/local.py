@@ -91,7 +91,7 @@ class Local:
             pkt.ct = None  # the connection is let go before the protocol answers (Linux: nf_reset_ct)
             pkt.ctinfo = CT_NONE
             return self._udp(pkt)
-        if proto in (IPPROTO_NONE, IPPROTO_IGMP):
+        if proto == (IPPROTO_IGMP if pkt.nfproto == NFPROTO_IPV4 else IPPROTO_NONE):
             return DROP_NOT_SPECIFIED
         if pkt.nfproto == NFPROTO_IPV4:
             self.router.send_error(pkt, ICMP_DEST_UNREACH, ICMP_PROT_UNREACH, 0)
@@ -138,15 +138,16 @@ class Local:
         dst: Dst | None = pkt.route
         if not pkt.get8(pkt.l4 + 13) & TCP_RST and dst is not None and dst.type == RTN_LOCAL:
             options: bytes | None = b""
+            reply: Packet = self.router.take()
             if pkt.nfproto == NFPROTO_IPV4:
                 own: cython.uint = pkt.get32(pkt.l3 + 16)
-                if self.router.routes.resolve(NFPROTO_IPV4, 0, own, 0, 0, 0, None).type != RTN_LOCAL:
-                    return self.router.drop(pkt, DROP_NO_PROTOCOL)  # rewritten at input (Linux: ip_route_output_key_hash_rcu)
-                options = echoed(self.router, pkt, own)
+                options = None  # none from an address that it got at input (Linux: ip_route_output_key_hash_rcu)
+                if self.router.routes.resolve(NFPROTO_IPV4, 0, own, 0, 0, 0, None).type == RTN_LOCAL:
+                    options = echoed(self.router, pkt, own, reply)
             if options is None:
+                self.router.give(reply)
                 return self.router.drop(pkt, DROP_NO_PROTOCOL)
             tos: cython.int = pkt.get8(pkt.l3 + 1) if pkt.nfproto == NFPROTO_IPV4 else (pkt.get16(pkt.l3) >> 4) & 0xFF
-            reply: Packet = self.router.take()
             reset(reply, pkt, self.router.settings.ttl, tos & 0xFC, options)  # the class of service, not what ECN says
             self.resets += 1
             if pkt.nfproto == NFPROTO_IPV4:

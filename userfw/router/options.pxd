@@ -10,7 +10,7 @@ from userfw.wire.checksum cimport write_ipv4
 
 cpdef int ipv4_options(Router router, Packet pkt, Dst dst) except -1
 cpdef int forward_options(Router router, Packet pkt, Dst dst) except -1
-cpdef bytes echoed(Router router, Packet pkt, unsigned int own)
+cpdef bytes echoed(Router router, Packet pkt, unsigned int own, Packet answer)
 cpdef Py_ssize_t find_option(Packet pkt, int wanted) except? -100
 cpdef unsigned int midnight(Router router) except? 0xFFFFFFFF
 cdef _clear(Packet pkt, Py_ssize_t off, Py_ssize_t end)
@@ -20,6 +20,6 @@ cdef int _bad_option(Router router, Packet pkt, Py_ssize_t where) except -1
 cdef unsigned int _specific(Router router, Packet pkt, Dst dst) except? 0xFFFFFFFF
 cdef _record_route(Router router, Packet pkt, Dst dst, Py_ssize_t off)
 cdef _stamp(Router router, Packet pkt, Dst dst, Py_ssize_t off)
-cdef bint _echo_record(Packet pkt, bytearray option, unsigned int own) except? -1
-cdef bint _echo_stamp(Router router, Packet pkt, bytearray option, unsigned int own) except? -1
+cdef int _echo_record(Packet pkt, bytearray option, unsigned int own) except -1
+cdef int _echo_stamp(Router router, Packet pkt, bytearray option, unsigned int own) except -1
 cdef bint _special(Router router, unsigned int address) except? -1

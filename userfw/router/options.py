@@ -31,6 +31,7 @@ if not cython.compiled:
 RECORD_ROUTE = 7
 TIMESTAMP = 68
 CIPSO = 134
+NO_ANSWER = -0x8000
 
 
 def ipv4_options(router: Router, pkt: Packet, dst: Dst) -> cython.int:
@@ -206,13 +207,15 @@ def forward_options(router: Router, pkt: Packet, dst: Dst) -> cython.int:
     return 0
 
 
-def echoed(router: Router, pkt: Packet, own: cython.uint) -> bytes | None:
+def echoed(router: Router, pkt: Packet, own: cython.uint, answer: Packet) -> bytes | None:
     """The options of the gateway's answer to `pkt` that comes from `own`, padded; None: there cannot be an answer.
 
-    Linux: __ip_options_echo, ip_options_build.
+    `answer` remembers them, for whoever answers it. Linux: __ip_options_echo, ip_options_build.
     """
     found = bytearray()
     off: cython.Py_ssize_t
+    size: cython.int
+    needs: cython.int = 0
     if not pkt.ip_options:
         return b""
     for kind in (RECORD_ROUTE, TIMESTAMP, CIPSO):
@@ -220,45 +223,57 @@ def echoed(router: Router, pkt: Packet, own: cython.uint) -> bytes | None:
         if off < 0:
             continue
         option = pkt.data[off : off + pkt.get8(off + 1)]
-        if kind == RECORD_ROUTE and not _echo_record(pkt, option, own):
-            return None
-        if kind == TIMESTAMP and not _echo_stamp(router, pkt, option, own):
+        if kind == RECORD_ROUTE:
+            needs |= _echo_record(pkt, option, own)
+        if kind == TIMESTAMP:
+            needs |= _echo_stamp(router, pkt, option, own)
+        if needs < 0:
             return None
         found += option
-    return bytes(found.ljust((len(found) + 3) & ~3, b"\0"))
+    size = (len(found) + 3) & ~3
+    if size:
+        answer.ip_options = (20 + size) | needs
+    return bytes(found.ljust(size, b"\0"))
 
 
-def _echo_record(pkt: Packet, option: bytearray, own: cython.uint) -> cython.bint:
+def _echo_record(pkt: Packet, option: bytearray, own: cython.uint) -> cython.int:
+    """Which OPT_* the answer has; NO_ANSWER."""
     pointer: cython.Py_ssize_t = option[2]
-    if pkt.ip_options & OPT_RR_ADDR and pointer <= len(option):
-        if pointer + 3 > len(option):
-            return False
-        option[2] = pointer + 4
-        option[pointer - 1 : pointer + 3] = int(own).to_bytes(4, "big")
-    return True
+    if not pkt.ip_options & OPT_RR_ADDR or pointer > len(option):
+        return 0
+    if pointer + 3 > len(option):
+        return NO_ANSWER
+    option[2] = pointer + 4
+    option[pointer - 1 : pointer + 3] = int(own).to_bytes(4, "big")
+    return OPT_RR_ADDR
 
 
-def _echo_stamp(router: Router, pkt: Packet, option: bytearray, own: cython.uint) -> cython.bint:
+def _echo_stamp(router: Router, pkt: Packet, option: bytearray, own: cython.uint) -> cython.int:
+    """Which OPT_* the answer has; NO_ANSWER."""
     pointer: cython.Py_ssize_t = option[2]
+    needs: cython.int = 0
     if pointer > len(option):
-        return True
+        return 0
     if pkt.ip_options & OPT_TS_ADDR:
         if pointer + 3 > len(option):
-            return False
+            return NO_ANSWER
         option[pointer - 1 : pointer + 3] = int(own).to_bytes(4, "big")
         pointer += 4
+        needs |= OPT_TS_ADDR
     if pkt.ip_options & OPT_TS_TIME:
         if pointer + 3 > len(option):
-            return False
+            return NO_ANSWER
+        before: cython.Py_ssize_t = pointer
         if option[3] & 15 != 3:
             pointer += 4
-            option[pointer - 5 : pointer - 1] = int(midnight(router)).to_bytes(4, "big")
         elif pointer + 7 <= len(option):
             if _special(router, int.from_bytes(option[pointer - 1 : pointer + 3], "big")):
                 pointer += 8
-                option[pointer - 5 : pointer - 1] = int(midnight(router)).to_bytes(4, "big")
+        if pointer != before:
+            option[pointer - 5 : pointer - 1] = int(midnight(router)).to_bytes(4, "big")
+            needs |= OPT_TS_TIME
     option[2] = pointer
-    return True
+    return needs
 
 
 def _special(router: Router, address: cython.uint) -> cython.bint:

@@ -469,6 +469,7 @@ class Path(Routing):
         if isinstance(pkt.extra, Origin) and cython.cast(Origin, pkt.extra).bound:
             pkt.iif = pkt.oif  # ip_output takes the packet's device for where it came in
         pkt.oif = dst.oif
+        pkt.ip_options = 0  # what is the gateway's own gets no stamp on its way
         return self.after_forward(pkt)
 
     # -- what waits

@@ -27,4 +27,5 @@ cdef class Routing(Egress):
     cdef Dst route_ipv6(self, Packet pkt)
     cpdef CachedRoute route_back(self, Packet pkt)
     cpdef Dst route_output(self, Packet pkt)
+    cdef Dst route_again(self, Packet pkt)
     cpdef Dst looping(self, Dst dst)

@@ -62,7 +62,7 @@ class Reroute(HookEntry):
         there: TupleNode = conn.reply if pkt.ctdir == CT_DIR_ORIGINAL else conn.orig
         if here.dst_lo == there.src_lo and here.dst_hi == there.src_hi:
             return NF_ACCEPT
-        dst: Dst = self.router.route_output(pkt)
+        dst: Dst = self.router.route_again(pkt)
         if dst.oif is None or dst.type in (RTN_UNSPEC, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT):
             pkt.drop_reason = DROP_NO_ROUTE
             return NF_DROP
@@ -175,6 +175,18 @@ class Routing(Egress):
                 NFPROTO_IPV6, pkt.get64(l3 + 24), pkt.get64(l3 + 32), pkt.get64(l3 + 8), pkt.get64(l3 + 16), pkt.mark, None
             )
         return self.looping(dst if dst.own is None else dst.own)
+
+    def route_again(self, pkt: Packet) -> Dst:
+        """The decision once more; a group or link-local address is still on the link of before (Linux: ip6_route_me_harder)."""
+        before: Dst | None = pkt.route
+        at: cython.Py_ssize_t = pkt.l3 + 24
+        if before is None or pkt.nfproto != NFPROTO_IPV6 or not (pkt.get8(at) == 0xFF or pkt.get16(at) & 0xFFC0 == 0xFE80):
+            return self.route_output(pkt)
+        return self.looping(
+            self.routes.resolve_out(
+                NFPROTO_IPV6, pkt.get64(at), pkt.get64(at + 8), pkt.get64(at - 16), pkt.get64(at - 8), pkt.mark, before.oif
+            )
+        )
 
     def route_back(self, pkt: Packet) -> CachedRoute | None:
         """See core.fastpath.Sender: only a unicast route out of the very device that `pkt` came in by."""

@@ -12,6 +12,7 @@ if not cython.compiled:
         ARPHRD_LOOPBACK,
         ETH_P_IP,
         ETH_P_IPV6,
+        IPPROTO_ICMPV6,
         NF_INET_LOCAL_IN,
         NF_INET_PRE_ROUTING,
         NFPROTO_IPV4,
@@ -103,7 +104,7 @@ class Fib(Expr):
 
     def _goes_back(self, ctx: Context, pkt: Packet, family: cython.int) -> cython.bint:
         """Loopback at prerouting and input, and senders without an address, belong to the device they came in by (Linux:
-        nft_fib_can_skip, nft_fib4_eval)."""
+        nft_fib_can_skip, nft_fib4_eval, nft_fib_v6_skip_icmpv6)."""
         at: cython.Py_ssize_t = pkt.l3
         if pkt.iif is None:
             return False
@@ -112,6 +113,8 @@ class Fib(Expr):
             return True
         if family == NFPROTO_IPV4 and pkt.get8(at + 12) == 0:
             return pkt.get32(at + 16) == U32_MASK or pkt.get32(at + 16) >> 8 == 0xE00000
+        if family == NFPROTO_IPV6 and pkt.l4proto == IPPROTO_ICMPV6 and pkt.get64(at + 8) == 0 and pkt.get64(at + 16) == 0:
+            return pkt.get16(at + 24) & 0xFFC0 == 0xFE80 or pkt.get16(at + 24) & 0xFF0F == 0xFF02
         return False
 
     def _store(self, ctx: Context, device: Device | None) -> cython.int:

@@ -181,7 +181,7 @@ class PayloadSet(Expr):
                 replace_sum(pkt, start + self.csum_offset, old, new)
             if self.csum_flags and update_transport(ctx, pkt, old, new, partial) < 0:
                 return NFT_BREAK
-        if pkt.checked and self.base == BASE_NETWORK:
+        if pkt.checked > 0 and self.base == BASE_NETWORK:
             self._forget_sum(pkt)
         for i in range(length):
             data[at + i] = regs[self.src + i]
