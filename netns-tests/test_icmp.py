@@ -1,5 +1,8 @@
 """ICMP and ICMPv6: errors through NAT inside and outside, errors the router makes, reject in all forms."""
 
+import struct
+import time
+
 import pytest
 from lab import frames as f
 from lab.families import EACH, IP4, IP6, Family
@@ -121,6 +124,27 @@ def test_echo_is_answered_by_the_router_at_each_of_its_addresses(lab: Lab, fam: 
             assert out == lab.down("lan", want)
         else:
             assert out.packet[12:] == want[12:] and out.packet[8] == 64
+
+
+@pytest.mark.own_numbers
+@pytest.mark.parametrize(("asked", "size", "answered"), [("own", 12, True), ("own", 40, True), ("own", 4, True), ("own", 3, False),
+                                                         ("all", 12, False)])
+def test_timestamps_are_answered_with_the_time_of_day(lab: Lab, asked: str, size: int, answered: bool) -> None:
+    """Milliseconds since midnight UT twice, behind what was asked (RFC 792); nothing else of the request comes back."""
+    lab.router.load("")
+    to, body = IP4.host("lan", 1) if asked == "own" else "192.168.1.255", bytes(range(1, size + 1))
+    got = lab.send("lan", f.ip4(IP4.lan, to, f.ICMP, f.icmp(13, 5, 0x70009, body)))
+    assert len(got) == answered
+    for one in got:
+        packet = one.packet
+        assert packet[12:20] == f.addr(to) + f.addr(IP4.lan) and len(packet) == 40
+        message = packet[20:]
+        assert message[:2] == b"\x0e\0" and message[4:8] == b"\0\x07\0\x09" and message[8:12] == body[:4]
+        assert f.checksum(message) in (0, 0xFFFF)
+        received, sent = struct.unpack("!II", message[12:])
+        day = 86_400_000
+        late = (time.time() * 1000 - sent) % day
+        assert received == sent < day and min(late, day - late) < 600_000
 
 
 @each
