@@ -32,7 +32,7 @@ class Residue:
 
     def remove(self) -> None:
         """Neighbours that are not permanent, exceptions of routes."""
-        if next(self._routes(socket.AF_INET, _CLONED), None):
+        if list(self._routes(socket.AF_INET, _CLONED)):  # to its end: what is left of a dump would be taken for the next answer
             for kind, flags in ((_DELETE_ROUTE, 0), (_ADD_ROUTE, _CREATE)):
                 for route in self.routes4:
                     self._ask(kind, route, flags)
