@@ -74,6 +74,9 @@ CLASSES = (
           "Linux's own UDP takes datagrams above 76 bytes for damaged when a rule changed their IPv6 header or ports after "
           "conntrack had summed them",
           lambda case: _without_rules(case, "hook (prerouting|input)", r"ip6 \w+ set|@nh,\S+ set|udp [sd]port set")),
+    Class("ICMP fields after several types",
+          "nft takes `icmp id` after a set of types by the last that is written; userfw by any of them",
+          lambda case: _without_rules(case, "", r"icmp(v6)? type \{[^}]*,[^}]*\} .*icmp(v6)? (id|sequence|mtu|gateway)")),
     Class("copy to a group",
           "a copy that `dup` makes at prerouting of a packet to a group comes back there; Linux copies it again, without end",
           _without_groups_copied),

@@ -56,6 +56,12 @@ def the_set(text: str) -> SetBlock:
         ("inet", "meta mark << 2 == 8", "meta mark 0x00000002"),
         ("ip6", "icmpv6 type packet-too-big icmpv6 mtu 1280", "icmpv6 mtu 1280"),
         ("ip", "icmp id 1", "icmp type { echo-reply, echo-request } icmp id 1"),
+        (
+            "ip",
+            "icmp type { time-exceeded, echo-request } icmp id 256",
+            "icmp type { echo-request, time-exceeded } icmp id 256",
+        ),
+        ("ip", "icmp type { echo-request, time-exceeded } icmp id 1", "icmp type { echo-request, time-exceeded } icmp id 1"),
         ("ip", "udp dport 53 ip saddr 1.1.1.1 udp sport 3", "ip saddr 1.1.1.1 udp sport 3 udp dport 53"),
         ("ip", "@nh,96,64 0x0102030405060708", "ip saddr 1.2.3.4 ip daddr 5.6.7.8"),
         ("inet", "meta l4proto tcp @th,16,16 { 22, 23 }", "tcp dport { 22, 23 }"),

@@ -263,12 +263,10 @@ class LoadChecker:
         self.emit(MatchStmt(RelationalExpr("==", left, right, loc=node.loc), loc=node.loc))
 
     def _icmp_type(self, node: Expr, protocol: proto.Protocol, row: proto.Field) -> None:
-        """The field exists in messages of some types only: ask, unless the rule has asked well enough."""
+        """The field exists in messages of some types only: ask, unless the rule has asked for one of them (nft: for it last)."""
         asked = self.icmp_types.get(protocol.name)
         if asked is not None:
-            if asked == () or not set(asked) <= set(row.needs):
-                if asked == () and not row.needs:
-                    return
+            if (asked or row.needs) and not set(asked) & set(row.needs):
                 fail(
                     node,
                     f"incompatible {protocol.name} match: rule has {_types(protocol, asked)}, need {_types(protocol, row.needs)}",
