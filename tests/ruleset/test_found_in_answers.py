@@ -76,6 +76,18 @@ def test_a_routing_header_of_a_group_s_packet_is_not_taken(to: str, answers: int
     assert len(lab.out("lan")) == answers
 
 
+@pytest.mark.parametrize(("option", "sent"), [
+    (bytes((7, 4, 1, 2, 3, 4)), 0), (bytes((7, 8, 0, 0, 0, 1, 0, 0, 3, 0xD3, 0, 0, 0, 0)), 0),
+    (bytes((0x31, 4, 1, 2, 3, 4)), 0), (bytes((1, 0, 0x31, 2, 1, 2)), 1), (bytes((0x1E, 4, 1, 2, 3, 4)), 1),
+])
+def test_hop_by_hop_options_that_linux_looks_into(option: bytes, sent: int) -> None:
+    """CALIPSO whose domain of interpretation nobody configured, IOAM that is not aligned."""
+    lab = Rules("")
+    header = bytes((17, len(option) // 8)) + option
+    lab.send(IPv6(src=HOST6, dst=FAR6, nh=0) / Raw(header + bytes(UDP(sport=1, dport=2))))
+    assert len(lab.out()) == sent
+
+
 @pytest.mark.parametrize(("size", "states"), [(1, [0, 1]), (2, [1, 0]), (3, [1, 0]), (4, [1, 0])])
 def test_two_octets_of_a_routing_header_say_to_conntrack_what_follows(size: int, states: list[int]) -> None:
     lab = Rules(table("ip6", "filter prerouting 0: ct state new counter", "filter prerouting 1: ct state invalid counter"))

@@ -137,6 +137,11 @@ def _tlv(router: Router, pkt: Packet, header: cython.Py_ssize_t, hop: cython.bin
         if hop and kind == 5:
             if length != 4:
                 return DROP_MALFORMED
+        elif hop and kind == 7:
+            return DROP_IP_OPTIONS  # CALIPSO (RFC 5570), and no domain of interpretation is known (Linux: calipso_validate)
+        elif hop and kind == 0x31:
+            if (off - pkt.l3) & 3:
+                return DROP_MALFORMED  # IOAM (RFC 9486), which stands at a multiple of four even where it is off
         elif hop and kind == 0xC2:
             return _jumbo(router, pkt, off, length)
         elif kind >> 6:
