@@ -54,6 +54,7 @@ cdef class Path(Routing):
     cdef int _forward(self, Packet pkt, Dst dst) except -1
     cdef bint _source_forwards(self, Packet pkt) except? -1
     cpdef int after_forward(self, Packet pkt) except -1
+    cdef int _postrouting(self, Packet pkt) except -1
     cpdef int after_postrouting(self, Packet pkt) except -1
     cdef int _local_in(self, Packet pkt) except -1
     cpdef int after_input(self, Packet pkt) except -1

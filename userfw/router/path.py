@@ -385,9 +385,12 @@ class Path(Routing):
         return True
 
     def after_forward(self, pkt: Packet) -> cython.int:
-        """Past the forward hook, or past output."""
+        """Past the forward hook (Linux: ip_forward_finish, ip6_forward_finish)."""
         if pkt.ip_options:
             forward_options(self, pkt, pkt.route)
+        return self._postrouting(pkt)
+
+    def _postrouting(self, pkt: Packet) -> cython.int:
         if self.pipeline is not None:
             verdict: cython.int = self.pipeline.run(pkt.nfproto, NF_INET_POST_ROUTING, pkt)
             if verdict != NF_ACCEPT:
@@ -469,8 +472,7 @@ class Path(Routing):
         if isinstance(pkt.extra, Origin) and cython.cast(Origin, pkt.extra).bound:
             pkt.iif = pkt.oif  # ip_output takes the packet's device for where it came in
         pkt.oif = dst.oif
-        pkt.ip_options = 0  # what is the gateway's own gets no stamp on its way
-        return self.after_forward(pkt)
+        return self._postrouting(pkt)
 
     # -- what waits
 
