@@ -86,8 +86,11 @@ class Bodies:
         return DCCP, body[:6] + struct.pack("!H", f.checksum(body, f.pseudo(f.addr(src), f.addr(dst), DCCP, len(body)))) + body[8:]
 
     def udplite(self, fam: Family, src: str, dst: str) -> tuple[int, bytes]:
-        """A datagram whose checksum is wrong (RFC 3828)."""
-        return UDPLITE, struct.pack("!HHHH", self.source(), self.port(), self.rng.choice((0, 8, 12, 5)), 0x1111) + b"lite data"
+        """A datagram whose checksum is wrong (RFC 3828), as UDP's too, which Linux's conntrack takes it for."""
+        source, port, coverage = self.source(), self.port(), self.rng.choice((0, 8, 12, 5))
+        bodies = [struct.pack("!HHHH", source, port, coverage, check) + b"lite data" for check in (0x1111, 0x2222)]
+        start = f.pseudo(f.addr(src), f.addr(dst), f.UDP, len(bodies[0]))
+        return UDPLITE, bodies[f.checksum(bodies[0][:coverage or None], start) in (0, 0xFFFF)]
 
     def security(self, fam: Family, src: str, dst: str) -> tuple[int, bytes]:
         """ESP, or AH with a datagram behind it."""
