@@ -151,8 +151,8 @@ class BaseChain(HookEntry):
         """Judge `pkt`; NF_ACCEPT, NF_DROP or NF_STOLEN."""
         ctx: Context = self.ctx
         if self.family == NFPROTO_INET and self.hook == NF_INET_INGRESS:
-            if pkt.protocol != ETH_P_IP and pkt.protocol != ETH_P_IPV6:
-                return NF_ACCEPT
+            if (pkt.protocol != ETH_P_IP and pkt.protocol != ETH_P_IPV6) or (pkt.vlan_tci >= 0 and pkt.l3 - pkt.start >= 22):
+                return NF_ACCEPT  # what stands behind a second tag is no IP yet
             if pkt.nfproto == NFPROTO_UNSPEC or (
                 pkt.nfproto == NFPROTO_IPV6 and not pkt.has_l4 and pkt.l4proto in (0, 43, 44, 51, 60)
             ):

@@ -1,6 +1,6 @@
 from userfw.engine.const cimport U32_MASK
 from userfw.core.const cimport IPPROTO_AH, IPPROTO_DSTOPTS, IPPROTO_FRAGMENT, IPPROTO_HOPOPTS, IPPROTO_ROUTING
-from userfw.core.const cimport NFPROTO_BRIDGE, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, NFPROTO_UNSPEC
+from userfw.core.const cimport ETH_P_IP, ETH_P_IPV6, NFPROTO_BRIDGE, NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_NETDEV, NFPROTO_UNSPEC
 from userfw.core.clock cimport Clock
 from userfw.core.packet cimport Device, Packet
 from userfw.engine.services cimport Services
@@ -26,6 +26,7 @@ cdef class Context:
     cpdef int begin(self, Packet pkt, int hook) except -1
     cdef int _stop_at_ah(self, Packet pkt) except -1
     cdef int _stop_at_tag(self, Packet pkt) except -1
+    cdef int _go_by_type(self, Packet pkt) except -1
     cpdef int end(self, Packet pkt) except -1
     cpdef unsigned int read32(self, int reg) except? 0xFFFFFFFF
     cpdef int write32(self, int reg, unsigned int value) except -1

@@ -20,6 +20,8 @@ from userfw.engine.const import REG_BYTES
 
 if not cython.compiled:
     from userfw.core.const import (
+        ETH_P_IP,
+        ETH_P_IPV6,
         IPPROTO_AH,
         IPPROTO_DSTOPTS,
         IPPROTO_FRAGMENT,
@@ -109,6 +111,21 @@ class Context:
         if (self.family == NFPROTO_NETDEV or self.family == NFPROTO_BRIDGE) and pkt.vlan_tci >= 0:
             if pkt.l3 - pkt.start >= 22:
                 self._stop_at_tag(pkt)
+        if self.family == NFPROTO_BRIDGE and pkt.nfproto != NFPROTO_UNSPEC:
+            self._go_by_type(pkt)
+        return 0
+
+    def _go_by_type(self, pkt: Packet) -> cython.int:
+        """A bridge's chains go by the type that stands in the frame now, not by that it came with (Linux: nft_do_chain_bridge);
+        `end` puts back what the packet says."""
+        at: cython.Py_ssize_t = pkt.start + (16 if pkt.vlan_tci >= 0 else 12)
+        kind: cython.int = pkt.get16(at)
+        if (kind == ETH_P_IP and pkt.nfproto == NFPROTO_IPV4) or (kind == ETH_P_IPV6 and pkt.nfproto == NFPROTO_IPV6):
+            return 0
+        self.l4 = False
+        self.saved_l3 = pkt.l3
+        self.saved_nfproto = pkt.nfproto
+        pkt.nfproto = NFPROTO_UNSPEC
         return 0
 
     def _stop_at_tag(self, pkt: Packet) -> cython.int:

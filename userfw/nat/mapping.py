@@ -112,7 +112,7 @@ class AddressChoice:
 
     def redirect(self, pkt: Packet, device: Device) -> cython.bint:
         """The primary address of the device that `pkt` came in by; IPv6: of the scope that the packet was sent to, if that
-        is a narrow one (Linux: nf_nat_redirect_ipv6)."""
+        is a narrow one, the address that came last (Linux: nf_nat_redirect_ipv6, ipv6_link_dev_addr)."""
         a: Address
         if pkt.nfproto == NFPROTO_IPV4:
             for a in device.addresses:
@@ -122,7 +122,9 @@ class AddressChoice:
                     return True
             return False
         wanted = _scope(pkt.get64(pkt.l3 + 24), pkt.get64(pkt.l3 + 32))
-        for a in sorted(device.addresses, key=_by_scope):
+        last_first = list(device.addresses)
+        last_first.reverse()
+        for a in sorted(last_first, key=_by_scope):
             if a.family != NFPROTO_IPV4 and (not wanted or _scope(a.hi, a.lo) == wanted):
                 self.hi = a.hi
                 self.lo = a.lo

@@ -257,8 +257,8 @@ class Answers(Interfaces):
         self.bridged = family == NFPROTO_BRIDGE
         if pkt.nfproto not in (NFPROTO_IPV4, NFPROTO_IPV6) or pkt.fragoff:
             return 0
-        if self.bridged and pkt.get8(pkt.start) & 1:
-            return 0  # nor is a group answered in its name
+        if direct and pkt.l3 > pkt.start and pkt.get8(pkt.start) & 1:
+            return 0  # nor is a group answered in its name (Linux: nft_reject_netdev_eval, nft_reject_bridge_eval)
         if type == TCP_RESET:
             return self._reject_reset(pkt, hook, direct)
         if direct:

@@ -31,6 +31,7 @@ cdef class Router(Services):
     cpdef int verdict(self, Packet pkt, int verdict) except -1
     cpdef int enter_port(self, Packet pkt, int reason) except -1
     cpdef int enter_device(self, Packet pkt, int reason) except -1
+    cpdef int reread(self, Packet pkt, int reason) except -1
     cpdef int refragment(self, Packet pkt, int mtu) except -1
     cpdef tuple source_for(self, Dst dst, int family)
 

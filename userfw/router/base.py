@@ -191,6 +191,10 @@ class Router(Services):
         """A parsed frame came in on `pkt.iif`, whatever device that is now: its counters, flowtable, ingress chains, and on."""
         raise NotImplementedError
 
+    def reread(self, pkt: Packet, reason: cython.int) -> cython.int:
+        """What is wrong with a frame, or no more, after rules wrote to it; `reason` is what was."""
+        raise NotImplementedError
+
     def refragment(self, pkt: Packet, mtu: cython.int) -> cython.int:
         """Cut a packet into the fragments it came in; each goes to `emit`."""
         raise NotImplementedError

@@ -10,7 +10,6 @@ from userfw.core.packet cimport Device, Packet
 from userfw.router.base cimport Router, set_start
 from userfw.wire._raw cimport copy
 from userfw.wire.gso cimport segment_network_length
-from userfw.wire.parse cimport parse_network_untrusted
 
 cdef class Members:
     cdef readonly Bridge bridge
@@ -55,6 +54,7 @@ cdef class Bridge:
     cdef int _copy_to(self, Packet pkt, Members port, int vid, bint own) except -1
     cdef int _forward(self, Packet pkt, Members port, int vid, bint own) except -1
     cdef int _output(self, Packet pkt) except -1
+    cdef int _to_port(self, Packet pkt, int reason, int kind) except -1
     cpdef int post(self, Packet pkt) except -1
     cpdef int push(self, Packet pkt) except -1
     cdef int _ingress(self, Packet pkt, Members port) except? -2

@@ -48,7 +48,6 @@ if not cython.compiled:
     from userfw.router.base import Router, set_start
     from userfw.wire._raw import copy
     from userfw.wire.gso import segment_network_length
-    from userfw.wire.parse import parse_network_untrusted
 
 
 class Members:
@@ -195,10 +194,7 @@ class Bridge:
             if kind == 1:
                 return self.router.drop(pkt, DROP_OTHERHOST)
             if kind != 0 and not (self.group_fwd_mask >> kind) & 1:
-                verdict = self.router.run_hooks(NFPROTO_BRIDGE, NF_INET_LOCAL_IN, pkt)
-                if verdict != NF_ACCEPT:
-                    return self.router.verdict(pkt, verdict)
-                return self.router.enter_port(pkt, reason)
+                return self._to_port(pkt, reason, kind)
         if high == self.device.mac_hi and low == self.device.mac_lo:
             pkt.pkttype = PACKET_HOST
         self.brouted = False
@@ -208,6 +204,20 @@ class Bridge:
         if self.brouted:
             return self.router.enter_port(pkt, reason)
         return self.finish(pkt)
+
+    def _to_port(self, pkt: Packet, reason: cython.int, kind: cython.int) -> cython.int:
+        """A frame for the port itself, which is learned from; LLDP (14) meets no hook. Linux: __br_handle_local_finish."""
+        verdict: cython.int
+        if kind != 14:
+            verdict = self.router.run_hooks(NFPROTO_BRIDGE, NF_INET_LOCAL_IN, pkt)
+            if verdict != NF_ACCEPT:
+                return self.router.verdict(pkt, verdict)
+            reason = self.router.reread(pkt, reason)
+        port: Members = cython.cast(Members, cython.cast(Device, pkt.iif).bridge)
+        vid: cython.int = self._ingress(pkt, port)
+        if vid >= 0:
+            self.learn(pkt, port, vid)
+        return self.router.enter_port(pkt, reason)
 
     def finish(self, pkt: Packet) -> cython.int:
         """Past prerouting. Linux: br_handle_frame_finish."""
@@ -244,10 +254,8 @@ class Bridge:
         return self.enter(pkt)
 
     def enter(self, pkt: Packet) -> cython.int:
-        """Past input: the bridge's device receives it."""
-        reason: cython.int = DROP_NOT_SPECIFIED
-        if pkt.nfproto == 0:
-            reason = parse_network_untrusted(pkt)
+        """Past input: the bridge's device receives it. What is wrong with its network header matters from here on only."""
+        reason: cython.int = self.router.reread(pkt, DROP_NOT_SPECIFIED)
         pkt.iif = self.device
         pkt.oif = None
         return self.router.enter_device(pkt, reason)

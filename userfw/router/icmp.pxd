@@ -26,7 +26,7 @@ cdef class Icmp:
     cdef bint _answerable4(self, Packet pkt, unsigned int source) except? -1
     cdef unsigned int _own_source4(self, Packet pkt, Dst dst) except? 0xFFFFFFFF
     cdef int _error6(self, Packet pkt, int type, int code, unsigned int info) except -1
-    cdef bint _answerable6(self, Packet pkt, int type, int code, unsigned long long hi, unsigned long long lo) except? -1
+    cdef bint _answerable6(self, Packet pkt, int type, int code, unsigned int info, unsigned long long hi, unsigned long long lo) except? -1
     cdef bint _is_error6(self, Packet pkt) except? -1
     cpdef Dst route_back6(self, Packet pkt, unsigned long long hi, unsigned long long lo)
     cdef tuple _own_source6(self, Packet pkt, Dst dst)

@@ -175,7 +175,7 @@ class Icmp:
         quoted: cython.Py_ssize_t
         dst: Dst
         reply: Packet
-        if self.sending & 2 or not self._answerable6(pkt, type, code, hi, lo):
+        if self.sending & 2 or not self._answerable6(pkt, type, code, info, hi, lo):
             return 0
         limited: cython.bint = type != ICMPV6_PKT_TOOBIG and type < 128
         if limited and not self._from_loopback(pkt) and not self.limits.global_allow(self.router.clock.now):
@@ -202,11 +202,14 @@ class Icmp:
         return self._send(reply)
 
     def _answerable6(
-        self, pkt: Packet, type: cython.int, code: cython.int, hi: cython.ulonglong, lo: cython.ulonglong
+        self, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint, hi: cython.ulonglong, lo: cython.ulonglong
     ) -> cython.bint:
+        """To what went to many only that it is too big, and that an option is not known which wants to be told of (RFC 4443 2.4,
+        RFC 8200 4.2: its highest bits are 10; Linux: opt_unrec)."""
         multicast: cython.bint = pkt.get8(pkt.l3 + 24) == 0xFF or pkt.pkttype != PACKET_HOST
-        if multicast and type != ICMPV6_PKT_TOOBIG and not (type == ICMPV6_PARAMPROB and code == ICMPV6_UNK_OPTION):
-            return False
+        if multicast and type != ICMPV6_PKT_TOOBIG:
+            if type != ICMPV6_PARAMPROB or code != ICMPV6_UNK_OPTION or pkt.get8(pkt.l3 + info) >> 6 != 2:
+                return False
         if (hi == 0 and lo == 0) or hi >> 56 == 0xFF:
             return False
         return not self._is_error6(pkt)

@@ -7,6 +7,7 @@ from userfw.core.const cimport (
     PACKET_LOOPBACK, PACKET_OTHERHOST,
 )
 from userfw.core.drop cimport (
+    DROP_MALFORMED,
     DROP_DEVICE_DOWN, DROP_FRAG_NEEDED, DROP_INTERNAL_ERROR, DROP_MARTIAN, DROP_NO_ROUTE, DROP_NOT_SPECIFIED, DROP_OTHERHOST,
     DROP_PROHIBITED, DROP_TTL_EXPIRED, DROP_TX_FAILED, DROP_UNKNOWN_ETHERTYPE,
 )
@@ -29,7 +30,7 @@ from userfw.router.routing cimport Routing
 from userfw.router.settings cimport Settings
 from userfw.router.types cimport Dst
 from userfw.wire.gso cimport check_untrusted
-from userfw.wire.parse cimport parse_link_untrusted, parse_network_untrusted, trim
+from userfw.wire.parse cimport cut_tag_untrusted, parse_link_untrusted, parse_network_untrusted, trim
 
 cdef class Path(Routing):
     cdef readonly Reassembly reassembly
@@ -42,7 +43,6 @@ cdef class Path(Routing):
     cdef int _receive(self, Packet pkt) except -1
     cdef int _parse(self, Packet pkt, Device device) except -1
     cdef int _judge(self, Packet pkt, Device device, int reason) except -1
-    cdef int _reread(self, Packet pkt, int reason) except -1
     cpdef int after_ingress(self, Packet pkt, int reason) except -1
     cdef bint _for_bridge(self, Packet pkt, Device port) except? -1
     cdef int _continue_bridged(self, Packet pkt, int hook) except -1

@@ -35,6 +35,7 @@ if not cython.compiled:
         DROP_DEVICE_DOWN,
         DROP_FRAG_NEEDED,
         DROP_INTERNAL_ERROR,
+        DROP_MALFORMED,
         DROP_MARTIAN,
         DROP_NO_ROUTE,
         DROP_NOT_SPECIFIED,
@@ -84,7 +85,7 @@ if not cython.compiled:
     from userfw.router.settings import Settings
     from userfw.router.types import Dst
     from userfw.wire.gso import check_untrusted
-    from userfw.wire.parse import parse_link_untrusted, parse_network_untrusted, trim
+    from userfw.wire.parse import cut_tag_untrusted, parse_link_untrusted, parse_network_untrusted, trim
 
 BACKLOG_LIMIT = 1000
 
@@ -158,6 +159,8 @@ class Path(Routing):
         """The way of a parsed frame, to its end."""
         fast: FastPath
         entries: HookList
+        if reason == DROP_MALFORMED and cut_tag_untrusted(pkt):
+            return self.drop(pkt, reason)
         if device.flowtable is not None and reason == DROP_NOT_SPECIFIED:
             if pkt.pkttype == PACKET_HOST or device.master is not None:
                 fast = device.flowtable
@@ -172,12 +175,11 @@ class Path(Routing):
             if verdict != NF_ACCEPT:
                 return self.verdict(pkt, verdict)
             if pkt.rewritten:
-                reason = self._reread(pkt, reason)
+                reason = self.reread(pkt, reason)
         return self.after_ingress(pkt, reason)
 
-    def _reread(self, pkt: Packet, reason: cython.int) -> cython.int:
-        """What is wrong with a frame, or no more, after rules wrote to it: its header is judged behind the ingress chains (Linux:
-        ip_rcv_core, ip6_rcv_core)."""
+    def reread(self, pkt: Packet, reason: cython.int) -> cython.int:
+        """Its header is judged behind the chains of ingress and of bridges (Linux: ip_rcv_core, ip6_rcv_core)."""
         if pkt.l3 >= pkt.end:
             return reason
         pkt.nfproto = NFPROTO_UNSPEC
@@ -233,7 +235,7 @@ class Path(Routing):
 
     def _vlan(self, pkt: Packet, reason: cython.int) -> cython.int:
         """The outermost tag chooses a VLAN device, which receives the frame without it; what is for the device below is for this
-        one too, whatever its address (Linux: vlan_do_receive)."""
+        one too, and a group's is a group's, whatever rules made of its address (Linux: vlan_do_receive)."""
         parent: Device = cython.cast(Device, pkt.iif)
         vid: cython.int = pkt.vlan_tci & 0xFFF
         proto: cython.int = pkt.get16(pkt.start + 12)
@@ -242,7 +244,7 @@ class Path(Routing):
             return self.drop(pkt, DROP_OTHERHOST)
         i: cython.Py_ssize_t
         d: bytearray = pkt.data
-        host: cython.bint = pkt.pkttype == PACKET_HOST
+        kept: cython.int = pkt.pkttype
         for i in range(pkt.start + 11, pkt.start - 1, -1):
             d[i + 4] = d[i]
         set_start(pkt, pkt.start + 4)
@@ -251,15 +253,14 @@ class Path(Routing):
                 return self.drop(pkt, DROP_DEVICE_DOWN)
             pkt.iif = device
             reason = self._parse(pkt, device)
-            if host:
-                pkt.pkttype = PACKET_HOST
+            if kept != PACKET_OTHERHOST:
+                pkt.pkttype = kept
             return self._judge(pkt, device, reason)
         reason = parse_link_untrusted(pkt)
         if reason == DROP_NOT_SPECIFIED:
             reason = parse_network_untrusted(pkt)
-        if host:
-            pkt.pkttype = PACKET_HOST
-        return self.after_ingress(pkt, reason)
+        pkt.pkttype = kept
+        return self.enter_port(pkt, reason)
 
     def _check_ipv6(self, pkt: Packet) -> cython.int:
         """Addresses that must not come in from a wire, and hop-by-hop options (Linux: ip6_rcv_core)."""

@@ -10,6 +10,7 @@ from userfw.wire.checksum cimport add_bytes, fold
 
 cpdef int parse_untrusted(Packet pkt) except -1
 cpdef int parse_link_untrusted(Packet pkt) except -1
+cpdef bint cut_tag_untrusted(Packet pkt) except? -1
 cpdef int parse_network_untrusted(Packet pkt) except -1
 cpdef int trim(Packet pkt) except -1
 cdef int _ipv4(Packet pkt) except -1

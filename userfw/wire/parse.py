@@ -71,7 +71,7 @@ def parse_link_untrusted(pkt: Packet) -> cython.int:
     protocol: cython.int = pkt.get16(off + 12)
     off += 14
     while protocol in (ETH_P_8021Q, ETH_P_8021AD):
-        if pkt.end < off + 4:
+        if pkt.end < off + (6 if pkt.vlan_tci < 0 else 4):
             pkt.l3 = pkt.l4 = pkt.end
             return DROP_MALFORMED
         if pkt.vlan_tci < 0:
@@ -82,6 +82,16 @@ def parse_link_untrusted(pkt: Packet) -> cython.int:
     pkt.l3 = off
     pkt.l4 = off
     return DROP_NOT_SPECIFIED
+
+
+def cut_tag_untrusted(pkt: Packet) -> cython.bint:
+    """A malformed frame ends within its first tag and the type behind: it is no frame, even for ingress chains and bridges (Linux:
+    skb_vlan_untag wants two octets more than the tag)."""
+    off: cython.Py_ssize_t = pkt.start + 14
+    device: Device | None = pkt.iif
+    if pkt.end < off or pkt.end >= off + 6 or (device is not None and device.type not in (ARPHRD_ETHER, ARPHRD_LOOPBACK)):
+        return False
+    return pkt.get16(off - 2) in (ETH_P_8021Q, ETH_P_8021AD)
 
 
 def _bare(pkt: Packet) -> cython.int:

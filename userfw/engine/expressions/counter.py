@@ -47,9 +47,10 @@ class Counter(Expr):
 
 
 def packet_length(ctx: Context, pkt: Packet) -> cython.Py_ssize_t:
-    """skb->len: from the network header on, VLAN tags not counted; the whole frame at netdev egress (seen on Linux 6.18)."""
+    """skb->len: from the network header on, VLAN tags not counted; at netdev egress the whole frame, but for the tag that the card
+    is to write (seen on Linux 6.18)."""
     if ctx.family == NFPROTO_NETDEV and ctx.hook == NF_NETDEV_EGRESS:
-        return pkt.end - pkt.start
+        return pkt.end - pkt.start - (4 if pkt.vlan_tci >= 0 else 0)
     if ctx.family == NFPROTO_ARP and ctx.hook == NF_ARP_OUT:
         return pkt.end - pkt.l3 + 14  # Linux: arp_create writes the link header before the hook
     return pkt.end - pkt.l3

@@ -17,6 +17,7 @@ if not cython.compiled:
         NF_INET_POST_ROUTING,
         NF_NETDEV_EGRESS,
         NFPROTO_ARP,
+        NFPROTO_BRIDGE,
         NFPROTO_INET,
         NFPROTO_IPV4,
         NFPROTO_NETDEV,
@@ -189,12 +190,13 @@ def _store_from_services(ctx: Context, pkt: Packet, dst: cython.int, key: cython
 
 
 def _leaves(ctx: Context, pkt: Packet) -> cython.bint:
-    """`iiftype` is of the outgoing device (Linux: skb->dev) at postrouting and egress, and at output where it is known by then."""
+    """`iiftype` is of the outgoing device (Linux: skb->dev) at postrouting and egress, and at output where it is known by then
+    (of a bridge always)."""
     if ctx.family == NFPROTO_NETDEV:
         return ctx.hook == NF_NETDEV_EGRESS
     if ctx.family == NFPROTO_ARP:
         return ctx.hook == NF_ARP_OUT
-    if ctx.hook == NF_INET_POST_ROUTING:
+    if ctx.hook == NF_INET_POST_ROUTING or (ctx.family == NFPROTO_BRIDGE and ctx.hook == NF_INET_LOCAL_OUT):
         return True
     return ctx.hook == NF_INET_LOCAL_OUT and isinstance(pkt.extra, Origin) and cython.cast(Origin, pkt.extra).bound
 
