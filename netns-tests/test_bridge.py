@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 from conftest import OWN, masked
 from lab import frames as f
-from lab import netns
 from lab.families import IP4
+from lab.kernel import BRIDGE_MAC as BR
 from lab.kernel import KernelRouter
 from lab.topology import SIDES, Lab, Out
 from lab.userfw import UserfwRouter
 
-BR = "02:00:00:00:00:b0"
 PORTS = ("lan", "dmz", "wan")
 HOST = {name: f"02:00:00:00:0{i}:10" for i, name in enumerate(PORTS, 1)}
 ALL = "ff:ff:ff:ff:ff:ff"
@@ -25,10 +24,7 @@ class KernelBridge(KernelRouter):
     def start(self, lab: Lab) -> None:
         """The router, its three TAP sides made ports of `br0`."""
         super().start(lab)
-        netns.ip(self.ns, f"link add br0 address {BR} type bridge", *(f"addr flush dev {name}" for name in PORTS),
-                 *(f"link set {name} master br0" for name in PORTS), "link set br0 up",
-                 *(f"addr add {lab.sides[name].ip4(1)}/24 dev br0" for name in PORTS))
-        netns.ip(self.ns, *(f"neigh replace {lab.sides[name].ip4(10)} lladdr {HOST[name]} dev br0 nud permanent" for name in PORTS))
+        self.bridge(PORTS)
 
 
 class UserfwBridge(UserfwRouter):

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from lab import frames as f
 from lab.families import IP4, IP6, Family
+from lab.topology import BRIDGED
 
 from . import pools
 from .bodies import AH, DCCP, ESP, GRE, SCTP, UDPLITE
+from .bridged import Frames
 from .rules import Chain, Ruleset, Table
 from .traffic import Generator, Step
 
@@ -22,6 +24,7 @@ CARRIERS = {"tcp": f.TCP, "udp": f.UDP, "icmp": f.ICMP, "icmpv6": f.ICMP6, "sctp
             "ah": AH, "comp": COMP, "udplite": UDPLITE}
 _HEAD = re.compile(r'type \w+ hook (\w+)(?: device "(\w+)")?')
 _TRANSPORT = re.compile(r"\bmeta l4proto (\w+)")
+_TAG = re.compile(r"\bvlan (?:id (?:set )?(\d+)|\w)")
 _NETWORK = {"meta protocol ip6": IP6, "meta nfproto ipv6": IP6, "meta protocol ip": IP4, "meta nfproto ipv4": IP4}
 
 
@@ -44,13 +47,26 @@ class Aim:
         what it maps meets no further one, and a later packet of its connection meets none."""
         if table.family == "arp":
             return [self._arp() for _ in range(5)]
+        if isinstance(self.generator, Frames) and (table.family == "bridge" or device in BRIDGED):
+            return self._bridged(self.generator, chain, hook, device)
         asked = [(self._family(table.family, rule), self._transport(rule)) for rule in chain.rules]
         wanted = [*asked, *((self._family(table.family, ""), name) for name in ("udp", "tcp"))]
         wanted = wanted if "type nat" in chain.head else list(dict.fromkeys(wanted))
         return [self._step(fam, name, hook, device) for fam, name in wanted]
 
+    def _bridged(self, frames: Frames, chain: Chain, hook: str, device: str) -> list[Step]:
+        """The same for frames that pass the bridge."""
+        asked = [(self._link_family(rule), self._transport(rule), _TAG.search(rule)) for rule in chain.rules]
+        wanted = dict.fromkeys([*((fam, name, int(tag[1] or 5) if tag else None) for fam, name, tag in asked),
+                                *((self._link_family(""), name, None) for name in ("udp", "tcp"))])
+        return [frames.aimed(fam, CARRIERS.get(name, f.UDP), hook, tag, device) for fam, name, tag in wanted]
+
+    def _link_family(self, rule: str) -> Family | None:
+        """What the rule asks for, None for ARP."""
+        return None if "meta protocol arp" in rule or "vlan type arp" in rule else self._family("bridge", rule)
+
     def _arp(self) -> Step:
-        port = self.rng.choice(pools.NAMES)
+        port = self.rng.choice(self.generator.names)
         return Step(port, "arp", (self.generator.bodies.request(port),))
 
     def _family(self, table: str, rule: str) -> Family:
@@ -67,9 +83,9 @@ class Aim:
 
     def _step(self, fam: Family, name: str, hook: str, device: str) -> Step:
         rng = self.rng
-        others = [port for port in pools.NAMES if port != device]
+        others = [port for port in self.generator.names if port != device]
         source, target = (device, rng.choice(others)) if hook == "ingress" else \
-            (rng.choice(others), device) if hook == "egress" else tuple(rng.sample(pools.NAMES, 2))
+            (rng.choice(others), device) if hook == "egress" else tuple(rng.sample(self.generator.names, 2))
         own = hook in ("input", "output") and name != "gre"  # the kernel's host listens to GRE in a way of its own
         src = fam.host(source, rng.choice(pools.HOSTS))
         dst = fam.host(source, 1) if own else fam.host(target, rng.choice(pools.HOSTS))

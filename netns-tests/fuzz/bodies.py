@@ -12,7 +12,7 @@ import random
 import struct
 
 from lab import frames as f
-from lab.families import IP4, IP6, Family
+from lab.families import EVERY, IP4, IP6, Family
 from lab.topology import SIDES
 
 from userfw.conntrack.check import crc32c
@@ -58,7 +58,7 @@ class Bodies:
     def unusual(self, fam: Family, src: str, dst: str) -> tuple[int, bytes]:
         """(protocol, payload) of something that is not everyday."""
         kinds = [self.sctp, self.sctp, self.sctp, self.dccp, self.dccp, self.udplite, self.security, self.icmp, self.icmp, self.overlay,
-                 self.overlay, *([self.gre] * 3 if dst in pools.hosts(fam.name) else [])]
+                 self.overlay, *([self.gre] * 3 if dst in pools.hosts(fam.name, pools.ALL_NAMES) else [])]
         return self.rng.choice(kinds)(fam, src, dst)
 
     def sctp(self, fam: Family, src: str, dst: str) -> tuple[int, bytes]:
@@ -165,12 +165,12 @@ class Bodies:
 
     def request(self, port: str) -> bytes:
         """A plain request for the router's address, which it answers."""
-        side = SIDES[port]
+        side = EVERY[port]
         return f.arp(1, side.host_mac, side.ip4(self.rng.choice(pools.HOSTS)), "00:00:00:00:00:00", side.ip4(1))
 
     def arp(self, port: str) -> bytes:
         """A request or an answer; who sends is a neighbour that is known."""
-        rng, side = self.rng, SIDES[port]
+        rng, side = self.rng, EVERY[port]
         sender = side.ip4(rng.choice(pools.HOSTS)) if rng.random() > 0.1 else "0.0.0.0"
         target = rng.choice((side.ip4(1), side.ip4(1), side.ip4(11), SIDES["wan"].ip4(1), sender, "8.8.8.8"))
         body = f.arp(rng.choice((1, 1, 1, 2, 2, 3, 8)), side.host_mac, sender, "00:00:00:00:00:00", target)

@@ -30,7 +30,7 @@ WITH_PORTS = {f.TCP, f.UDP, SCTP, DCCP, UDPLITE}
 SUMS = {f.TCP: 16, f.UDP: 6, f.ICMP: 2, f.ICMP6: 2, SCTP: 8, DCCP: 6, UDPLITE: 6}
 """Where a protocol's checksum is; SCTP's is a CRC of four octets."""
 KNOWN_ECHOES = set(pools.IDENTS)
-ROUTERS = {f.addr(a) for a in pools.routers("ip")}
+ROUTERS = {f.addr(a) for a in pools.routers("ip", pools.ALL_NAMES)}
 
 
 class Target(Protocol):
@@ -108,7 +108,7 @@ def spoils_sums(rules: str) -> bool:
 def masked(frame: bytes, spoilt: bool = False) -> str:
     """The frame as text for comparing; `spoilt`: of a wrong checksum only that it is wrong."""
     data, notes = bytearray(frame), ""
-    if data[12:14] == b"\x08\x00" and len(data) >= 34:
+    if len(data) >= 34 and (data[12:14] == b"\x08\x00" or (data[14] == 0x45 and bytes(data[26:30]) in ROUTERS)):
         at = 14
         times = _mask_times(data, at)
         if data[at + 9] == f.ICMP or bytes(data[at + 12:at + 16]) in ROUTERS:

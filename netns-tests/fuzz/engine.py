@@ -13,15 +13,18 @@ from ipaddress import ip_address
 from typing import Any
 from zlib import crc32
 
+from lab.families import EVERY
 from lab.frames import mac
+from lab.kernel import BRIDGE, BRIDGE_MAC
 from lab.state import Conn, conns_from_text
-from lab.topology import SIDES, Out, is_housekeeping
+from lab.topology import SIDES, Out
 
 from userfw.conntrack.listing import Dump, line
 from userfw.conntrack.table import ConnTable
 from userfw.core.clock import Clock
 from userfw.core.packet import Device
 from userfw.ports.memory import MemoryPort
+from userfw.router.bridge import Bridge
 from userfw.router.gateway import Gateway
 from userfw.router.interfaces import parse_address
 from userfw.ruleset.gateway_platform import GatewayPlatform
@@ -30,7 +33,7 @@ from userfw.ruleset.options import Options
 
 from . import pools
 from .raw import RawBackend
-from .traffic import framed
+from .traffic import framed, own_talk
 
 MILLISECOND = 1_000_000
 UNLIMITED = 1 << 30
@@ -67,13 +70,17 @@ class EngineTarget:
         settings.icmp_ratelimit = settings.icmp6_ratelimit = 0
         settings.icmp_msgs_per_sec = settings.icmp_msgs_burst = UNLIMITED
         self.ports: dict[str, MemoryPort] = {}
-        for index, (name, side) in enumerate(SIDES.items(), 2):
+        over = Device(BRIDGE, len(EVERY) + 2, mac(BRIDGE_MAC))
+        self.bridge = Bridge(self.gateway, over)
+        self._add(over)
+        for index, (name, side) in enumerate(EVERY.items(), 2):
             device = Device(name, index, mac(side.router_mac), side.mtu)
             device.kind = "veth"
             self.ports[name] = MemoryPort(device)
-            self.gateway.add_device(device)
-            for own in [one for one in device.addresses if one.family == 10]:
-                self.gateway.remove_address(device, own)  # nor has the laboratory's router any of the link
+            self._add(device)
+            if name not in SIDES:
+                self.bridge.add_port(device)
+                device = over
             for address, bits in ((side.ip4(1), 24), (side.ip6(1), 64)):
                 self.gateway.add_address(device, parse_address(f"{address}/{bits}"))
             for number in (*pools.HOSTS, 77, 78, 254):
@@ -88,9 +95,15 @@ class EngineTarget:
         self.errors = result.errors
         return not result.status  # a warning is no refusal
 
+    def _add(self, device: Device) -> None:
+        """A device without the addresses of the link, of which the laboratory's router has none."""
+        self.gateway.add_device(device)
+        for own in [one for one in device.addresses if one.family == 10]:
+            self.gateway.remove_address(device, own)
+
     def exchange(self, port: str, packets: Sequence[bytes]) -> list[Out]:
         """See Target."""
-        side = SIDES[port]
+        side = EVERY[port]
         self.clock.now += MILLISECOND
         for packet in packets:
             self.gateway.receive(self.ports[port].inject(framed(side, packet)))
@@ -100,7 +113,7 @@ class EngineTarget:
         if self.faults:
             raise self.faults[0]
         return [Out(name, frame) for name, memory in self.ports.items() for frame in memory.take()
-                if not is_housekeeping(frame)]
+                if not own_talk(name, frame)]
 
     def leave(self) -> None:
         """See Target: the next case has a gateway of its own."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from .aimed import Aim
+from .bridged import Frames
 from .cells import Ledger
 from .compare import Behaviour, Case, difference, run, where
 from .engine import EngineTarget
@@ -72,7 +73,7 @@ class Examiner:
             return self.everyday_case(rules, rng, self.steps), rules.covered
         assert self.mixer, "what both take is not known"
         ruleset = self.mixer.ruleset(number - number // self.everyday - 1, rng)
-        traffic = Generator(rng)
+        traffic = Frames(rng) if any(table.family == "bridge" for table in ruleset.tables) else Generator(rng)
         aimed = Aim(rng, traffic).steps(ruleset, self.steps // 2)
         return Case(ruleset, tuple(traffic.steps(self.steps - len(aimed), aimed))), Counter[Cell]()
 

@@ -3,7 +3,7 @@
 Laws
 - `$PORT`, `$SOURCE`, `$A` (address of the rule's family), `$H` (a host), `$MARK`, `$NIC` and the like are drawn anew each time; `$F` is
   `ip` or `ip6`, `$f` the tables' own prefix of addresses.
-- `l3`: where it needs IPv4 or IPv6 (`4`, `6`), ARP (`arp`) or a netdev table (`dev`), or goes for any (``). `l4`: the transport that is asked for first.
+- `l3`: where it needs IPv4 or IPv6 (`4`, `6`), ARP (`arp`), a netdev (`dev`) or a bridge (`br`) table, or goes for any (``). `l4`: the transport that is asked for first.
 - `last`: the packet does not go on behind it, or not as it was; it meets one packet in three.
 - `kind`: type of the chain (`filter`, `nat`, `route`). Declarations (sets, objects) come with what names them.
 - `late`: spoils a checksum, so it stands where packets of others leave only: Linux's own host does not look again at a checksum
@@ -16,7 +16,10 @@ Laws
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from lab.families import EVERY
 
 from . import pools
 from .raw import RAW
@@ -131,6 +134,12 @@ MATCHES = [
           "arp operation vmap { request : continue, reply : continue }", "@nh,0,16 1", "arp saddr ip . arp daddr ip { 0.0.0.0-255.255.255.255 . 1.0.0.0/8, 192.168.0.0/16 . 192.168.0.0/16 }",
           l3="arp"),
     *_all("vlan id 1", "vlan type ip"),
+    *_all("ether daddr $MAC", "ether saddr $MAC", "ether daddr != { $MAC, $MAC, $MAC }", "ether saddr . ether daddr { $MAC . $MAC, $MAC . $MAC }",
+          "ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00", "ether type { ip, ip6, arp, 8021q }", "ether type vlan", "ether type < 0x600",
+          "ether type != 0x88b5", "vlan id 5", "vlan id != 1-7", "vlan pcp 0-3", "vlan dei 0", "vlan type arp", "vlan type ip6",
+          "meta pkttype broadcast", "meta pkttype != { broadcast, multicast }", "meta pkttype other", "meta protocol vlan", "meta protocol { arp, ip }",
+          "ether saddr 02:00:00:00:00:00-02:00:00:00:06:ff", "@ll,0,8 & 1 == 0", "@ll,112,16 != 5", "@nh,0,8 0x45", "iifname . oifname { \"$NIC\" . \"$NIC\" }",
+          "iif . ether saddr { \"$NIC\" . $MAC }", l3="br"),
     *_all("numgen inc mod 2 0", "numgen inc mod 3 offset 5 >= 5", "numgen random mod 1 0", "symhash mod 1 0", "symhash mod 1 offset 7 7"),
     *_all("jhash ip saddr mod 4 seed 0x2a 0-1", "jhash ip saddr . ip daddr mod 8 seed 0xdeadbeef offset 10 10-13", l3="4"),
     *_all("jhash ip6 saddr mod 4 seed 0x2a 0-1", "jhash ip6 saddr . ip6 daddr mod 8 seed 0xdeadbeef offset 10 10-13", l3="6"),
@@ -180,6 +189,9 @@ STATEMENTS = [
     *_all("udp dport set $PORT", "udp sport set $SOURCE", l4="udp", weight=0.5),
     *_all("udp checksum set 0", "@th,16,16 set $PORT", "@ih,0,16 set 0x4142", l4="udp", weight=0.5, late=True),
     *_all("ether daddr set 02:00:00:00:01:10", "ether saddr set 02:00:00:00:07:07", "@ll,48,16 set 0x0202", weight=0.5),
+    *_all("ether daddr set $MAC", "ether saddr set $MAC", "ether type set 0x88b5", "vlan id set 7", "meta pkttype set other",
+          "meta pkttype set broadcast", "meta mark set ether saddr map { $MAC : 1, $MAC : 2 }", "ether saddr vmap { $MAC : continue, $MAC : drop }",
+          "add @dynmac { ether saddr }", "update @dynmac { ether saddr counter }", "add @dynmacs { ether saddr . ether daddr }", l3="br"),
     *_all("arp operation set reply", "@nh,48,16 set 2", "arp saddr ip set 192.168.1.10", l3="arp"),
     *_all("dup to $H", 'dup to $H device "dmz"', weight=0.3),
     *_all('dup to "dmz"', l3="dev", weight=0.3),
@@ -248,6 +260,8 @@ DECLARATIONS = {
     "@dynto4": "set dynto4 { type ipv4_addr; flags dynamic,timeout; timeout 2h; size 99; }",
     "@dynto6": "set dynto6 { type ipv6_addr; flags dynamic,timeout; timeout 2h; size 99; }",
     "@dynmulti4": "set dynmulti4 { type ipv4_addr . inet_proto; flags dynamic; size 99; }",
+    "@dynmac": "set dynmac { type ether_addr; flags dynamic; size 6; }",
+    "@dynmacs": "set dynmacs { type ether_addr . ether_addr; flags dynamic; size 9; }",
     "@dynmark": "set dynmark { type mark; flags dynamic; size 3; }",
     "@dynmarkmap": "map dynmarkmap { type mark : mark; flags dynamic; size 9; }",
     "@dynmarkcount": "set dynmarkcount { type mark; flags dynamic; size 9; }",
@@ -285,15 +299,16 @@ def declared(rules: str) -> list[str]:
     return [DECLARATIONS[name] for name in sorted(names, key=lambda name: name[0] == "@")]
 
 
-def filled(text: str, rng: random.Random, family: str) -> str:
-    """The text with values for its variables; `family` is `ip` or `ip6`."""
+def filled(text: str, rng: random.Random, family: str, names: Sequence[str] = pools.NAMES) -> str:
+    """The text with values for its variables; `family` is `ip` or `ip6`, `names` are the interfaces that are meant."""
     other = "ip" if family != "ip6" else "ip6"
     values = {
         "PORT": lambda: str(rng.choice(pools.PORTS)), "SOURCE": lambda: str(rng.choice(pools.SOURCES)),
         "MARK": lambda: str(rng.choice(pools.MARKS)), "BYTE": lambda: str(rng.choice((0, 1, 16))),
-        "NIC": lambda: rng.choice(pools.NAMES), "TTL": lambda: str(rng.choice((9, 64))), "IDENT": lambda: str(rng.choice(pools.IDENTS)),
-        "A": lambda: rng.choice((*pools.hosts(other), *pools.routers(other))), "H": lambda: rng.choice(pools.hosts(other)),
+        "NIC": lambda: rng.choice(names), "TTL": lambda: str(rng.choice((9, 64))), "IDENT": lambda: str(rng.choice(pools.IDENTS)),
+        "A": lambda: rng.choice((*pools.hosts(other, names), *pools.routers(other, names))), "H": lambda: rng.choice(pools.hosts(other, names)),
+        "MAC": lambda: rng.choice((*(EVERY[name].host_mac for name in names), *pools.STRANGERS, *pools.OWN_MACS, "ff:ff:ff:ff:ff:ff")),
         "Z": lambda: {"ip": "203.0.113.99", "ip6": "fd00:9::1"}[other],
-        "4": lambda: rng.choice(pools.hosts("ip")), "6": lambda: rng.choice(pools.hosts("ip6")),
+        "4": lambda: rng.choice(pools.hosts("ip", names)), "6": lambda: rng.choice(pools.hosts("ip6", names)),
     }
     return re.sub(r"\$([A-Z]+|[46])", lambda found: values[found[1]](), text)

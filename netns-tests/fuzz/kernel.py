@@ -19,15 +19,16 @@ from pathlib import Path
 
 from lab import frames as f
 from lab import netns
-from lab.kernel import KernelRouter
+from lab.families import EVERY
+from lab.kernel import BRIDGE, KernelRouter
 from lab.nftlib import Answer, NftLibrary
 from lab.state import Conn, conns_from_text
-from lab.topology import Lab, Out, is_housekeeping
+from lab.topology import BRIDGED, SIDES, Lab, Out
 
 from . import pools
 from .netlink import Writer, by_hand, hookless, taken_apart
 from .residue import Residue
-from .traffic import framed
+from .traffic import framed, own_talk
 
 FRAGMENTS = (f.ip4("192.168.1.19", "192.168.2.10", f.UDP, bytes(16), mf=True, ident=0x7777),
              f.ip6("fd00:1::19", "fd00:2::10", f.FRAG6, f.frag6(f.UDP, bytes(16), more=True, ident=0x7777)))
@@ -42,6 +43,16 @@ _LISTED = Path("/proc/thread-self/net/nf_conntrack")
 _FULL6 = re.compile(r"(?:[0-9a-f]{4}:){7}[0-9a-f]{4}")
 
 
+class BridgingRouter(KernelRouter):
+    """Linux with a bridge of its own, too: it does not snoop and calls no rules of other families for what it forwards."""
+
+    def start(self, lab: Lab) -> None:
+        """The router, some of its sides made ports of `br0`."""
+        super().start(lab)
+        self.bridge(BRIDGED, "mcast_snooping 0")
+        netns.sysctl(self.ns, **dict.fromkeys((f"bridge__bridge-nf-call-{name}tables" for name in ("arp", "ip", "ip6")), 0))
+        netns.ip(self.ns, *(f"addr add {side.ip6(1)}/64 dev {BRIDGE} nodad" for side in BRIDGED.values()))
+
 class KernelTarget:
     """Runs cases through a laboratory with the router `kernel`, on one processor (the machine's `cpu`-th, counted round)."""
 
@@ -53,7 +64,7 @@ class KernelTarget:
         self.cpu = usable[cpu % len(usable)]
         os.sched_setaffinity(0, {self.cpu})
         self.softnet = os.open("/proc/net/softnet_stat", os.O_RDONLY | os.O_CLOEXEC)
-        self.lab = lab or Lab(KernelRouter())
+        self.lab = lab or Lab(BridgingRouter(), EVERY)
         self.runs = 0
         self.endless = False
         if not lab:
@@ -62,12 +73,12 @@ class KernelTarget:
         netns.sysctl(ns, ipv4__ipfrag_high_thresh=MEMORY, ipv6__ip6frag_high_thresh=MEMORY,
                      netfilter__nf_conntrack_frag6_high_thresh=MEMORY,
                      ipv4__ipfrag_time=HOUR, ipv6__ip6frag_time=HOUR, netfilter__nf_conntrack_frag6_timeout=HOUR)
-        for name in pools.NAMES:
-            side = self.lab.sides[name]
-            netns.sysctl(ns, **{f"{family}__neigh__{name}__retrans_time_ms": HOUR * 1000 for family in ("ipv4", "ipv6")})
+        for name, side in self.lab.sides.items():
+            device = name if name in SIDES else BRIDGE
+            netns.sysctl(ns, **{f"{family}__neigh__{device}__retrans_time_ms": HOUR * 1000 for family in ("ipv4", "ipv6")})
             # Without a link-local address there are no redirects, whose rate is limited by the wall clock.
-            netns.ip(ns, f"addr flush dev {name} scope link")
-            netns.ip(ns, *(f"neigh replace {address} lladdr {side.host_mac} dev {name} nud permanent" for number in
+            netns.ip(ns, *(f"addr flush dev {one} scope link" for one in {name, device}))
+            netns.ip(ns, *(f"neigh replace {address} lladdr {side.host_mac} dev {device} nud permanent" for number in
                            (*pools.HOSTS, 77, 78, 254) for address in (side.ip4(number), side.ip6(number))))
         self._until_quiet()
         self.library = NftLibrary(ns)
@@ -184,7 +195,7 @@ class KernelTarget:
         for packet in packets:
             wires[port].send(framed(self.lab.sides[port], packet))
             self._settle()
-        got = (Out(name, frame) for name in self.lab.sides for frame in wires[name].receive() if not is_housekeeping(frame))
+        got = (Out(name, frame) for name in self.lab.sides for frame in wires[name].receive() if not own_talk(name, frame))
         out = list(itertools.islice(got, ENDLESS))
         self.endless = len(out) == ENDLESS
         return out

@@ -1,9 +1,17 @@
 """The values that rules and frames share, small enough to meet often."""
 
-from lab.families import IP4, IP6, Family
-from lab.topology import SIDES
+from collections.abc import Sequence
 
-NAMES = tuple(SIDES)
+from lab.families import EVERY, IP4, IP6, Family
+from lab.kernel import BRIDGE_MAC
+from lab.topology import BRIDGED, SIDES
+
+NAMES, PORTS_OF_BRIDGE = tuple(SIDES), tuple(BRIDGED)
+ALL_NAMES = tuple(EVERY)
+"""The networks around the router; the ports of its bridge, each with hosts behind it; both."""
+OWN_MACS = (BRIDGE_MAC, *(side.router_mac for side in EVERY.values()))
+STRANGERS = ("02:00:00:00:07:07", "02:00:00:00:08:08")
+"""Hardware addresses that move from port to port, or are nowhere."""
 HOSTS = (10, 11, 12, 13)
 FAR = {"ip": ("198.51.100.7", "8.8.8.8"), "ip6": ("2001:db8:99::7", "2606:4700::1111")}
 PORTS = (1, 22, 53, 80, 443, 512, 599, 4000, 5353, 8080, 40000, 65535)
@@ -24,11 +32,11 @@ def family(name: str) -> Family:
     return IP6 if name == "ip6" else IP4
 
 
-def hosts(name: str) -> list[str]:
+def hosts(name: str, sides: Sequence[str] = NAMES) -> list[str]:
     """Every host address of a family that has a neighbour entry."""
-    return [family(name).host(side, number) for side in NAMES for number in HOSTS]
+    return [family(name).host(side, number) for side in sides for number in HOSTS]
 
 
-def routers(name: str) -> list[str]:
+def routers(name: str, sides: Sequence[str] = NAMES) -> list[str]:
     """The router's addresses of a family."""
-    return [family(name).host(side, 1) for side in NAMES]
+    return [family(name).host(side, 1) for side in sides]

@@ -8,12 +8,13 @@ Laws
 import errno as numbers
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lab.nftlib import Answer
 
+from . import pools
 from .cells import PLACES, operations
 from .explained import taken_in_spite
 from .fragments import DECLARATIONS, FRAGMENTS, Fragment, declared, filled
@@ -39,14 +40,14 @@ def head(place: Place, priority: int = 0, device: str = "lan", policy: str = "ac
     return f"type {place[2]} hook {place[1]} {where}priority {priority}; policy {policy};"
 
 
-def rule(fragment: Fragment, place: Place, rng: random.Random) -> str | None:
-    """The fragment as a rule of a place; None if it has no sense there."""
+def rule(fragment: Fragment, place: Place, rng: random.Random, names: Sequence[str] = ()) -> str | None:
+    """The fragment as a rule of a place; None if it has no sense there. `names`: interfaces that it may be about."""
     family = place[0]
     wanted = {"4": "ip", "6": "ip6"}.get(fragment.l3, "")
     if (family in ("ip", "ip6") and wanted not in ("", family)) or (fragment.l3 == "arp" and family in ("ip", "ip6", "inet")) or \
             (family == "arp" and fragment.l3 not in ("", "arp")) or (family == "arp" and fragment.l4):
         return None
-    if fragment.l3 == "dev" and family != "netdev":
+    if {"dev": "netdev", "br": "bridge"}.get(fragment.l3, family) != family:
         return None  # elsewhere nft would ask the DNS for a host of that name
     if fragment.late and place[1] not in ("forward", "postrouting", "egress"):
         return None
@@ -64,7 +65,8 @@ def rule(fragment: Fragment, place: Place, rng: random.Random) -> str | None:
         guards.append(f"meta l4proto {fragment.l4}")
     if fragment.last:
         guards.append("numgen inc mod 3 0")
-    text = filled(fragment.text, rng, wanted or (family if family in ("ip", "ip6") else rng.choice(("ip", "ip6"))))
+    names = names or (pools.PORTS_OF_BRIDGE if family == "bridge" else pools.NAMES)
+    text = filled(fragment.text, rng, wanted or (family if family in ("ip", "ip6") else rng.choice(("ip", "ip6"))), names)
     return " ".join(["counter", *(f"{guard} counter" for guard in guards), text, *([] if fragment.last else ["counter"])])
 
 

@@ -2,19 +2,26 @@
 
 Laws
 - Neighbours that were asked for and did not answer would be asked for again by a timer, and fail in another case.
+- A bridge remembers behind which port it heard a host.
 - What ICMP told about a path (fragmentation needed, packet too big, redirects) would hold for ten minutes. Of IPv4, more stays even
   behind a flush: a destination that was told of is its own next hop for ever, whatever rules make of a packet's address (Linux:
   rt_bind_exception). Only with its route does that go, so the routes are made anew.
 """
 
+import errno
 import os
 import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from lab.kernel import BRIDGE
+
+from .attributes import attr
+
 _ROUTE, _ADD_ROUTE, _DELETE_ROUTE, _GET_ROUTE, _DELETE_NEIGHBOUR, _GET_NEIGHBOUR, _ERROR, _DONE = 0, 24, 25, 26, 29, 30, 2, 3
-_REQUEST, _ACK, _DUMP, _CREATE = 1, 4, 0x300, 0x600
+_REQUEST, _ACK, _DUMP, _CREATE, _BULK = 1, 4, 0x300, 0x600, 0x200
+_AF_BRIDGE, _SELF, _STATE_MASK = 7, 2, 16
 _NOARP, _PERMANENT = 0x40, 0x80
 _CLONED = 0x200
 _MAIN = 254
@@ -28,6 +35,8 @@ class Residue:
         self.sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _ROUTE)
         self.sock.bind((0, 0))
         self.flush4 = os.open(_FLUSH4, os.O_WRONLY | os.O_CLOEXEC)
+        self.forget_hosts = struct.pack("BxxxiHBB", _AF_BRIDGE, socket.if_nametoindex(BRIDGE), 0, _SELF, 0) \
+            + attr(_STATE_MASK, struct.pack("H", _PERMANENT))
         self.routes4 = [route for route in self._routes(socket.AF_INET) if route[4] == _MAIN]
 
     def remove(self) -> None:
@@ -37,6 +46,7 @@ class Residue:
                 for route in self.routes4:
                     self._ask(kind, route, flags)
         os.write(self.flush4, b"1\n")
+        self._ask(_DELETE_NEIGHBOUR, self.forget_hosts, _BULK)
         for message in list(self._dump(_GET_NEIGHBOUR, struct.pack("BxxxiHBB", 0, 0, 0, 0, 0))):
             state = struct.unpack_from("H", message, 8)[0]
             if not state & (_NOARP | _PERMANENT):
@@ -51,9 +61,10 @@ class Residue:
                 yield message
 
     def _ask(self, kind: int, body: bytes, flags: int = 0) -> None:
-        """One request; what is gone already is no error."""
+        """One request; what is gone already is no error (ENOENT, ESRCH)."""
         self.sock.send(struct.pack("IHHII", 16 + len(body), kind, _REQUEST | _ACK | flags, 1, 0) + body)
-        self.sock.recv(1 << 16)
+        code = -struct.unpack_from("i", self.sock.recv(1 << 16), 16)[0]
+        assert code in (0, errno.ENOENT, errno.ESRCH), (kind, os.strerror(code))
 
     def _dump(self, kind: int, body: bytes) -> Iterator[bytes]:
         """The messages of a dump without their netlink headers."""

@@ -8,12 +8,12 @@ Laws
 
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lab import frames as f
-from lab.families import Family
-from lab.topology import SIDES, Out, Side
+from lab.families import EVERY, Family
+from lab.topology import SIDES, Out, Side, is_housekeeping
 
 from . import pools
 from .bodies import AH, DCCP, DISCOVERY, ESP, GRE, OPTIONS4, SCTP, UDPLITE, Bodies
@@ -21,8 +21,26 @@ from .bodies import AH, DCCP, DISCOVERY, ESP, GRE, OPTIONS4, SCTP, UDPLITE, Bodi
 FRAGMENT_IDENTS = 0x4000
 PLAIN_OPTIONS4 = (b"\x01\x01\x01\x00", b"\x94\x04\x00\x00", b"\x82\x02\x00\x00", b"\x01\x94\x04\x00\x00\x00\x00\x00")
 UNUSUAL = 0.15
+TAGS = (b"\x81\0", b"\x88\xa8")
 TCP_OPTIONS = (b"", b"", b"\2\4\5\xb4", b"\2\4\5\xb4\4\2\1\3\3\7"[:9] + b"\7\1\1", b"\1\1\x08\x0a\0\0\0\1\0\0\0\0", b"\3\3\x0e\0",
                b"\2\4\5\0", b"\x05\x0a\0\0\x03\xe8\0\0\x07\xd0\1\1", b"\2\1\1\1", b"\x08\0\0\0")
+
+
+class Frame(bytes):
+    """A whole frame where a packet is expected, sent as it is."""
+
+    @property
+    def head(self) -> bytes:
+        """The link header, tags with it."""
+        at = 12
+        while self[at:at + 2] in TAGS and at + 4 < len(self):
+            at += 4
+        return self[:at + 2]
+
+    @property
+    def packet(self) -> bytes:
+        """What the link header carries."""
+        return self[len(self.head):]
 
 
 @dataclass(frozen=True)
@@ -37,7 +55,8 @@ class Step:
 
     def __str__(self) -> str:
         from lab import show
-        what = "; ".join(show.packet(p) for p in self.packets) if self.packets else f"about step {self.about}, way {self.way}"
+        shown = [show.frame(p) if isinstance(p, Frame) else show.packet(p) for p in self.packets]
+        what = "; ".join(shown) or f"about step {self.about}, way {self.way}"
         return f"{self.port} {self.kind}: {what}"
 
 
@@ -47,6 +66,7 @@ class Generator:
     def __init__(self, rng: random.Random) -> None:
         self.rng, self.bodies = rng, Bodies(rng)
         self.fragments = 0
+        self.names: Sequence[str] = pools.NAMES
 
     def steps(self, count: int, first: Sequence[Step] = ()) -> list[Step]:
         """So many steps behind the first ones; later ones refer to earlier ones."""
@@ -58,29 +78,26 @@ class Generator:
                 about = n - 1 - min(int(self.rng.expovariate(0.5)), n - 1)
                 steps.append(Step(steps[about].port, kind, (), about, self.rng.randrange(1000)))
                 continue
-            port = self.rng.choice(pools.NAMES)
-            if self.rng.random() < 0.04:
-                steps.append(Step(port, "arp", (self.bodies.arp(port),)))
-                continue
-            packet = self.packet(port)
-            if self.rng.random() < 0.02:
-                tag = self.rng.choice((0, 1, 5, 0x2005))
-                steps.append(Step(port, "tagged", (tagged(packet, tag),)))
-                continue
-            if roll < 0.50:
-                packets = self.cut(packet)
-                steps.append(Step(port, "fragments", packets))
-            elif roll < 0.58:
-                steps.append(Step(port, "broken", (self.broken(packet),)))
-            else:
-                steps.append(Step(port, "fresh", (packet,)))
+            steps.append(self.fresh(roll))
         return steps
+
+    def fresh(self, roll: float) -> Step:
+        """A step that refers to none before; `roll` (from 0.42 to 1) says whether it is cut or broken."""
+        port = self.rng.choice(self.names)
+        if self.rng.random() < 0.04:
+            return Step(port, "arp", (self.bodies.arp(port),))
+        packet = self.packet(port)
+        if self.rng.random() < 0.02:
+            return Step(port, "tagged", (tagged(packet, self.rng.choice((0, 1, 5, 0x2005))),))
+        if roll < 0.50:
+            return Step(port, "fragments", self.cut(packet))
+        return Step(port, "broken", (self.broken(packet),)) if roll < 0.58 else Step(port, "fresh", (packet,))
 
     def packet(self, port: str) -> bytes:
         """A packet from the network at `port`, mostly well-formed and mostly to another network."""
         rng, fam = self.rng, pools.family(self.rng.choice(("ip", "ip", "ip6")))
         src = fam.host(port, rng.choice(pools.HOSTS))
-        other = rng.choice([name for name in pools.NAMES if name != port])
+        other = rng.choice([name for name in self.names if name != port])
         dst = fam.host(other, rng.choice(pools.HOSTS))
         roll = rng.random()
         if roll < 0.10:
@@ -243,10 +260,17 @@ def tagged(packet: bytes, tag: int) -> bytes:
 
 def framed(side: Side, packet: bytes) -> bytes:
     """The frame that carries a packet (or ARP, or a tag and a packet) from the host of a side to the router."""
+    if isinstance(packet, Frame):
+        return packet
     if packet[:2] == b"\x81\0":
         return f.mac(side.router_mac) + f.mac(side.host_mac) + packet
     kind = f.ETH_ARP if packet[:2] == b"\0\1" else f.ETH_IP6 if packet[0] >> 4 == 6 else f.ETH_IP
     return f.eth(side.router_mac, side.host_mac, kind, packet)
+
+
+def own_talk(port: str, frame: bytes) -> bool:
+    """ARP and neighbour discovery of the router itself, about which nothing is compared; a bridge forwards that of others."""
+    return is_housekeeping(frame) and (port in SIDES or f.mac_text(frame[6:12]) in pools.OWN_MACS)
 
 
 class Traffic:
@@ -264,12 +288,12 @@ class Traffic:
         if step.kind == "again":
             packets = list(self.sent[step.about])
         elif step.kind == "follow":
-            packets = [(port, follow(packet, step.way)) for port, packet in self.sent[step.about][:1]]
+            packets = [(port, _inside(packet, lambda inner: follow(inner, step.way))) for port, packet in self.sent[step.about][:1]]
         elif step.kind in ("answer", "error"):
             make = answer if step.kind == "answer" else error
             packets = [(out.port, made) for out in self.got[step.about][:1]
-                       if (made := make(out.packet, step.way, SIDES[out.port])) is not None]
-        packets = [(port, packet) for port, packet in packets if len(packet) <= SIDES[port].mtu]
+                       if (made := back(out, lambda packet, side: make(packet, step.way, side))) is not None]
+        packets = [(port, packet) for port, packet in packets if len(packet) - 14 * isinstance(packet, Frame) <= EVERY[port].mtu]
         self.sent.append(packets)
         return packets
 
@@ -278,8 +302,25 @@ class Traffic:
         self.got.append(got)
 
 
+def _inside(packet: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """The packet changed, or the frame with what it carries changed."""
+    return Frame(packet.head + change(packet.packet)) if isinstance(packet, Frame) else change(packet)
+
+
+def back(out: Out, make: Callable[[bytes, Side], bytes | None]) -> bytes | None:
+    """What the host that got a frame sends because of it: at a port of the bridge to the one it came from, tagged as it came."""
+    side, frame = EVERY[out.port], Frame(out.frame)
+    if out.port in SIDES:
+        return make(out.packet, side)
+    made = make(frame.packet, side)
+    own = f.mac(side.host_mac) if frame[0] & 1 else frame[:6]
+    return made if made is None else Frame(frame[6:12] + own + frame.head[12:] + made)
+
+
 def moved(packet: bytes, run: int) -> bytes:
     """The packet with a fragment's identification moved by the number of the run."""
+    if isinstance(packet, Frame):
+        return _inside(packet, lambda inner: moved(inner, run))
     data = bytearray(packet)
     if len(data) >= 20 and data[0] == 0x45 and (data[6] & 0x3F or data[7]):
         data[4:6] = ((int.from_bytes(data[4:6], "big") + run * 16) & 0xFFFF).to_bytes(2, "big")

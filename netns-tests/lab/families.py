@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from .topology import SIDES
+from .topology import BRIDGED, SIDES
+
+EVERY = {**SIDES, **BRIDGED}
 
 
 @dataclass(frozen=True)
@@ -15,11 +17,11 @@ class Family:
 
     def host(self, side: str, number: int = 10) -> str:
         """A host's address; number 1 is the router."""
-        return SIDES[side].ip6(number) if self.name == "ip6" else SIDES[side].ip4(number)
+        return EVERY[side].ip6(number) if self.name == "ip6" else EVERY[side].ip4(number)
 
     def net(self, side: str) -> str:
         """The prefix of a side."""
-        return f"{SIDES[side].net6}::/64" if self.name == "ip6" else f"{SIDES[side].net4}.0/24"
+        return f"{EVERY[side].net6}::/64" if self.name == "ip6" else f"{EVERY[side].net4}.0/24"
 
     @property
     def lan(self) -> str:

@@ -18,6 +18,11 @@ def mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
 
+def mac_text(data: bytes) -> str:
+    """Six bytes as `02:00:00:00:00:01`."""
+    return data.hex(":")
+
+
 def addr(text: str) -> bytes:
     """An IPv4 or IPv6 address as 4 or 16 bytes."""
     return inet_pton(AF_INET6 if ":" in text else AF_INET, text)

@@ -1,6 +1,7 @@
 """The router `kernel`: Linux itself in a namespace with veths. The oracle."""
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from . import netns
@@ -8,6 +9,8 @@ from .state import Conn, conns_from_text, counters
 
 if TYPE_CHECKING:
     from .topology import Lab
+
+BRIDGE, BRIDGE_MAC = "br0", "02:00:00:00:00:b0"
 
 
 class KernelRouter:
@@ -40,6 +43,14 @@ class KernelRouter:
         from .topology import quiet
         for name in lab.sides if lab.exact else ():
             quiet(self.ns, name)
+
+    def bridge(self, ports: Iterable[str], *settings: str) -> None:
+        """Make interfaces the ports of a bridge with their IPv4 addresses, hosts 10 its neighbours. `settings`: the bridge's."""
+        sides = [self.lab.sides[name] for name in ports]
+        netns.ip(self.ns, f"link add {BRIDGE} address {BRIDGE_MAC} type bridge {' '.join(settings)}",
+                 *(f"addr flush dev {side.name}" for side in sides), *(f"link set {side.name} master {BRIDGE}" for side in sides),
+                 f"link set {BRIDGE} up", *(f"addr add {side.ip4(1)}/24 dev {BRIDGE}" for side in sides),
+                 *(f"neigh replace {side.ip4(10)} lladdr {side.host_mac} dev {BRIDGE} nud permanent" for side in sides))
 
     def stop(self) -> None:
         """Nothing: the namespace takes all with it."""

@@ -63,6 +63,12 @@ SIDES = {side.name: side for side in (
     Side("wan", 3, "203.0.113", "2001:db8:3", "tap"),
     Side("edge", 4, "192.168.4", "fd00:4", "packet", 1400),
 )}
+BRIDGED = {side.name: side for side in (
+    Side("one", 5, "192.168.5", "fd00:5", "veth"),
+    Side("two", 6, "192.168.6", "fd00:6", "veth"),
+    Side("six", 7, "192.168.7", "fd00:7", "veth"),
+)}
+"""Ports of a bridge that a laboratory may have beside them; the bridge has the addresses of the router."""
 ANSWERED = (*range(10, 20), 254)
 
 
