@@ -80,6 +80,9 @@ CLASSES = (
     Class("copy to a group",
           "a copy that `dup` makes at prerouting of a packet to a group comes back there; Linux copies it again, without end",
           _without_groups_copied),
+    Class("identification of the gateway's own",
+          "it is a random number, of which a rule may ask whether it is below another",
+          lambda case: _without_rules(case, "hook (output|postrouting|egress)", r"ip id (<|>|\S+-)")),
     Class("destination mapped by prefix",
           "whether a connection whose IPv4 destination a prefix maps to itself has the status dnat: Linux compares memory that "
           "nobody wrote",

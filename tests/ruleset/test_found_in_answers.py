@@ -163,3 +163,20 @@ def test_a_reset_that_repeats_the_last_acknowledgement_ends_an_opening_connectio
     assert len(lab.out("lan")) == 3
     (conn,) = {id(c): c for c in lab.gw.conntrack.members(0, 0)}.values()
     assert conn.state == 8
+
+
+def test_an_error_about_a_copy_made_at_input_echoes_the_options_of_the_original() -> None:
+    lab = Rules(table("ip", f"filter input 0: dup to {FAR}"))
+    lab.wan.mtu = 600
+    lab.gw.routes.changed()
+    options = [IPOption_RR(length=7, pointer=4, routers=["0.0.0.0"])]
+    lab.send(IP(src=HOST, dst=OWN, flags="DF", options=options) / ICMP(type=0) / Raw(bytes(1000)))
+    error = lab.one("lan")[IP]
+    assert (error[ICMP].type, error[ICMP].code, error.ihl) == (3, 4, 7)
+
+
+@pytest.mark.parametrize(("hook", "source"), [("ingress 0 lan", "2001:db8:2::1"), ("prerouting 0", OWN6)])
+def test_at_ingress_it_is_not_noted_yet_where_a_packet_came_in(hook: str, source: str) -> None:
+    lab = Rules(table("inet", f"filter {hook}: meta nfproto ipv6 reject with icmpv6 reject-route"))
+    lab.send(IPv6(src=FAR6, dst="2001:db8:9::1") / UDP(sport=1, dport=2))
+    assert lab.one()[IPv6].src == source

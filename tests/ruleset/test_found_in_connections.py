@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from scapy.layers.inet import ICMP, IP, UDP
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
+from scapy.layers.sctp import SCTP, SCTPChunkInit
 from scapy.packet import Raw
 
 from tests.ruleset.test_found_by_differences import FAR, FAR6, HOST, HOST6, counted, table
@@ -57,3 +59,13 @@ def test_a_datagram_whose_copy_was_faster_with_another_zone_for_answers_goes_on(
     lab.advance(2)
     lab.gw.conntrack.reap(100)
     assert lab.gw.conntrack.count == 1
+
+
+@pytest.mark.parametrize(("proto", "frames"), [(47, 2), (50, 2), (99, 2), (33, 2), (1, 1), (6, 1), (132, 1)])
+def test_flows_of_some_protocols_may_clash_over_their_answers(proto: int, frames: int) -> None:
+    """A copy was faster, and only the zone of the answers tells the two apart (Linux: allow_clash)."""
+    bodies = {1: ICMP(), 6: TCP(sport=1, dport=2, flags="S"), 132: SCTP(sport=1, dport=2, tag=0) / SCTPChunkInit(init_tag=7)}
+    copying = f"filter prerouting 110: ct state new dup to {FAR}"
+    lab = Rules(table("ip", copying, "filter output -310: ct reply zone set 3"))
+    lab.send(IP(src=HOST, dst=FAR, proto=proto) / bodies.get(proto, Raw(bytes(20))))
+    assert len(lab.out()) == frames

@@ -22,6 +22,7 @@ from userfw.core.hook cimport HookEntry
 from userfw.core.packet cimport Packet
 
 cdef bint _behind(Packet pkt) except? -1
+cdef bint _strict(int proto) noexcept
 cdef bint _cut_routing(Packet pkt) except? -1
 
 cdef class ConntrackIn(HookEntry):

@@ -329,6 +329,11 @@ def _behind(pkt: Packet) -> cython.bint:
     return pkt.nfproto == NFPROTO_IPV6 and pkt.l4 > pkt.end and pkt.fragoff == 0 and pkt.l4proto not in (0, 43, 44, 51, 59, 60)
 
 
+def _strict(proto: cython.int) -> cython.bint:
+    """Two flows never share what only the answers' zone tells apart (Linux: no allow_clash)."""
+    return proto in (IPPROTO_TCP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP)
+
+
 def _cut_routing(pkt: Packet) -> cython.bint:
     """A routing header of which two or three octets are there."""
     return pkt.nfproto == NFPROTO_IPV6 and pkt.l4proto == IPPROTO_ROUTING and pkt.l4 + 2 <= pkt.end < pkt.l4 + 4
@@ -361,7 +366,7 @@ class Confirm(HookEntry):
             if winner is not None:
                 if self._clash(pkt, conn, winner) == NF_ACCEPT:
                     conn = winner
-                elif conn.orig.l4proto not in (IPPROTO_UDP, IPPROTO_UDPLITE) or not self.table.insert_reply(conn):
+                elif _strict(conn.orig.l4proto) or not self.table.insert_reply(conn):
                     self.table.stats.drop += 1
                     pkt.drop_reason = DROP_CT_CLASH
                     return NF_DROP

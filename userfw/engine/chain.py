@@ -158,6 +158,7 @@ class BaseChain(HookEntry):
             ):
                 pkt.drop_reason = DROP_MALFORMED  # Linux: nft_do_chain_inet_ingress judges no broken headers
                 return NF_DROP
+            hook = NF_INET_INGRESS
         if ctx.busy:
             ctx = ctx.nested()
         ctx.busy = True

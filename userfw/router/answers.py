@@ -34,6 +34,7 @@ if not cython.compiled:
         IPPROTO_UDPLITE,
         NF_ACCEPT,
         NF_DROP,
+        NF_INET_INGRESS,
         NF_INET_LOCAL_IN,
         NF_INET_LOCAL_OUT,
         NF_INET_PRE_ROUTING,
@@ -79,6 +80,8 @@ if not cython.compiled:
 
 NESTED_MAX = 2  # Linux: NF_RECURSION_LIMIT
 TCP_RESET = 1  # engine.const.REJECT_TCP_RST
+UNENTERED = Copy(None)
+"""At ingress it is not noted yet where a packet came in (Linux: IP6CB(skb)->iif, of ip6_rcv_core)."""
 
 
 class Answers(Interfaces):
@@ -266,7 +269,12 @@ class Answers(Interfaces):
         if not (hook == NF_INET_LOCAL_OUT and pkt.checked) and not self._intact(pkt):
             return 0
         if pkt.nfproto == NFPROTO_IPV6:
-            return self.send_error(pkt, ICMPV6_DEST_UNREACH, code, 0)
+            if hook != NF_INET_INGRESS:
+                return self.send_error(pkt, ICMPV6_DEST_UNREACH, code, 0)
+            pkt.extra = UNENTERED
+            found: cython.int = self.send_error(pkt, ICMPV6_DEST_UNREACH, code, 0)
+            pkt.extra = None
+            return found
         if pkt.route is not None:
             return self.send_error(pkt, ICMP_DEST_UNREACH, code, 0)
         # not routed yet: the error comes from the address towards the sender (Linux: nf_reject_fill_skb_dst)

@@ -203,7 +203,7 @@ def forward_options(router: Router, pkt: Packet, dst: Dst) -> cython.int:
             pkt.put32(off + pkt.get8(off + 2) - 5, found[1] if found is not None else 0)
     if pkt.ip_options & OPT_CHANGED:
         write_ipv4(pkt)
-    pkt.ip_options &= 0xFF
+    pkt.ip_options &= ~OPT_CHANGED
     return 0
 
 

@@ -13,6 +13,7 @@ if not cython.compiled:
         ETH_P_IP,
         ETH_P_IPV6,
         IPPROTO_ICMPV6,
+        NF_INET_INGRESS,
         NF_INET_LOCAL_IN,
         NF_INET_PRE_ROUTING,
         NFPROTO_IPV4,
@@ -109,7 +110,7 @@ class Fib(Expr):
         if pkt.iif is None:
             return False
         looped: cython.bint = pkt.iif.type == ARPHRD_LOOPBACK or pkt.pkttype == PACKET_LOOPBACK
-        if looped and ctx.hook in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN):
+        if looped and ctx.hook in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_INGRESS):
             return True
         if family == NFPROTO_IPV4 and pkt.get8(at + 12) == 0:
             return pkt.get32(at + 16) == U32_MASK or pkt.get32(at + 16) >> 8 == 0xE00000
