@@ -7,7 +7,7 @@ JOBS     ?= $(shell nproc)
 SOURCES  := $(shell find userfw -name '*.pxd') $(wildcard $(patsubst %.pxd,%.py,$(shell find userfw -name '*.pxd')))
 export PYTHONPATH := $(CURDIR):$(CURDIR)/hw:$(CURDIR)/netns-tests
 
-.PHONY: help setup build test unit netns differential fuzz lint conformance demo bench bench-engine bench-load bench-offload install uninstall clean
+.PHONY: help setup build test unit netns differential fuzz fuzz-rules lint conformance demo bench bench-engine bench-load bench-offload install uninstall clean
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
@@ -55,6 +55,9 @@ flows: .make/build    ## XDP against the flowtable, packet for packet, over thou
 
 fuzz: .make/build     ## ten million mutated frames through the packet path; ARGS='--seed 7'
 	$(PY) tests/fuzz/run.py --frames 10000000 --ruleset tests/fuzz/rules.nft $(ARGS)
+
+fuzz-rules: .make/build    ## mutated rulesets, JSON, iptables rules and configurations, ten minutes; ARGS='--minutes 60 --seed 7'
+	PYTHONPATH=$(PYTHONPATH):tests/fuzz:tests/nft $(PY) tests/fuzz/run_texts.py $(ARGS)
 
 lint: .make/venv      ## ruff and mypy --strict
 	@$(PY) .ci/check.py lint

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import random
 import re
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from test_fuzz_parser import LINES, json_seeds, mutate, spoil
+from texts import expressions, lines, mutate, spoil
 
 from userfw.ruleset.manager import RulesetManager
 from userfw.ruleset.options import Options
@@ -46,14 +43,14 @@ def test_mutated_lines_through_the_manager() -> None:
         manager = RulesetManager()
         assert manager.execute(BASE.format(family)).status == 0
         for _ in range(12):
-            text = mutate(rng.choice(LINES), rng).replace("rule ip t", f"rule {family} t")
+            text = mutate(rng.choice(lines()), rng).replace("rule ip t", f"rule {family} t")
             accepted += run(manager, text, Options())
     assert accepted > 20
 
 
 def test_mutated_json_through_the_manager() -> None:
     rng = random.Random(5)
-    seeds = json_seeds()
+    seeds = expressions()
     for _ in range(60):
         family = rng.choice(FAMILIES)
         manager = RulesetManager()
