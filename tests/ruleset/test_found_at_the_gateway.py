@@ -156,3 +156,5 @@ def test_ct_count_looks_behind_an_authentication_header(size: int, passes: int) 
     lab.send(IPv6(src=HOST6, dst=FAR6, nh=51) / Raw(bytes((17, size)) + bytes(10)) / UDP())
     assert counted(lab)[:1] == [passes]
     assert len(lab.out()) == passes
+    lab.send(IPv6(src=HOST6, dst=FAR6, nh=59) / Raw(b"nothing follows"))
+    assert counted(lab)[:1] == [passes] and lab.out() == []

@@ -2,7 +2,8 @@ from userfw.conntrack.conn cimport Conn, Tuple
 from userfw.conntrack.const cimport TCP_CLOSE, TCP_TIME_WAIT
 from userfw.conntrack.tuples cimport inner_l4, inner_proto, read_tuple
 from userfw.core.const cimport (
-    IPPROTO_AH, IPPROTO_TCP, IPS_CONFIRMED, IPS_DYING, IPS_OFFLOAD, IPS_TEMPLATE, NF_DROP, NFT_BREAK, NFT_CONTINUE,
+    IPPROTO_AH, IPPROTO_NONE, IPPROTO_TCP, IPS_CONFIRMED, IPS_DYING, IPS_OFFLOAD, IPS_TEMPLATE, NFPROTO_IPV6, NF_DROP, NFT_BREAK,
+    NFT_CONTINUE,
 )
 from userfw.core.drop cimport DROP_RULE
 from userfw.core.packet cimport Packet

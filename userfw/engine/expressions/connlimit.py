@@ -15,12 +15,14 @@ if not cython.compiled:
     from userfw.conntrack.tuples import inner_l4, inner_proto, read_tuple
     from userfw.core.const import (
         IPPROTO_AH,
+        IPPROTO_NONE,
         IPPROTO_TCP,
         IPS_CONFIRMED,
         IPS_DYING,
         IPS_OFFLOAD,
         IPS_TEMPLATE,
         NF_DROP,
+        NFPROTO_IPV6,
         NFT_BREAK,
         NFT_CONTINUE,
     )
@@ -49,7 +51,7 @@ def _over(conn: Conn, now: cython.ulonglong) -> cython.bint:
 
 def _has_tuple(pkt: Packet) -> cython.bint:
     """What conntrack would take for the connection's addresses and ports can be read; it looks behind an authentication header,
-    where rules do not (Linux: nf_ct_get_tuplepr)."""
+    where rules do not, and finds nothing where nothing follows (Linux: nf_ct_get_tuplepr, ipv6_skip_exthdr)."""
     at: cython.Py_ssize_t = pkt.l4
     proto: cython.int = pkt.l4proto
     if proto == IPPROTO_AH:
@@ -57,6 +59,8 @@ def _has_tuple(pkt: Packet) -> cython.bint:
         if at < 0:
             return False
         proto = inner_proto(pkt, pkt.nfproto, pkt.l3)
+    if proto == IPPROTO_NONE and pkt.nfproto == NFPROTO_IPV6:
+        return False
     return read_tuple(pkt, pkt.nfproto, pkt.l3, at, proto, Tuple())
 
 
