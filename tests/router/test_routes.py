@@ -176,6 +176,10 @@ def test_ipv4_over_an_ipv6_gateway() -> None:
         ("192.0.2.10", "127.0.0.1", "MARTIAN"),
         ("192.0.2.10", "0.0.0.1", "MARTIAN"),
         ("192.0.2.10", "239.1.1.1", "NO_ROUTE"),
+        ("192.0.2.1", "224.0.0.1", "MARTIAN"),
+        ("127.0.0.1", "224.0.0.1", "MARTIAN"),
+        ("0.0.0.0", "239.1.1.1", "MARTIAN"),
+        ("0.0.0.0", "224.0.0.1", "NO_PROTOCOL"),
     ],
 )
 def test_martians(source: str, to: str, reason: str) -> None:

@@ -1,6 +1,8 @@
 # Which way. Explained in routing.py.
 from userfw.conntrack.conn cimport Conn, TupleNode
-from userfw.core.const cimport ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, IPS_DST_NAT, IPS_SRC_NAT, NF_ACCEPT, NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6, U32_MASK
+from userfw.core.const cimport (
+    ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, IPPROTO_IGMP, IPS_DST_NAT, IPS_SRC_NAT, NF_ACCEPT, NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6, U32_MASK,
+)
 from userfw.core.drop cimport DROP_FORWARDING_OFF, DROP_MARTIAN, DROP_NO_ROUTE, DROP_NOT_SPECIFIED, DROP_SOURCE_FILTER
 from userfw.core.fastpath cimport CachedRoute
 from userfw.core.hook cimport HookEntry
@@ -21,6 +23,7 @@ cdef class Reroute(HookEntry):
 cdef class Routing(Egress):
     cdef bint still_for(self, Packet pkt, Dst dst) except? -1
     cdef Dst route_ipv4(self, Packet pkt)
+    cdef bint _source_to_group(self, Packet pkt, unsigned int src, unsigned int to, Device device) except? -1
     cdef bint _source_ok(self, Packet pkt, unsigned int src, Device device) except? -1
     cdef Dst _broadcast(self, unsigned int to)
     cdef Dst _multicast(self, Packet pkt, unsigned long long hi, unsigned long long lo)

@@ -13,6 +13,7 @@ if not cython.compiled:
     from userfw.core.const import (
         ARPHRD_LOOPBACK,
         CT_DIR_ORIGINAL,
+        IPPROTO_IGMP,
         IPS_DST_NAT,
         IPS_SRC_NAT,
         NF_ACCEPT,
@@ -83,13 +84,13 @@ class Routing(Egress):
         pkt.drop_reason = DROP_MARTIAN
         if src >> 28 == 14 or src == U32_MASK:
             return None
+        if to >> 28 == 14:
+            return self._multicast(pkt, 0, to) if loop or self._source_to_group(pkt, src, to, device) else None
         if to != U32_MASK and not (src == 0 and to == 0):
             if src >> 24 == 0 or to >> 24 == 0:
                 return None
             if (src >> 24 == 127 or to >> 24 == 127) and not loop:
                 return None
-        if to >> 28 == 14:
-            return self._multicast(pkt, 0, to)
         dst = self.routes.resolve(NFPROTO_IPV4, 0, to, 0, src, pkt.mark, device)
         if to == U32_MASK or (src == 0 and to == 0):
             dst = self._broadcast(to)
@@ -122,6 +123,12 @@ class Routing(Egress):
                 if way.oif is device:
                     return True
         return False
+
+    def _source_to_group(self, pkt: Packet, src: cython.uint, to: cython.uint, device: Device) -> cython.bint:
+        """Whoever has no address yet speaks to the groups of the link only, or IGMP (Linux: ip_mc_validate_source)."""
+        if src >> 24 == 0:
+            return to >> 8 == 0xE00000 or pkt.get8(pkt.l3 + 9) == IPPROTO_IGMP
+        return src >> 24 != 127 and self._source_ok(pkt, src, device)
 
     def _broadcast(self, to: cython.uint) -> Dst:
         dst: Dst = Dst(self.routes.generation)
