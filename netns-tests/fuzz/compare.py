@@ -156,8 +156,9 @@ def _mask_times(data: bytearray, at: int) -> str:
 
 
 def _mask_ident4(data: bytearray, at: int, own: bool) -> None:
-    """Hide an identification that the router made up or that belongs to this run."""
-    if own or int.from_bytes(data[at + 4:at + 6], "big") not in KNOWN_IDENTS:
+    """Hide an identification that the router made up or that belongs to this run; errors tell by their class of service that they
+    are the router's, whatever became of their source."""
+    if own or (data[at + 9] == f.ICMP and data[at + 1] >= 0xC0) or int.from_bytes(data[at + 4:at + 6], "big") not in KNOWN_IDENTS:
         data[at + 4:at + 6] = data[at + 10:at + 12] = b"\0\0"
 
 
@@ -211,13 +212,23 @@ def _mask_transport(data: bytearray, network: int, at: int, proto: int, spoilt: 
 
 def _mask_quoted(data: bytearray, at: int, proto: int) -> str:
     """Hide chosen ports of a transport header that may be incomplete, and then its checksum with them."""
-    hidden = _mask_ports(data, at, proto)
+    hidden = _mask_quoted_twice(data, at, proto) or _mask_ports(data, at, proto)
     spot, size = SUMS.get(proto), 4 if proto == SCTP else 2
     if proto in (f.ICMP, f.ICMP6) and len(data) == at + 4 and data[at] in (0, 8, *range(13, 19), 128, 129):
         hidden = "cut before the identifier"  # which the checksum tells of all the same
     if hidden and spot is not None and len(data) >= at + spot + size:
         data[at + spot:at + spot + size] = bytes(size)
     return hidden
+
+
+def _mask_quoted_twice(data: bytearray, at: int, proto: int) -> str:
+    """What an error quotes that is quoted itself."""
+    inner = at + 8
+    if len(data) <= inner + 20 or not (data[at] in (3, 4, 5, 11, 12) if proto == f.ICMP else proto == f.ICMP6 and data[at] < 128):
+        return ""
+    if data[inner] >> 4 == 4:
+        return _mask_quoted(data, inner + (data[inner] & 15) * 4, data[inner + 9])
+    return _mask_quoted(data, inner + 40, data[inner + 6]) if data[inner] >> 4 == 6 else ""
 
 
 def conn_text(conn: Conn) -> str:

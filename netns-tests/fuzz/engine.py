@@ -69,6 +69,7 @@ class EngineTarget:
         settings = self.gateway.settings
         settings.icmp_ratelimit = settings.icmp6_ratelimit = 0
         settings.icmp_msgs_per_sec = settings.icmp_msgs_burst = UNLIMITED
+        self.gateway.ip_id = 0x2000 + rng.randrange(0x8000)  # far from those that hosts and rules know
         self.ports: dict[str, MemoryPort] = {}
         over = Device(BRIDGE, len(EVERY) + 2, mac(BRIDGE_MAC))
         self.bridge = Bridge(self.gateway, over)

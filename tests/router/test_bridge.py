@@ -201,6 +201,20 @@ def test_connections_in_the_bridge() -> None:
     assert lab.counts()["est"] == 2
 
 
+def test_fragments_go_on_though_the_bridge_dropped_one() -> None:
+    rules = """table bridge t { counter seen { }
+        chain c { type filter hook postrouting priority 0; policy drop; ether type ip counter name seen
+        }
+        }"""
+    lab = BridgeLab(rules)
+    lab.neighbour(lab.bridge.device, "10.0.0.10", HOSTS["a"])
+    lab.bridge.device.mtu = 600
+    lab.gw.routes.changed()
+    lab.pass_("a", Ether(dst=BR, src=HOSTS["a"]) / b"")
+    lab.send(IP(src="192.0.2.10", dst="10.0.0.10") / UDP(sport=1, dport=2) / bytes(1400))
+    assert lab.counts() == {"seen": 3}
+
+
 def test_queue_in_the_bridge() -> None:
     lab = BridgeLab("""table bridge t { chain f { type filter hook forward priority 0; udp dport 9 queue num 1; }
         chain p { type filter hook prerouting priority 0; udp dport 8 queue num 1; }\n}""")

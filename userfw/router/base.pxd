@@ -14,7 +14,7 @@ cdef class Router(Services):
     cdef unsigned long long[::1] drops
     cdef list pool, given, touched
     cdef Port last_port
-    cdef unsigned int ip_id
+    cdef public unsigned int ip_id
     cpdef Packet take(self)
     cpdef int give(self, Packet pkt) except -1
     cpdef int flush(self) except -1

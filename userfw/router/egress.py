@@ -278,7 +278,8 @@ class Egress(Router):
         bridge: Bridge
         if device.bridge is not None and device.master is None:
             bridge = device.bridge
-            return bridge.transmit(pkt)
+            bridge.transmit(pkt)
+            return DROP_NOT_SPECIFIED  # what became of it is the bridge's affair (Linux: br_dev_xmit)
         if device.type != ARPHRD_LOOPBACK:
             return self.drop(pkt, DROP_DEVICE_DOWN)
         if len(self.backlog) >= BACKLOG_LIMIT:
