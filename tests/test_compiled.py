@@ -58,3 +58,31 @@ def test_no_literal_becomes_a_python_object(path: Path) -> None:
                 if isinstance(node, ast.Constant) and isinstance(node.value, int) and abs(node.value) > 0x7FFFFFFF:
                     found.append(f"{path}:{node.lineno}: {node.value:#x} in {function.name}")
     assert not found, "\n".join(found)
+
+
+def inner(function: ast.FunctionDef) -> tuple[bool, list[ast.FunctionDef | ast.Lambda]]:
+    """Whether a function is a generator, and the functions that it makes."""
+    made: list[ast.FunctionDef | ast.Lambda] = []
+    generates, todo = False, list(function.body)
+    while todo:
+        node: ast.AST = todo.pop()
+        generates |= isinstance(node, (ast.Yield, ast.YieldFrom))
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            made.append(node)
+        else:
+            todo += list(ast.iter_child_nodes(node))  # type: ignore[arg-type]
+    return generates, made
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_scope_holds_a_function_that_holds_it(path: Path) -> None:
+    """Nobody breaks such a cycle in compiled code: the scope and all that it refers to would stay for ever."""
+    found = []
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef):
+            generates, made = inner(function)
+            found += [
+                f"{path}:{one.lineno}: in {function.name}" for one in made
+                if generates or any(isinstance(n, ast.Name) and n.id == getattr(one, "name", "") for n in ast.walk(one))
+            ]  # fmt: skip
+    assert not found, "\n".join(found)

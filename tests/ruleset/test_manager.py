@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
+from userfw.nft.syntax_block import ChainBlock, Command, SetBlock, TableBlock
 from userfw.ruleset.manager import RulesetManager
 from userfw.ruleset.options import Options
 from userfw.ruleset.service import NftService
@@ -106,3 +109,17 @@ def test_a_large_set_costs_its_commit_nothing() -> None:
     prepared = manager.prepare("add element ip t s { 1, 2 }")
     assert prepared.plan is not None
     assert [len(overlay.log) for overlay in prepared.plan.overlays] == [1]
+
+
+def test_nothing_of_a_text_stays() -> None:
+    """What was parsed is gone when it has been put in force, and when it has been replaced."""
+    text = "flush ruleset\ntable inet t {\nset s {\ntype mark\nelements = { 1, 2 }\n}\nchain c {\nmeta mark @s counter\n}\n}\n"
+    manager = RulesetManager()
+
+    def left() -> int:
+        for _ in range(20):
+            assert manager.execute(text).status == 0
+        gc.collect()
+        return sum(isinstance(one, (Command, TableBlock, ChainBlock, SetBlock)) for one in gc.get_objects())
+
+    assert left() == left()

@@ -220,27 +220,28 @@ def expand(command: Command) -> Iterator[Command]:
 
 def _expand_table(command: Command, table: TableBlock) -> Iterator[Command]:
     yield replace(command, node=replace(table, objects=[], sets=[], flowtables=[], chains=[]))
-
-    def sub(obj: str, node: ChainBlock | ObjectBlock | SetBlock | FlowtableBlock) -> Command:
-        return Command(
-            "add", obj, family=command.family, table=command.table, name=node.name, node=node,
-            loc=node.loc, table_loc=command.table_loc, name_loc=node.loc,
-        )  # fmt: skip
-
     for chain in table.chains:
-        yield sub("chain", replace(chain, rules=[]))
+        yield _in_table(command, "chain", replace(chain, rules=[]))
     for obj in table.objects:
-        yield sub(obj.kind, obj)
+        yield _in_table(command, obj.kind, obj)
     for entry in table.sets:
-        yield sub("map" if entry.is_map else "set", replace(entry, elements=[]))
+        yield _in_table(command, "map" if entry.is_map else "set", replace(entry, elements=[]))
     for flowtable in table.flowtables:
-        yield sub("flowtable", flowtable)
+        yield _in_table(command, "flowtable", flowtable)
     for entry in table.sets:
         if entry.elements:
-            yield _elements(sub("map" if entry.is_map else "set", entry), entry)
+            yield _elements(_in_table(command, "map" if entry.is_map else "set", entry), entry)
     for chain in table.chains:
         if chain.rules:
-            yield _rules(sub("chain", chain), chain)
+            yield _rules(_in_table(command, "chain", chain), chain)
+
+
+def _in_table(command: Command, obj: str, node: ChainBlock | ObjectBlock | SetBlock | FlowtableBlock) -> Command:
+    """What a table's block adds to the table."""
+    return Command(
+        "add", obj, family=command.family, table=command.table, name=node.name, node=node,
+        loc=node.loc, table_loc=command.table_loc, name_loc=node.loc,
+    )  # fmt: skip
 
 
 def _rules(command: Command, chain: ChainBlock) -> Command:
