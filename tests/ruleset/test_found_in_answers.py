@@ -165,6 +165,16 @@ def test_a_reset_that_repeats_the_last_acknowledgement_ends_an_opening_connectio
     assert conn.state == 8
 
 
+def test_an_error_about_what_came_to_a_group_of_the_link_is_from_the_device_it_came_in_by() -> None:
+    lab = Rules("")
+    header = bytes((17, 0, 0x9E, 4, 1, 2, 3, 4))
+    packet = IPv6(src=HOST6, dst="2001:db8:2::1", nh=60) / Raw(header + bytes(UDP(sport=1, dport=2)))
+    lab.send(Ether(dst=MACS["lan"]) / packet)
+    assert lab.one("lan")[IPv6].src == "2001:db8:2::1"
+    lab.send(Ether(dst="33:33:00:00:00:01") / packet)
+    assert lab.one("lan")[IPv6].src == OWN6
+
+
 def test_an_error_about_a_copy_made_at_input_echoes_the_options_of_the_original() -> None:
     lab = Rules(table("ip", f"filter input 0: dup to {FAR}"))
     lab.wan.mtu = 600

@@ -248,7 +248,8 @@ class Icmp:
         hi: cython.ulonglong = pkt.get64(pkt.l3 + 24)
         lo: cython.ulonglong = pkt.get64(pkt.l3 + 32)
         outside: cython.bint = pkt.iif is not None and not self._from_loopback(pkt)
-        if hi >> 56 != 0xFF and not (outside and hi == 0 and lo == 1):  # ::1 is loopback's only (Linux: ipv6_chk_addr)
+        asked: cython.bint = hi >> 56 != 0xFF and pkt.pkttype == PACKET_HOST  # not a group, of the link either
+        if asked and not (outside and hi == 0 and lo == 1):  # ::1 is loopback's only (Linux: ipv6_chk_addr)
             kind: cython.int = self.router.routes.resolve(NFPROTO_IPV6, hi, lo, 0, 0, 0, pkt.iif).type
             if kind in (RTN_LOCAL, RTN_ANYCAST):
                 return (hi, lo)
