@@ -56,8 +56,10 @@ class Skb:
 
     @property
     def length(self) -> int:
-        """skb->len: without the link-layer header, but at netdev egress."""
-        return len(self.data) - (0 if self.family == "netdev" and self.hook == "egress" else self.network)
+        """skb->len: without the link-layer header; at netdev egress with it, but for the tag that the card is to write."""
+        if self.family == "netdev" and self.hook == "egress":
+            return len(self.data) - (4 if self.tagged else 0)
+        return len(self.data) - self.network
 
     def take(self, at: int, size: int) -> bytes:
         """Linux: skb_copy_bits."""

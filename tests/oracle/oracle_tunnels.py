@@ -65,7 +65,7 @@ def _network(skb: Skb, inside: Inside, at: int) -> None:
     if inside.protocol != ETH_IP6 or skb.take(at, 40)[0] >> 4 != 6:
         raise Break
     inside.network = at
-    found = skb.find_header(at, -1)
+    found = skb.find_header(at, -1, stop_at_auth=True)
     if found is None:
         raise Break
     if not found[2]:

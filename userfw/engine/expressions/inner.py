@@ -161,18 +161,18 @@ class Inner(Expr):
         return self._walk_ipv6(ctx, pkt, pkt.get8(off + 6), off + 40)
 
     def _walk_ipv6(self, ctx: Context, pkt: Packet, proto: cython.int, off: cython.Py_ssize_t) -> cython.bint:
+        """To the transport header, or an authentication header (Linux: ipv6_find_hdr, which reads no more of each than it needs)."""
         size: cython.int
         while proto in (IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_DSTOPTS, IPPROTO_FRAGMENT, IPPROTO_AH):
-            if off + 8 > pkt.end:
+            if off + (4 if proto == IPPROTO_ROUTING or proto == IPPROTO_FRAGMENT else 2) > pkt.end:
                 return False
+            if proto == IPPROTO_AH:
+                break
+            size = (pkt.get8(off + 1) + 1) * 8
             if proto == IPPROTO_FRAGMENT:
                 if pkt.get16(off + 2) & 0xFFF8:
-                    return True
+                    return pkt.get8(off) not in (IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_DSTOPTS, IPPROTO_FRAGMENT, IPPROTO_AH)
                 size = 8
-            elif proto == IPPROTO_AH:
-                size = (pkt.get8(off + 1) + 2) * 4
-            else:
-                size = (pkt.get8(off + 1) + 1) * 8
             proto = pkt.get8(off)
             off += size
         ctx.inner_transport = off
