@@ -35,8 +35,10 @@ _REQUEST, _MULTI_ACK, _DUMP, _CREATE, _APPEND = 1, 4, 0x300, 0x400, 0x800
 _INTERVAL, _MAP, _CONCAT = 4, 8, 0x80
 _VERDICT_DATA = 0xFFFFFF00
 FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
-_INEQUALITY = r"(?:(?:ip6?|tcp|udp|th|icmp|icmpv6|sctp|dccp) \S+|@[nt]h,\S+) != [^{\s]+"
-_BY_HAND = re.compile(f'log prefix "{PREFIX}|udp [sd]port set|{_INEQUALITY} {_INEQUALITY}')
+_FIELD = r"(?:(?:ip6?|tcp|udp|th|icmp|icmpv6|sctp|dccp) \S+|@[nt]h,\S+)"
+_INEQUALITY = _FIELD + r" != [^{\s]+"
+_ACROSS = _FIELD + r" [^{\s]+ (?:.* )?counter " + _FIELD + r" [^{\s]+"
+_BY_HAND = re.compile(f'log prefix "{PREFIX}|udp [sd]port set|{_INEQUALITY} {_INEQUALITY}|{_ACROSS}')
 _CHAIN = re.compile(r"^  chain (\S+) \{$")
 _CODES = {"accept": 1, "drop": 0, "continue": -1, "break": -2, "jump": -3, "goto": -4, "return": -5, "queue": 3}
 
@@ -61,7 +63,8 @@ def taken_apart(ruleset: str) -> tuple[str, list[tuple[str, str, str, str]]]:
 
 def by_hand(text: str) -> bool:
     """Whether the laboratory's nft must not write this: raw expressions; inequalities side by side, which it merges into one that
-    holds when any does; `udp dport set`, where it updates a checksum of zero too, unlike nft 1.1.6."""
+    holds when any does; fields side by side with a statement between them, which it merges in front of that; `udp dport set`,
+    where it updates a checksum of zero too, unlike nft 1.1.6."""
     return _BY_HAND.search(text) is not None
 
 
