@@ -86,6 +86,8 @@ class Aim:
         others = [port for port in self.generator.names if port != device]
         source, target = (device, rng.choice(others)) if hook == "ingress" else \
             (rng.choice(others), device) if hook == "egress" else tuple(rng.sample(self.generator.names, 2))
+        if hook == "output" and name != "gre" and self.generator.speaks:
+            return self.generator.own(fam, CARRIERS.get(name, f.UDP), "aimed")
         own = hook in ("input", "output") and name != "gre"  # the kernel's host listens to GRE in a way of its own
         src = fam.host(source, rng.choice(pools.HOSTS))
         dst = fam.host(source, 1) if own else fam.host(target, rng.choice(pools.HOSTS))

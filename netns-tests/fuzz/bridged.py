@@ -30,8 +30,8 @@ OTHER_KINDS = (0x88B5, 0x88CC, PPPOE, 0x8847, 0x0806, 0x9000, 0x22F0)
 class Frames(Generator):
     """Draws steps for a router that is a bridge as well."""
 
-    def __init__(self, rng: random.Random) -> None:
-        super().__init__(rng)
+    def __init__(self, rng: random.Random, rules: str = "") -> None:
+        super().__init__(rng, rules)
         self.names = pools.ALL_NAMES
 
     def fresh(self, roll: float) -> Step:

@@ -30,6 +30,8 @@ WITH_PORTS = {f.TCP, f.UDP, SCTP, DCCP, UDPLITE}
 SUMS = {f.TCP: 16, f.UDP: 6, f.ICMP: 2, f.ICMP6: 2, SCTP: 8, DCCP: 6, UDPLITE: 6}
 """Where a protocol's checksum is; SCTP's is a CRC of four octets."""
 KNOWN_ECHOES = set(pools.IDENTS)
+RENAMED = b"\x88\xb5"
+"""The type that rules write; behind it stands what the router chose, nevertheless."""
 ROUTERS = {f.addr(a) for a in pools.routers("ip", pools.ALL_NAMES)}
 
 
@@ -108,7 +110,10 @@ def spoils_sums(rules: str) -> bool:
 def masked(frame: bytes, spoilt: bool = False) -> str:
     """The frame as text for comparing; `spoilt`: of a wrong checksum only that it is wrong."""
     data, notes = bytearray(frame), ""
-    if len(data) >= 34 and (data[12:14] == b"\x08\x00" or (data[14] == 0x45 and bytes(data[26:30]) in ROUTERS)):
+    kind = bytes(data[12:14])
+    if kind == RENAMED and len(data) > 14:
+        kind = {4: b"\x08\x00", 6: b"\x86\xdd"}.get(data[14] >> 4, kind)
+    if kind == b"\x08\x00" and len(data) >= 34:
         at = 14
         times = _mask_times(data, at)
         if data[at + 9] == f.ICMP or bytes(data[at + 12:at + 16]) in ROUTERS:
@@ -120,7 +125,7 @@ def masked(frame: bytes, spoilt: bool = False) -> str:
         elif not (data[at + 6] & 0x1F or data[at + 7]):
             notes = _mask_transport(data, at, at + (data[at] & 15) * 4, data[at + 9], spoilt)
         notes += times
-    elif data[12:14] == b"\x86\xdd" and len(data) >= 54:
+    elif kind == b"\x86\xdd" and len(data) >= 54:
         at = 14
         if data[at + 6] == f.FRAG6 and len(data) >= 62:
             data[58:62] = bytes(4)

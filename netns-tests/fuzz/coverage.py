@@ -6,28 +6,16 @@ Laws
 """
 
 from .campaign import BOTH_AT_MOST, Account
-from .cells import OPERATIONS, UNREACHED, universe
+from .cells import UNREACHED, universe
 from .engine import EngineTarget
 from .fragments import FRAGMENTS
 from .probe import operations_of, refused_everywhere
 from .rules import FIELDS
 
-TURNED = (*(f"nat: {op}" for op in OPERATIONS["nat"] if op.startswith("dnat")), *(f"redir: {op}" for op in OPERATIONS["redir"]))
 EXCUSED: dict[tuple[str, str, str], str] = dict.fromkeys(
     (("synproxy: plain", "", ""), ("objref: synproxy", "", ""), ("tproxy: address", "", ""), ("tproxy: port", "", "")),
-    "cookies and sockets are not the same on two machines: test_synproxy.py and test_tproxy.py compare them") | dict.fromkeys(
-    ((op, "ip", "output") for op in TURNED),
-    "the gateway of the laboratory opens no connections of its own, and only the first packet of one comes to such chains: "
-    "test_local.py has it open some")
+    "cookies and sockets are not the same on two machines: test_synproxy.py and test_tproxy.py compare them")
 """Cells that are loaded and never met by a packet, and why; an empty family or hook stands for all of them."""
-
-SELDOM = dict.fromkeys(
-    ((op, family, "output") for family in ("ip6", "inet") for op in TURNED),
-    "as in ip, but an IPv6 echo request to a group is answered from another address, which makes a new connection: seldom") \
-    | dict.fromkeys(
-    ((f"exthdr: sctp{way}", family, "output") for family in ("ip", "ip6", "inet") for way in ("", " present")),
-    "the gateway sends no SCTP of its own; only copies that `dup` makes at prerouting pass there")
-"""Cells that packets come to by luck only, and why: neither missed nor begrudged."""
 
 EVERYDAY = {"masquerade", "snat", "dnat", "redirect", "reject", "jump", "goto", "vmap", "notrack", "limit", "quota"}
 EVERYDAY_HOOKS = {"prerouting", "input", "forward", "postrouting", "ingress"}
@@ -52,7 +40,7 @@ def verdict(account: Account, strict: bool) -> list[str]:
         return problems
     problems += missing(account)
     for cell in ledger.uncovered():
-        if not excuse(cell) and cell not in SELDOM:
+        if not excuse(cell):
             problems.append(f"no packet reached {' '.join(cell)}")
     met = {excuse(cell) for cell in ledger.reached}
     problems += [f"packets reach {row}: take it off the table EXCUSED" for row in EXCUSED if row in met]

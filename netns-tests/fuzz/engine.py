@@ -22,6 +22,7 @@ from lab.topology import SIDES, Out
 from userfw.conntrack.listing import Dump, line
 from userfw.conntrack.table import ConnTable
 from userfw.core.clock import Clock
+from userfw.core.const import ARPHRD_NONE
 from userfw.core.packet import Device
 from userfw.ports.memory import MemoryPort
 from userfw.router.bridge import Bridge
@@ -71,6 +72,7 @@ class EngineTarget:
         settings.icmp_msgs_per_sec = settings.icmp_msgs_burst = UNLIMITED
         self.gateway.ip_id = 0x2000 + rng.randrange(0x8000)  # far from those that hosts and rules know
         self.ports: dict[str, MemoryPort] = {}
+        self.host = MemoryPort(Device("host", 100, b"", type=ARPHRD_NONE))
         over = Device(BRIDGE, len(EVERY) + 2, mac(BRIDGE_MAC))
         self.bridge = Bridge(self.gateway, over)
         self._add(over)
@@ -104,10 +106,11 @@ class EngineTarget:
 
     def exchange(self, port: str, packets: Sequence[bytes]) -> list[Out]:
         """See Target."""
-        side = EVERY[port]
         self.clock.now += MILLISECOND
+        self.gateway.local_device = self.host.device if port == pools.SELF else None
         for packet in packets:
-            self.gateway.receive(self.ports[port].inject(framed(side, packet)))
+            frame = packet if port == pools.SELF else framed(EVERY[port], packet)
+            self.gateway.receive((self.host if port == pools.SELF else self.ports[port]).inject(frame))
             self.gateway.end_batch()
         self.gateway.tick(self.clock.now)
         self.gateway.end_batch()

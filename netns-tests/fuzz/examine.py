@@ -73,14 +73,16 @@ class Examiner:
             return self.everyday_case(rules, rng, self.steps), rules.covered
         assert self.mixer, "what both take is not known"
         ruleset = self.mixer.ruleset(number - number // self.everyday - 1, rng)
-        traffic = Frames(rng) if any(table.family == "bridge" for table in ruleset.tables) else Generator(rng)
+        kind = Frames if any(table.family == "bridge" for table in ruleset.tables) else Generator
+        traffic = kind(rng, ruleset.text())
         aimed = Aim(rng, traffic).steps(ruleset, self.steps // 2)
         return Case(ruleset, tuple(traffic.steps(self.steps - len(aimed), aimed))), Counter[Cell]()
 
     @staticmethod
     def everyday_case(rules: RuleGenerator, rng: random.Random, steps: int) -> Case:
         """A case of the everyday generator."""
-        return Case(rules.ruleset(), tuple(Generator(rng).steps(steps)))
+        ruleset = rules.ruleset()
+        return Case(ruleset, tuple(Generator(rng, ruleset.text()).steps(steps)))
 
     def pair(self, case: Case) -> tuple[Behaviour, Behaviour]:
         """What the kernel did and what userfw did."""

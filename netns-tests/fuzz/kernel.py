@@ -15,6 +15,7 @@ import re
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lab import frames as f
@@ -26,6 +27,7 @@ from lab.state import Conn, conns_from_text
 from lab.topology import BRIDGED, SIDES, Lab, Out
 
 from . import pools
+from .host import Host
 from .netlink import Writer, by_hand, hookless, taken_apart
 from .residue import Residue
 from .traffic import framed, own_talk
@@ -84,6 +86,7 @@ class KernelTarget:
         self.library = NftLibrary(ns)
         self.residue: Residue = self.library.call(Residue)
         self.writer = Writer(self.library)
+        self.host: Host = self.library.call(Host)
 
     def _until_quiet(self) -> None:
         """Wait until the router has sent its multicast listener reports, which pass the output hooks."""
@@ -193,7 +196,10 @@ class KernelTarget:
         if self.endless:
             return []
         for packet in packets:
-            wires[port].send(framed(self.lab.sides[port], packet))
+            if port == pools.SELF:
+                self.library.call(partial(self.host.send, packet))
+            else:
+                wires[port].send(framed(self.lab.sides[port], packet))
             self._settle()
         got = (Out(name, frame) for name in self.lab.sides for frame in wires[name].receive() if not own_talk(name, frame))
         out = list(itertools.islice(got, ENDLESS))
@@ -216,6 +222,7 @@ class KernelTarget:
         """Take the laboratory down."""
         self.library.call(self.residue.close)
         self.writer.close()
+        self.host.close()
         self.library.close()
         os.close(self.softnet)
         self.lab.stop()

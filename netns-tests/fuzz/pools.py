@@ -10,6 +10,8 @@ NAMES, PORTS_OF_BRIDGE = tuple(SIDES), tuple(BRIDGED)
 ALL_NAMES = tuple(EVERY)
 """The networks around the router; the ports of its bridge, each with hosts behind it; both."""
 OWN_MACS = (BRIDGE_MAC, *(side.router_mac for side in EVERY.values()))
+SELF = "self"
+"""Where the router's own packets come from, in place of a port."""
 STRANGERS = ("02:00:00:00:07:07", "02:00:00:00:08:08")
 """Hardware addresses that move from port to port, or are nowhere."""
 HOSTS = (10, 11, 12, 13)

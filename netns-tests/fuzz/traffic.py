@@ -7,6 +7,7 @@ Laws
 """
 
 import random
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from .bodies import AH, DCCP, DISCOVERY, ESP, GRE, OPTIONS4, SCTP, UDPLITE, Bodi
 FRAGMENT_IDENTS = 0x4000
 PLAIN_OPTIONS4 = (b"\x01\x01\x01\x00", b"\x94\x04\x00\x00", b"\x82\x02\x00\x00", b"\x01\x94\x04\x00\x00\x00\x00\x00")
 UNUSUAL = 0.15
+OF_SENDERS = re.compile("skuid|skgid|cgroup|socket wildcard")
 TAGS = (b"\x81\0", b"\x88\xa8")
 TCP_OPTIONS = (b"", b"", b"\2\4\5\xb4", b"\2\4\5\xb4\4\2\1\3\3\7"[:9] + b"\7\1\1", b"\1\1\x08\x0a\0\0\0\1\0\0\0\0", b"\3\3\x0e\0",
                b"\2\4\5\0", b"\x05\x0a\0\0\x03\xe8\0\0\x07\xd0\1\1", b"\2\1\1\1", b"\x08\0\0\0")
@@ -61,10 +63,11 @@ class Step:
 
 
 class Generator:
-    """Draws steps from one source of random numbers."""
+    """Draws steps from one source of random numbers; the router itself speaks only where `rules` do not ask who does."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, rules: str = "") -> None:
         self.rng, self.bodies = rng, Bodies(rng)
+        self.speaks = not OF_SENDERS.search(rules)
         self.fragments = 0
         self.names: Sequence[str] = pools.NAMES
 
@@ -84,6 +87,9 @@ class Generator:
     def fresh(self, roll: float) -> Step:
         """A step that refers to none before; `roll` (from 0.42 to 1) says whether it is cut or broken."""
         port = self.rng.choice(self.names)
+        if self.speaks and self.rng.random() < 0.03:
+            fam = pools.family(self.rng.choice(("ip", "ip", "ip6")))
+            return self.own(fam, self.rng.choice((f.TCP, f.UDP, f.ICMP, SCTP, DCCP, ESP)))
         if self.rng.random() < 0.04:
             return Step(port, "arp", (self.bodies.arp(port),))
         packet = self.packet(port)
@@ -92,6 +98,12 @@ class Generator:
         if roll < 0.50:
             return Step(port, "fragments", self.cut(packet))
         return Step(port, "broken", (self.broken(packet),)) if roll < 0.58 else Step(port, "fresh", (packet,))
+
+    def own(self, fam: Family, proto: int, kind: str = "own") -> Step:
+        """A packet of the router itself to a host, as its kernel writes it."""
+        port = self.rng.choice(self.names)
+        src, dst = fam.host(port, 1), fam.host(port, self.rng.choice(pools.HOSTS))
+        return Step(pools.SELF, kind, (written(self.carried(fam, src, dst, proto)),))
 
     def packet(self, port: str) -> bytes:
         """A packet from the network at `port`, mostly well-formed and mostly to another network."""
@@ -293,13 +305,29 @@ class Traffic:
             make = answer if step.kind == "answer" else error
             packets = [(out.port, made) for out in self.got[step.about][:1]
                        if (made := back(out, lambda packet, side: make(packet, step.way, side))) is not None]
-        packets = [(port, packet) for port, packet in packets if len(packet) - 14 * isinstance(packet, Frame) <= EVERY[port].mtu]
+        packets = [(port, written(packet) if port == pools.SELF else packet) for port, packet in packets]
+        packets = [(port, packet) for port, packet in packets if len(packet) - 14 * isinstance(packet, Frame) <= _mtu(port)]
         self.sent.append(packets)
         return packets
 
     def seen(self, got: list[Out]) -> None:
         """What the router let out for the step."""
         self.got.append(got)
+
+
+def written(packet: bytes) -> bytes:
+    """A plain packet as a socket's kernel writes its header."""
+    if packet[0] != 0x45:
+        return packet
+    head = bytearray(packet[:20])
+    head[4:9], head[10:12] = b"\0\0\x40\0\x40", b"\0\0"
+    head[10:12] = f.checksum(bytes(head)).to_bytes(2, "big")
+    return bytes(head) + packet[20:]
+
+
+def _mtu(port: str) -> int:
+    """What a packet from a port must not exceed; the smallest for the router's own."""
+    return EVERY[port].mtu if port in EVERY else min(side.mtu for side in EVERY.values())
 
 
 def _inside(packet: bytes, change: Callable[[bytes], bytes]) -> bytes:
