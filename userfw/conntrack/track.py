@@ -330,7 +330,7 @@ def _behind(pkt: Packet) -> cython.bint:
 
 
 def _strict(proto: cython.int) -> cython.bint:
-    """Two flows never share what only the answers' zone tells apart (Linux: no allow_clash)."""
+    """A packet whose connection another one opened meanwhile is lost, as if both were the same (Linux: no allow_clash)."""
     return proto in (IPPROTO_TCP, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP)
 
 
@@ -364,9 +364,10 @@ class Confirm(HookEntry):
                 return NF_DROP
             winner: Conn | None = self.table.insert(conn)
             if winner is not None:
-                if self._clash(pkt, conn, winner) == NF_ACCEPT:
+                strict: cython.bint = _strict(conn.orig.l4proto)
+                if not strict and self._clash(pkt, conn, winner) == NF_ACCEPT:
                     conn = winner
-                elif _strict(conn.orig.l4proto) or not self.table.insert_reply(conn):
+                elif strict or not self.table.insert_reply(conn):
                     self.table.stats.drop += 1
                     pkt.drop_reason = DROP_CT_CLASH
                     return NF_DROP
