@@ -43,15 +43,15 @@ class Aim:
         return found[:most]
 
     def _chain(self, table: Table, chain: Chain, hook: str, device: str) -> list[Step]:
-        """One for each pair of network and transport that rules ask for, and two that none asks for; of nat, one for each rule:
-        what it maps meets no further one, and a later packet of its connection meets none."""
+        """One for each pair of network and transport that rules ask for, and two that none asks for; of nat, three for each
+        rule: what it maps, one in three, meets no further one, and a later packet of its connection meets none."""
         if table.family == "arp":
             return [self._arp() for _ in range(5)]
         if isinstance(self.generator, Frames) and (table.family == "bridge" or device in BRIDGED):
             return self._bridged(self.generator, chain, hook, device)
         asked = [(self._family(table.family, rule), self._transport(rule)) for rule in chain.rules]
         wanted = [*asked, *((self._family(table.family, ""), name) for name in ("udp", "tcp"))]
-        wanted = wanted if "type nat" in chain.head else list(dict.fromkeys(wanted))
+        wanted = wanted * 3 if "type nat" in chain.head else list(dict.fromkeys(wanted))
         return [self._step(fam, name, hook, device) for fam, name in wanted]
 
     def _bridged(self, frames: Frames, chain: Chain, hook: str, device: str) -> list[Step]:
