@@ -60,8 +60,8 @@ def missing(account: Account) -> list[str]:
     return [f"no packet reached {name} anywhere, and the kernel does not refuse it" for name in sorted(left)]
 
 
-FLOOR = 3080
-"""Cells that the small campaign of CI reaches at least (3,131 when this was written); it can only grow."""
+FLOOR = 3700
+"""Cells that the small campaign of CI reaches at least (3,754 when this was written); it can only grow."""
 
 
 def floor(account: Account) -> list[str]:
