@@ -161,10 +161,10 @@ class Inner(Expr):
         return self._walk_ipv6(ctx, pkt, pkt.get8(off + 6), off + 40)
 
     def _walk_ipv6(self, ctx: Context, pkt: Packet, proto: cython.int, off: cython.Py_ssize_t) -> cython.bint:
-        """To the transport header, or an authentication header (Linux: ipv6_find_hdr, which reads no more of each than it needs)."""
+        """To the transport header, or an authentication header (Linux: ipv6_find_hdr, which reads only what it needs)."""
         size: cython.int
         while proto in (IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_DSTOPTS, IPPROTO_FRAGMENT, IPPROTO_AH):
-            if off + (4 if proto == IPPROTO_ROUTING or proto == IPPROTO_FRAGMENT else 2) > pkt.end:
+            if off + (4 if proto in (IPPROTO_ROUTING, IPPROTO_FRAGMENT) else 2) > pkt.end:
                 return False
             if proto == IPPROTO_AH:
                 break
