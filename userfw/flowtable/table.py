@@ -182,6 +182,7 @@ class FlowTable(FastPath):
         flow.timeout = self.clock.now + (self.tcp_timeout if proto == IPPROTO_TCP else self.udp_timeout)
         if entry.tags or entry.comes is not None:
             _count_arrival(entry, pkt.end - pkt.l3)
+        pkt.vlan_tci = -1  # the way out has its own
         pkt.end = pkt.l3 + length
         entry.rewrite(pkt)
         entry.packets += 1
