@@ -186,7 +186,8 @@ def _mask_transport(data: bytearray, network: int, at: int, proto: int, spoilt: 
     spot = SUMS.get(proto)
     if spot is None or len(data) < at + spot + (4 if proto == SCTP else 2):
         return ""
-    source = bytes(data[network + 12:network + 20]) if proto == f.ICMP or data[network] >> 4 == 4 else \
+    four = proto == f.ICMP or data[network] >> 4 == 4 or len(data) < network + 40
+    source = bytes(data[network + 12:network + 20]) if four else \
         bytes(data[network + 8:network + 40])
     half = len(source) // 2
     body = bytes(data[at:])

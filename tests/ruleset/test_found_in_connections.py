@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
@@ -10,6 +12,7 @@ from scapy.packet import Raw
 
 from tests.ruleset.test_found_by_differences import FAR, FAR6, HOST, HOST6, counted, table
 from tests.ruleset.test_gateway import Rules
+from userfw.wire.build import ipv4
 
 
 def test_an_answer_goes_where_its_connection_came_from_whatever_a_later_rule_writes() -> None:
@@ -81,3 +84,25 @@ def test_flows_of_some_protocols_may_be_the_same_twice(proto: int, frames: int) 
     lab.send(IP(src=HOST, dst=FAR, proto=proto) / bodies.get(proto, Raw(bytes(20))))
     assert len(lab.out()) == frames
     assert lab.gw.conntrack.count == 1
+
+
+def test_a_masqueraded_packet_for_this_host_has_an_address_of_another_device_than_lo() -> None:
+    chains = ("nat output -100: redirect", "nat postrouting 100: masquerade", "filter input 0: ip saddr 192.0.2.1 counter")
+    lab = Rules(table("ip", *chains))
+    request = lab.gw.take()
+    ipv4(request, 17, 8, int(ip_address("198.51.100.1")), int(ip_address(FAR)), 64, 0, 0, False)
+    udp = bytes(UDP(sport=1, dport=2, chksum=0))
+    request.data[request.l4 : request.l4 + 8] = udp
+    lab.gw.local_out(request)
+    lab.gw.drain()
+    assert counted(lab) == [1]
+
+
+def test_a_reset_from_the_side_of_an_ignored_syn_is_judged_by_its_window() -> None:
+    lab = Rules(table("inet", "filter forward 0: ct state invalid counter drop"))
+    head = {"src": HOST, "dst": FAR}
+    lab.send(IP(**head) / TCP(sport=1, dport=2, flags="S", seq=1000))
+    lab.send(IP(src=FAR, dst=HOST) / TCP(sport=2, dport=1, flags="A", seq=500, ack=2000), "wan")
+    lab.send(IP(**head) / TCP(sport=1, dport=2, flags="S", seq=1000))
+    lab.send(IP(**head) / TCP(sport=1, dport=2, flags="R", seq=3000, ack=500))
+    assert counted(lab) == [1]

@@ -298,7 +298,7 @@ class Tcp(Windows):
             # in the window but not exact: the receiver will send a challenge ACK, the connection may well live on
             self.new_state = self.old_state
         if self.ack == conn.last_end and (
-            (conn.status & IPS_SEEN_REPLY and conn.last_index == TCP_EV_SYN)
+            (conn.status & IPS_SEEN_REPLY and conn.last_index == TCP_EV_SYN and conn.last_dir != direction)
             or (not conn.status & IPS_ASSURED and conn.last_index == TCP_EV_ACK)
         ):
             # it answers a SYN or ACK that we let through unlearnt

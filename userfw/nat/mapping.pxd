@@ -37,6 +37,7 @@ cdef class AddressChoice:
     # Which of a device's addresses NAT uses; sets self.hi, self.lo. The router may put a better informed one into nat.addresses.
     cdef public unsigned long long hi, lo
     cpdef bint masquerade(self, Packet pkt, Device device) except? -1
+    cpdef bint elsewhere(self, Packet pkt) except? -1
     cpdef bint redirect(self, Packet pkt, Device device) except? -1
 
 cdef class Nat:

@@ -105,10 +105,14 @@ class AddressChoice:
                     best = score
                     first = a
         if first is None:
-            return False
+            return self.elsewhere(pkt)
         self.hi = first.hi
         self.lo = first.lo
         return True
+
+    def elsewhere(self, pkt: Packet) -> cython.bint:
+        """An address of another device for a packet whose own has none to give, as `lo`; False if nobody knows one."""
+        return False
 
     def redirect(self, pkt: Packet, device: Device) -> cython.bint:
         """The primary address of the device that `pkt` came in by; IPv6: of the scope that the packet was sent to, if that

@@ -29,7 +29,7 @@ from userfw.core.const import (
     NFPROTO_IPV6,
 )
 from userfw.core.hook import HookEntry, HookList
-from userfw.core.packet import Device
+from userfw.core.packet import Device, Packet
 from userfw.engine.expressions.meta import META_NAMES
 from userfw.engine.expressions.objref import OBJECT_TYPES
 from userfw.engine.expressions.rt import RT_NAMES
@@ -38,12 +38,13 @@ from userfw.engine.shared import Pool
 from userfw.flowtable.table import FlowEntry
 from userfw.nat.entry import NatEntry
 from userfw.nat.helper import HelperTools
-from userfw.nat.mapping import Nat
+from userfw.nat.mapping import AddressChoice, Nat
 from userfw.nft.datatype import Names
 from userfw.router.bridge_track import BridgeConfirm, BridgeTrack
 from userfw.router.gateway import Gateway
 from userfw.router.pipeline import Pipeline
 from userfw.router.routing import Reroute
+from userfw.router.source import select_ipv4
 from userfw.router.synproxy import SynproxyEntry
 from userfw.ruleset.compile import Hooks, matches
 from userfw.ruleset.share import Counted
@@ -88,6 +89,19 @@ class GatewayNames(Names):
         return str(device.name) if device is not None else None
 
 
+class RouterAddresses(AddressChoice):
+    """Addresses for NAT, of all devices of a router."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__()
+        self.gateway = gateway
+
+    def elsewhere(self, pkt: Packet) -> bool:
+        """See AddressChoice. Linux: inet_select_addr; IPv6 chooses among all in the first place."""
+        self.hi, self.lo = 0, select_ipv4(self.gateway, None) if pkt.nfproto == NFPROTO_IPV4 else 0
+        return self.lo != 0
+
+
 class GatewayPlatform:
     """Runs a ruleset on a gateway. `conns` None: a gateway that tracks nothing, whatever the rules need.
 
@@ -106,6 +120,8 @@ class GatewayPlatform:
         self.sender = gateway.sender
         self.names = names or GatewayNames(gateway)
         self.nat = nat if nat is not None or conns is None else Nat(conns)
+        if self.nat is not None:
+            self.nat.addresses = RouterAddresses(gateway)
         self.helpers = Helpers(HelperTools(self.nat)) if self.nat is not None else None
         self.hooks = Hooks()
         self.no_objects: Mapping[int, str] = NO_OBJECTS
