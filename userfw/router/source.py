@@ -25,7 +25,7 @@ def select_ipv4(router: Router, device: Device | None, target: int = 0, scope: i
             first = first or int(address.lo)
         if first:
             return first
-    for other in router.devices.values():
+    for other in sorted(router.devices.values(), key=_index):
         for address in other.addresses:
             if (
                 address.family == NFPROTO_IPV4
@@ -35,6 +35,10 @@ def select_ipv4(router: Router, device: Device | None, target: int = 0, scope: i
             ):
                 return int(address.lo)
     return 0
+
+
+def _index(device: Device) -> int:
+    return int(device.index)
 
 
 def _covers(address: Address, target: int) -> bool:
