@@ -94,6 +94,8 @@ class Mixer:
         ruleset = Ruleset(tuple(self._table(rng, place, fragments, n, names) for n, (place, fragments) in enumerate(chosen)))
         if "type nat" in ruleset.text():
             ruleset = without_rules(ruleset, "", "@th,16,16 set")  # it may hide what the router chose, but not from the checksum
+        if "type nat hook output" in ruleset.text():  # what goes round by lo would be answered for ever
+            ruleset = without_rules(ruleset, "", "tcp flags set")
         return without_rules(ruleset, "hook (output|postrouting)", "ether |@ll") if "dup to" in ruleset.text() else ruleset
 
     def _table(self, rng: random.Random, place: Place, chunk: tuple[Fragment, ...], number: int, names: Sequence[str]) -> Table:

@@ -125,3 +125,16 @@ def test_fwd_drops_what_has_no_whole_header() -> None:
     for size, sent in ((39, 0), (40, 1)):
         lab.send(head / Raw(bytes(IPv6(src=HOST6, dst=FAR6))[:size]))
         assert len(lab.out()) == sent
+
+
+def test_where_a_link_local_address_is_goes_by_the_device_of_a_copy() -> None:
+    """Only lan knows link-local addresses here, and there the copy does not go."""
+    chains = (f"filter prerouting 0: iifname lan dup to {FAR6}", "filter output 0: fib daddr type unreachable counter")
+    lab = Rules(table("ip6", *chains))
+    wan = lab.gw.names["wan"]
+    for address in [one for one in wan.addresses if one.family == 10 and one.hi >> 54 == 0x3FA]:
+        lab.gw.remove_address(wan, address)
+    for route in [one for one in lab.gw.routes.all() if one.family == 10 and one.prefixlen == 0]:
+        lab.gw.routes.remove(route)
+    lab.send(IPv6(src=HOST6, dst="fe80::99") / UDP())
+    assert counted(lab) == [1]

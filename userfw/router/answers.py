@@ -221,9 +221,11 @@ class Answers(Interfaces):
         pkt: Packet,
         device: Device | None,
     ) -> Route | None:
-        """All routes are searched, and the device compared afterwards; a link-local address is asked of that device alone (Linux:
-        nft_fib6_flowi_init)."""
+        """All routes are searched, and the device compared afterwards; a link-local address is asked of that device alone, or
+        of the one that a copy leaves by (Linux: nft_fib6_flowi_init)."""
         dst: Dst
+        if device is None and pkt.iif is None and isinstance(pkt.extra, Copy):
+            device = pkt.oif if family == NFPROTO_IPV6 and hi >> 54 == 0x3FA else None
         if family == NFPROTO_IPV6 and device is not None and hi >> 54 == 0x3FA:
             return self.routes.lookup(family, hi, lo, src_hi, src_lo, mark, 0, device, 0)
         dst = self.routes.resolve(family, hi, lo, src_hi, src_lo, mark, pkt.iif)
