@@ -94,7 +94,7 @@ CLASSES = (
           _without_groups_copied),
     Class("identification of the gateway's own",
           "it is a random number, of which a rule may ask whether it is below another",
-          lambda case: _without_rules(case, "hook (output|postrouting|egress)", r"ip id (<|>|\S+-)")),
+          lambda case: _without_rules(case, "hook (output|postrouting|egress)", r"\bip id (?!set)")),
     Class("flooded and forwarded",
           "fragments to everybody that a rule of the bridge makes the router's: Linux joins them, forwards them, and writes the "
           "new headers into buffers that the flooded frames still share (ip_do_fragment asks skb_shared, not skb_cloned)",
