@@ -480,6 +480,17 @@ def test_gre_and_generic() -> None:
     assert address(A) in bytes(packet(ip(A, B, 99, b"")).data[:200])
 
 
+def test_enhanced_gre_whose_call_id_is_cut_off() -> None:
+    """It is of the connection of all that has no key, as Linux takes it (gre_pkt_to_tuple); no PPP inside has no tuple at all."""
+    lab = Lab()
+    whole = struct.pack("!HHHH", 0x3001, 0x880B, 4, 7)
+    assert lab.state(ip(A, B, 47, whole[:6])) == "new"
+    assert lab.state(ip(B, A, 47, b"\0\0\x08\0")) == "established"
+    assert lab.state(ip(A, B, 47, whole[:2] + b"\x08\0" + whole[4:])) == "invalid"
+    assert lab.state(ip(A, B, 47, whole)) == "new"
+    assert lab.state(ip(A, B, 47, whole[:4])) == "established"
+
+
 def test_udplite_with_a_right_checksum_is_tracked() -> None:
     """Linux sums UDP-Lite's pseudo-header with UDP's protocol number and so refuses every right one (docs/differences.md)."""
     segment = struct.pack("!HHHH", 1000, 53, 8, 0) + b"damage me"

@@ -68,10 +68,12 @@ def read_tuple(
         into.sport = 0
         into.dport = 0
         if l4 + 4 > end:
-            return True  # as any other protocol (Linux: gre_pkt_to_tuple)
+            return True  # as any other protocol (Linux: gre_pkt_to_tuple); below, where the call id is cut off, too
         # enhanced GRE of PPTP (RFC 2637): version 1, payload protocol PPP; the other side's call id is the only key on the wire
         if (pkt.get16(l4) & 7) == 1:
-            if l4 + 8 > end or pkt.get16(l4 + 2) != 0x880B:
+            if l4 + 8 > end:
+                return True
+            if pkt.get16(l4 + 2) != 0x880B:
                 return False
             into.dport = pkt.get16(l4 + 6)
     else:
