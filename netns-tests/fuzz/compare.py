@@ -124,6 +124,8 @@ def masked(frame: bytes, spoilt: bool = False) -> str:
             notes = _mask_quoted(data, at + (data[at] & 15) * 4, data[at + 9])
         elif not (data[at + 6] & 0x1F or data[at + 7]):
             notes = _mask_transport(data, at, at + (data[at] & 15) * 4, data[at + 9], spoilt)
+        else:
+            _mask_sum_behind(data, at)
         notes += times
     elif kind == b"\x86\xdd" and len(data) >= 54:
         at = 14
@@ -140,6 +142,16 @@ def masked(frame: bytes, spoilt: bool = False) -> str:
             else:
                 notes = _mask_transport(data, at, start, proto, spoilt)
     return f"{data.hex()} {notes}"
+
+
+def _mask_sum_behind(data: bytearray, at: int) -> None:
+    """Hide the checksum in a fragment that begins within the transport header: the first fragment's ports, which it tells of, may
+    be chosen at random."""
+    proto, offset = data[at + 9], (int.from_bytes(data[at + 6:at + 8], "big") & 0x1FFF) * 8
+    start = at + (data[at] & 15) * 4 + SUMS.get(proto, -1) - offset
+    if proto in WITH_PORTS and start >= at + 20 and SUMS.get(proto, -1) >= offset:
+        size = 4 if proto == SCTP else 2
+        data[start:start + size] = bytes(len(data[start:start + size]))
 
 
 def _mask_times(data: bytearray, at: int) -> str:

@@ -36,8 +36,9 @@ _INTERVAL, _MAP, _CONCAT = 4, 8, 0x80
 _VERDICT_DATA = 0xFFFFFF00
 FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
 _FIELD = r"(?:(?:ip6?|tcp|udp|th|icmp|icmpv6|sctp|dccp) \S+|@[nt]h,\S+)"
-_INEQUALITY = _FIELD + r" != [^{\s]+"
-_ACROSS = _FIELD + r" [^{\s]+ (?:.* )?counter " + _FIELD + r" [^{\s]+"
+_ONE = r"(?:[^{\s]+|\{ [^,{}]+ \})"  # a set of one is a value to nft
+_INEQUALITY = _FIELD + " != " + _ONE
+_ACROSS = _FIELD + " " + _ONE + r" (?:.* )?counter " + _FIELD + " " + _ONE
 _BY_HAND = re.compile(f'log prefix "{PREFIX}|udp [sd]port set|{_INEQUALITY} {_INEQUALITY}|{_ACROSS}')
 _CHAIN = re.compile(r"^  chain (\S+) \{$")
 _CODES = {"accept": 1, "drop": 0, "continue": -1, "break": -2, "jump": -3, "goto": -4, "return": -5, "queue": 3}

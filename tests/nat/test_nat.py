@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nat_harness import DST, FULLY, NETMAP, OFFSET, PERSISTENT, Gateway, Rule, nat_range
 
 from userfw.conntrack.conn import Tuple
+from userfw.core.const import IPS_FIXED_TIMEOUT, IPS_SRC_NAT
 from userfw.core.drop import DropReason
 from userfw.core.packet import Address
 from userfw.nat.mangle import rewrite_of
@@ -153,8 +154,8 @@ def crowd(g: Gateway, first: int, last: int) -> None:
     raise AssertionError("ports are left")
 
 
-def knock(g: Gateway, n: int) -> bytes | None:
-    return g.forward(tcp(f"10.200.{n >> 8}.{n & 255}", SERVER, 4000, 80, "S", seq=1))
+def knock(g: Gateway, n: int, seq: int = 1) -> bytes | None:
+    return g.forward(tcp(f"10.200.{n >> 8}.{n & 255}", SERVER, 4000, 80, "S", seq=seq))
 
 
 def test_connections_that_found_no_port_leave_nothing_behind() -> None:
@@ -199,7 +200,13 @@ def test_what_is_over_gives_its_port_away_whatever_is_remembered() -> None:
             conn.state = 2  # the handshake goes on
     [over] = [conn for conn in g.table.members(0, 0) if conn.reply.dport == 5123]
     over.state = 7  # TIME_WAIT
-    assert any(knock(g, n) is not None for n in range(100))
+    assert not any(knock(g, n, seq) for n in range(100) for seq in (1, 0)), "its sequence numbers would come again"
+    over.status &= ~IPS_SRC_NAT
+    assert not any(knock(g, n, 1000) for n in range(100)), "the port is its own"
+    over.status |= IPS_SRC_NAT | IPS_FIXED_TIMEOUT
+    assert not any(knock(g, n, 1000) for n in range(100)), "somebody wants it kept"
+    over.status ^= IPS_FIXED_TIMEOUT
+    assert any(knock(g, n, 1000) is not None for n in range(100))
 
 
 @given(st.sets(st.integers(0, 65535)), st.integers(0, 65535))

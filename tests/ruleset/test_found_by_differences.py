@@ -336,6 +336,13 @@ def test_errors_of_ingress_chains() -> None:
     assert [ingress(bytes(IPv6(src=HOST6, dst=FAR6) / kind)) for kind in (ICMPv6DestUnreach(), ICMPv6TimeExceeded())] == [0, 1]
 
 
+def test_an_ingress_chain_resets_in_the_name_of_a_group() -> None:
+    lab = Rules(table("netdev", "filter ingress 0 lan: reject with tcp reset"))
+    segment = bytes(IPv6(src=HOST6, dst="ff0e::77") / TCP(sport=1, dport=2, flags="PA"))
+    lab.send(bytes(Ether(dst=MACS["lan"], src=LAN_HOST, type=0x86DD)) + segment)
+    assert lab.one("lan")[IPv6].src == "ff0e::77"
+
+
 def test_a_packet_over_lo_keeps_its_route() -> None:
     lab = Rules(table("ip", "filter output 0: ip daddr set 198.51.100.10", "filter input 0: iifname lo counter",
                       "filter forward 0: counter ip saddr set 192.0.2.1 reject"))

@@ -68,6 +68,13 @@ def test_segment_routing_headers_are_dropped_in_silence(kind: int, left: int, an
     assert len(lab.out("lan")) == answers
 
 
+@pytest.mark.parametrize(("words", "answers"), [(2, 1), (123, 0)])
+def test_a_routing_header_that_is_cut_off_is_dropped_in_silence(words: int, answers: int) -> None:
+    lab = Rules("")
+    lab.send(IPv6(src=HOST6, dst=OWN6, nh=43) / Raw(bytes((17, words, 2, 1, 0, 0, 0, 0)) + bytes(40)))
+    assert len(lab.out("lan")) == answers
+
+
 def test_gre_that_is_shorter_than_eight_bytes_is_tracked_but_not_translated() -> None:
     lab = Rules(table("ip", "filter forward 0: ct state new counter", "nat postrouting 100: snat to 198.51.100.77"))
     lab.send(IP(src=HOST, dst=FAR, proto=47) / Raw(b"\0\0\x08"))

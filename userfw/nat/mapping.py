@@ -20,10 +20,11 @@ import cython
 if not cython.compiled:
     from userfw.conntrack.ahead import ConnAhead
     from userfw.conntrack.conn import U32_MASK, Conn, Tuple, TupleNode, copy_tuple, same_tuple
-    from userfw.conntrack.const import TCP_CLOSE, TCP_TIME_WAIT
+    from userfw.conntrack.const import TCP_TIME_WAIT
     from userfw.conntrack.table import ConnTable
     from userfw.conntrack.tuples import invert
     from userfw.core.const import (
+        CT_DIR_ORIGINAL,
         IPPROTO_GRE,
         IPPROTO_ICMP,
         IPPROTO_ICMPV6,
@@ -34,6 +35,10 @@ if not cython.compiled:
         IPS_CONFIRMED,
         IPS_DST_NAT,
         IPS_DST_NAT_DONE,
+        IPS_DYING,
+        IPS_FIXED_TIMEOUT,
+        IPS_HW_OFFLOAD,
+        IPS_OFFLOAD,
         IPS_SRC_NAT,
         IPS_SRC_NAT_DONE,
         NAT_MANIP_DST,
@@ -318,8 +323,8 @@ class Nat:
         return self.table.taken(self.probe, conn)
 
     def _used_harder(self, conn: Conn, attempts_left: cython.int) -> cython.bint:
-        """The same; when attempts run out, a TCP connection that is over gives its port away (Linux:
-        nf_nat_used_tuple_harder)."""
+        """The same; when attempts run out, a mapped TCP connection that is over gives its port away to one whose sequence numbers
+        are beyond its own, unless a device still forwards it (Linux: nf_nat_used_tuple_harder)."""
         if not self._used(self.wanted, conn):
             return False
         if attempts_left > HARDER_BELOW or self.wanted.l4proto != IPPROTO_TCP:
@@ -327,10 +332,16 @@ class Nat:
         node: TupleNode | None = self.table.find(self.probe)
         if node is None:
             return self.table.steering is not None and not self.table.steering.ours(self.probe)
-        if TCP_TIME_WAIT <= node.conn.state <= TCP_CLOSE:
-            self.table.destroy(node.conn)
-            return False
-        return True
+        over: Conn = node.conn
+        if node.dir == CT_DIR_ORIGINAL or over.state < TCP_TIME_WAIT:
+            return True
+        if not over.status & IPS_SRC_NAT or over.status & (IPS_FIXED_TIMEOUT | IPS_DYING):
+            return True
+        beyond: cython.uint = (conn.td_end[0] - over.td_end[0]) & U32_MASK
+        if beyond == 0 or beyond >> 31:
+            return True
+        self.table.destroy(over)
+        return over.status & (IPS_OFFLOAD | IPS_HW_OFFLOAD) != 0
 
     def _lasting(self, conn: Conn) -> cython.bint:
         """Whether who has the tuple that `_used_harder` looked for keeps it, as far as `_used_harder` is concerned."""

@@ -318,7 +318,7 @@ class Answers(Interfaces):
             return 0
         if pkt.get8(pkt.l4 + 13) & TCP_RST or not self._segment_intact(pkt, hook):
             return 0
-        if pkt.nfproto == NFPROTO_IPV6 and not (_one_host(pkt, pkt.l3 + 8) and _one_host(pkt, pkt.l3 + 24)):
+        if pkt.nfproto == NFPROTO_IPV6 and not direct and not (_one_host(pkt, pkt.l3 + 8) and _one_host(pkt, pkt.l3 + 24)):
             return 0
         dst: Dst | None = pkt.route
         source: cython.uint

@@ -92,6 +92,8 @@ def ipv6_local_headers(router: Router, pkt: Packet, alone: cython.bint) -> cytho
             reason = _tlv(router, pkt, off, False)
             if reason != DROP_NOT_SPECIFIED:
                 return reason
+        elif proto == 43 and off + (pkt.get8(off + 1) + 1) * 8 > pkt.end:
+            return DROP_MALFORMED
         elif proto == 43 and (pkt.get8(pkt.l3 + 24) == 0xFF or pkt.pkttype != PACKET_HOST):
             return DROP_IP_OPTIONS
         elif proto == 43 and pkt.get8(off + 2) in (3, 4):
