@@ -60,15 +60,16 @@ def _without_groups_copied(case: Case) -> Case:
 
 
 def _without_host_made(case: Case) -> Case:
-    """No fragments in frames where rules of a bridge change who a packet is for."""
-    if not (_rules(case, r"(?s)table bridge.*pkttype set") and any(step.kind == "frames" for step in case.steps)):
+    """No fragments in frames where rules change who a packet is for."""
+    if not (_rules(case, r"pkttype set") and any(step.kind == "frames" for step in case.steps)):
         return case
     return replace(case, steps=tuple(_with_packets(step, tuple(p for p in step.packets if not _fragment_to_all(p)))
                                      if step.kind == "frames" else step for step in case.steps))
 
 
 def _fragment_to_all(frame: bytes) -> bool:
-    return frame[0] & 1 == 1 and frame[12:14] == b"\x08\0" and len(frame) >= 34 and (frame[20] & 0x3F or frame[21]) != 0
+    four = frame[12:14] == b"\x08\0" and len(frame) >= 34 and (frame[20] & 0x3F or frame[21]) != 0
+    return frame[0] & 1 == 1 and (four or (frame[12:14] == b"\x86\xdd" and frame[20:21] == b"\x2c"))
 
 
 def _to_group(packet: bytes) -> bool:
@@ -96,7 +97,7 @@ CLASSES = (
           "it is a random number, of which a rule may ask whether it is below another",
           lambda case: _without_rules(case, "hook (output|postrouting|egress)", r"\bip id (?!set)")),
     Class("flooded and forwarded",
-          "fragments to everybody that a rule of the bridge makes the router's: Linux joins them, forwards them, and writes the "
+          "fragments to everybody that a rule makes the router's: Linux joins them, forwards them, and writes the "
           "new headers into buffers that the flooded frames still share (ip_do_fragment asks skb_shared, not skb_cloned)",
           _without_host_made),
     Class("destination mapped by prefix",

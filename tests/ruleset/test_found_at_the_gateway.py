@@ -158,3 +158,12 @@ def test_ct_count_looks_behind_an_authentication_header(size: int, passes: int) 
     assert len(lab.out()) == passes
     lab.send(IPv6(src=HOST6, dst=FAR6, nh=59) / Raw(b"nothing follows"))
     assert counted(lab)[:1] == [passes] and lab.out() == []
+
+
+@pytest.mark.parametrize(("rule", "seen"), [("counter", 2), ("ip daddr set 203.0.113.12 counter", 1)])
+def test_what_is_for_127_over_lo_needs_the_route_that_it_left_with(rule: str, seen: int) -> None:
+    """Where prerouting had changed its destination, the mapping's is written anew, and the route is gone."""
+    lab = Rules(table("ip", "nat output -100: redirect", f"filter prerouting -150: {rule}"))
+    lab.gw.local_device = lab.gw.names["lan"]  # what comes in there is the gateway's own
+    lab.send(IP(src=OWN, dst=FAR) / UDP(sport=1, dport=2))
+    assert counted(lab) == [seen]  # with the error that nobody listens

@@ -299,7 +299,7 @@ class Path(Routing):
         if pkt.looped and pkt.route is not None:
             dst = pkt.route
             if not dst.valid():
-                dst = None
+                dst = self.route_output(pkt)
         if dst is None:
             dst = self.route_ipv4(pkt) if pkt.nfproto == NFPROTO_IPV4 else self.route_ipv6(pkt)
         if dst is None:

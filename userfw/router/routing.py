@@ -89,8 +89,8 @@ class Routing(Egress):
         if to != U32_MASK and not (src == 0 and to == 0):
             if src >> 24 == 0 or to >> 24 == 0:
                 return None
-            if (src >> 24 == 127 or to >> 24 == 127) and not loop:
-                return None
+            if src >> 24 == 127 or to >> 24 == 127:
+                return None  # over lo, too, whose packets bring their route unless a rule took it from them
         dst = self.routes.resolve(NFPROTO_IPV4, 0, to, 0, src, pkt.mark, device)
         if to == U32_MASK or (src == 0 and to == 0):
             dst = self._broadcast(to)
