@@ -281,6 +281,41 @@ def test_reset_of_the_device(lab: OffloadLab) -> None:
     lab.reload()
 
 
+def test_a_port_that_is_taken_away_and_given_back(lab: OffloadLab) -> None:
+    """By two reloads: meanwhile nothing of the gateway's is on the interface, and the one that has its name later is another."""
+    listed = [lab.config["offload"].get(lab.mode) or (), *(nic["ports"] for nic in lab.config.get("nic", ()))]
+    if any("wan" in names for names in listed):
+        pytest.skip("the configuration names the driver's ports, and changing these takes a restart")
+    port, route = lab.config["port"].pop(1), lab.config["route"][0]
+    whole, lab.rules = lab.rules, lab.rules.replace("lan, wan, alt", "lan, alt")
+    with Stream(lab) as stream:
+        stream.offloaded()
+        route["via"] = "192.0.2.9"
+        lab.reload()
+        acknowledged = stream.sent
+        links = netns.run(["ip", "-d", "link", "show", "wan"], ns=lab.router).stdout
+        assert "xdp" not in links and netns.run(["tc", "filter", "show", "dev", "wan", "ingress"], ns=lab.router).stdout == ""
+        stream.flows()
+        stream.offloaded()
+        netns.ip(lab.router, "link del wan")
+        netns.ip(lab.router, f"link add made type veth peer name eth0 netns {lab.ns['wan']}")
+        lab.prepare("wan")
+        netns.ip(lab.router, "link set made name wan", "link set wan up")
+        netns.ip(lab.ns["wan"], f"addr add {SERVER}/24 dev eth0", "link set eth0 up", "route add default via 203.0.113.1")
+        lab.config["port"].insert(1, port)
+        lab.rules, route["via"] = whole, SERVER
+        asked = stream.sent
+        lab.reload()
+        moved = stream.sent
+        stream.flows()
+        stream.offloaded()  # through the new interface
+        stream.settled()
+        stream.whole()
+        numbers = {name: [number for number, _ in came] for name, came in stream.arrived.items()}
+        assert not any(acknowledged <= number < asked for number in numbers["wan"]) and max(numbers["alt"]) < moved
+        assert max(numbers["wan"]) > moved
+
+
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
 def test_the_end_of_a_connection(lab: OffloadLab, reset: bool) -> None:
     """FIN and RST come to the daemon, which takes the flow out and follows the connection to its end; every byte has come."""
