@@ -93,7 +93,7 @@ class EngineTarget:
         wan = SIDES["wan"]
         self.gateway.add_route("0.0.0.0/0", via=wan.ip4(254), dev="wan")
         self.gateway.add_route("::/0", via=wan.ip6(254), dev="wan")
-        self.rules = RulesetManager(backend=RawBackend(GatewayPlatform(self.gateway, ConnTable(self.clock))))
+        self.rules = RulesetManager(backend=RawBackend(GatewayPlatform(self.gateway, ConnTable(self.clock, rng=rng))))
         result = self.rules.execute(text)
         self.errors = result.errors
         return not result.status  # a warning is no refusal

@@ -59,6 +59,19 @@ def _without_groups_copied(case: Case) -> Case:
                                      for step in case.steps))
 
 
+def _without_everybody_copied(case: Case) -> Case:
+    """No IPv4 packets from all or from groups where prerouting makes copies of packets."""
+    less = _without_rules(case, "hook prerouting", r"\bdup to")
+    if less == case:
+        return case
+    return replace(case, steps=tuple(_with_packets(step, tuple(p for p in step.packets if not _from_many(p)))
+                                     for step in case.steps))
+
+
+def _from_many(packet: bytes) -> bool:
+    return len(packet) >= 20 and packet[0] >> 4 == 4 and packet[12] >= 224
+
+
 def _without_host_made(case: Case) -> Case:
     """No fragments in frames where rules change who a packet is for."""
     if not (_rules(case, r"pkttype set") and any(step.kind == "frames" for step in case.steps)):
@@ -93,6 +106,9 @@ CLASSES = (
     Class("copy to a group",
           "a copy that `dup` makes at prerouting of a packet to a group comes back there; Linux copies it again, without end",
           _without_groups_copied),
+    Class("copy of a packet from everybody",
+          "Linux sends errors about a copy that `dup` makes of a packet from 255.255.255.255, to that address; userfw none",
+          _without_everybody_copied),
     Class("identification of the gateway's own",
           "it is a random number, of which a rule may ask whether it is below another",
           lambda case: _without_rules(case, "hook (output|postrouting|egress)", r"\bip id (?!set)")),

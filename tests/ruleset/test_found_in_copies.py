@@ -138,3 +138,22 @@ def test_where_a_link_local_address_is_goes_by_the_device_of_a_copy() -> None:
         lab.gw.routes.remove(route)
     lab.send(IPv6(src=HOST6, dst="fe80::99") / UDP())
     assert counted(lab) == [1]
+
+
+def test_nobody_is_told_of_a_copy_of_a_packet_from_everybody() -> None:
+    lab = Rules(table("ip", f"filter prerouting 0: dup to {FAR}; drop"))
+    lab.wan.mtu = 1280
+    lab.gw.routes.changed()
+    for source, errors in ((HOST, 1), ("255.255.255.255", 0)):
+        lab.send(IP(src=source, dst="203.0.113.9", flags="DF") / ICMP() / Raw(bytes(1300)))
+        assert len(lab.out("lan")) == errors
+        assert lab.out("wan") == []
+
+
+def test_an_error_about_a_copy_of_the_gateway_s_own_comes_in_before_its_connection_is_there() -> None:
+    rejected = "filter output 0: dup to 198.51.100.10; ip protocol udp numgen inc mod 2 0 reject"
+    lab = Rules(table("ip", rejected, "filter input 0: ct state related counter"))
+    lab.gw.local_device = lab.lan  # what comes in there is the gateway's own
+    lab.send(IP(src=OWN, dst=FAR) / UDP(sport=1, dport=2))
+    assert counted(lab) == [0]
+    assert len(lab.out()) == 1

@@ -347,6 +347,7 @@ class Answers(Interfaces):
                 table.set_closing(pkt.ct)
         self.local_out(reply)
         self.give(reply)
+        self.settle()
         return 1
 
     def _segment_intact(self, pkt: Packet, hook: cython.int) -> cython.bint:
@@ -480,12 +481,16 @@ class Answers(Interfaces):
             self.give(copy)
             return 1
         copy.extra = self._copied(pkt)
+        speaking: cython.bint = self.speaking
         self.duplicating = True
+        self.speaking = False
         try:
             self._duplicate_routed(copy, hook, gateway, device)
         finally:
             self.duplicating = False
+            self.speaking = speaking
         self.give(copy)
+        self.settle()
         return 1
 
     def _copied(self, pkt: Packet) -> Copy:

@@ -95,7 +95,9 @@ class Gateway(Answers):
         self.on_queue = self.queues.enqueue
 
     def send_error(self, pkt: Packet, type: cython.int, code: cython.int, info: cython.uint) -> cython.int:
-        return self.icmp.error(pkt, type, code, info)
+        sent: cython.int = self.icmp.error(pkt, type, code, info)
+        self.settle()
+        return sent
 
     def synproxy(self, pkt: Packet, hook: cython.int, mss: cython.int, wscale: cython.int, flags: cython.int) -> cython.int:
         return self.proxy.statement(pkt, mss, wscale, flags)

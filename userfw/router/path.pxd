@@ -35,7 +35,7 @@ from userfw.wire.parse cimport cut_tag_untrusted, parse_link_untrusted, parse_ne
 cdef class Path(Routing):
     cdef readonly Reassembly reassembly
     cdef public Device local_device
-    cdef public bint pending
+    cdef public bint pending, speaking
     cdef dict vlans
     cpdef int receive(self, Packet pkt) except -1
     cpdef int receive_batch(self, list[Packet] packets, Py_ssize_t n) except -1
@@ -62,6 +62,8 @@ cdef class Path(Routing):
     cdef int _from_local(self, Packet pkt, int reason) except -1
     cpdef int after_output(self, Packet pkt) except -1
     cpdef drain(self)
+    cdef int receive_backlog(self) except -1
+    cdef int settle(self) except -1
     cpdef run_held(self)
     cpdef int continue_after(self, Packet pkt, int family, int hook) except -1
     cpdef int route_error(self, Packet pkt, int code) except -1

@@ -103,7 +103,7 @@ class Path(Routing):
         super().__init__(clock, rng, settings, fault)
         self.reassembly = Reassembly(self)
         self.local_device: Device | None = None
-        self.pending = False
+        self.pending = self.speaking = False
         self.vlans: dict[tuple[int, int, int], Device] = {}
 
     # -- in
@@ -446,7 +446,11 @@ class Path(Routing):
         trim(pkt)
         set_start(pkt, pkt.l3)
         pkt.iif = None
-        return self.local_out(pkt)
+        self.speaking = True
+        try:
+            return self.local_out(pkt)
+        finally:
+            self.speaking = False
 
     def local_out(self, pkt: Packet) -> cython.int:
         """Linux: ip_local_out, ip6_local_out."""
@@ -478,11 +482,26 @@ class Path(Routing):
     # -- what waits
 
     def drain(self) -> None:
-        """Let go on what was held, and receive what was sent on `lo` or looped back, at most a backlog's length at once."""
-        pkt: Packet
-        left: cython.int = BACKLOG_LIMIT
+        """Let go on what was held, and receive what was sent on `lo` or looped back."""
         if self.pending:
             self.run_held()
+        self.receive_backlog()
+
+    def settle(self) -> cython.int:
+        """While a packet of the gateway's own is at a hook, what is sent on `lo` meanwhile comes in at once; while one from a
+        wire is, it waits for `drain` (Linux: do_softirq of local_bh_enable)."""
+        if self.speaking and self.backlog:
+            self.speaking = False
+            try:
+                self.receive_backlog()
+            finally:
+                self.speaking = True
+        return 0
+
+    def receive_backlog(self) -> cython.int:
+        """At most a backlog's length at once."""
+        pkt: Packet
+        left: cython.int = BACKLOG_LIMIT
         while self.backlog and left:
             left -= 1
             pkt = self.backlog.pop(0)
@@ -492,6 +511,7 @@ class Path(Routing):
                 self._receive(pkt)
         while self.backlog:
             self.drop(self.backlog.pop(), DROP_TX_FAILED)
+        return 0
 
     # -- verdicts
 
