@@ -341,6 +341,7 @@ def test_what_can_never_match_is_loaded_with_a_warning() -> None:
         ("rt ipsec exists", "no IPsec"),
         ("meta rtclassid 5", "no realms"), ("rt classid 5", "no realms"), ("socket transparent 1", "port of type `tun`"),
         ("meta skuid 0", "port of type `tun`"), ("meta skgid 0", "port of type `tun`"), ("meta cgroup 5", "port of type `tun`"),
+        ("meta priority set 5", "later rules only"),
         ('osf name "Linux"', "no file of fingerprints"), ("tcp dport 5 tproxy ip to :5", "port of type `tun`"),
     ],
 )  # fmt: skip
@@ -419,6 +420,12 @@ def test_egress_rules_that_send_to_their_own_device_end(rule: str, sent: int) ->
     """Three deep (Linux: NF_RECURSION_LIMIT), then the copy is no more."""
     lab = Rules(f'table netdev t {{\n chain e {{ type filter hook egress device "wan" priority 0;\n {rule}\n }}\n}}\n')
     assert lab.udp(53) == sent
+
+
+def test_a_routed_copy_is_copied_at_egress_like_any_packet() -> None:
+    lab = Rules("""table netdev t { chain e { type filter hook egress device "wan" priority 0; dup to "wan"; }; }
+        table ip u { chain c { type filter hook forward priority 0; dup to 198.51.100.10; drop; }; }""")
+    assert lab.udp(53) == 4
 
 
 def test_hooks_are_listed_for_the_devices_that_a_wildcard_stands_for() -> None:

@@ -459,12 +459,13 @@ class Answers(Interfaces):
     def send_duplicate(
         self, pkt: Packet, hook: cython.int, family: cython.int, gateway: bytes | None, device: Device | None
     ) -> cython.int:
-        """Linux: nf_dup_ipv4, nf_dup_ipv6, nf_dup_netdev_egress. A copy is not copied again.
+        """Linux: nf_dup_ipv4, nf_dup_ipv6, nf_dup_netdev_egress. A routed copy is not copied again on its way.
 
         Nor is one that came back from a group, which Linux copies without end.
         """
         copy: Packet
-        if self.duplicating or (pkt.pkttype == PACKET_LOOPBACK and gateway is not None):
+        routed: cython.bint = family != NFPROTO_NETDEV and gateway is not None
+        if routed and (self.duplicating or pkt.pkttype == PACKET_LOOPBACK):
             return 0
         copy = self.take()
         copy.copy_meta(pkt)
@@ -475,7 +476,7 @@ class Answers(Interfaces):
         copy.stolen = False
         if hook not in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN):
             copy.checked = 1 if pkt.checked > 0 else 0  # Linux: skb_forward_csum
-        if family == NFPROTO_NETDEV or gateway is None:
+        if not routed:
             if device is not None and self.nested <= NESTED_MAX:
                 self._transmit_nested(copy, device)
             self.give(copy)

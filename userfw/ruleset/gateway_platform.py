@@ -30,7 +30,7 @@ from userfw.core.const import (
 )
 from userfw.core.hook import HookEntry, HookList
 from userfw.core.packet import Device, Packet
-from userfw.engine.expressions.meta import META_NAMES
+from userfw.engine.expressions.meta import META_NAMES, MetaSet
 from userfw.engine.expressions.objref import OBJECT_TYPES
 from userfw.engine.expressions.rt import RT_NAMES
 from userfw.engine.services import Services
@@ -59,6 +59,7 @@ INERT = {
     "meta rtclassid": "`rtclassid` is always 0: userfw's routes have no realms",
     "rt classid": "`rt classid` is always 0: userfw's routes have no realms",
     "rt ipsec": "`rt ipsec` is always missing: userfw has no IPsec",
+    "meta priority set": "`meta priority set` is for later rules only: frames are handed to the kernel without a priority",
 }
 NO_SOCKETS = "matches nothing: there are no sockets without a port of type `tun`"
 OF_SOCKETS = {
@@ -152,6 +153,8 @@ class GatewayPlatform:
             return ELEMENTS_OF_WORKERS
         names = {"meta": META_NAMES, "rt": RT_NAMES}.get(kind)
         name = f"{kind} {names.get(expr.key)}" if names is not None and hasattr(expr, "key") else kind
+        if isinstance(expr, MetaSet):
+            name += " set"
         if name in OF_SOCKETS and self.gateway.sockets.provider is None:
             return f"{OF_SOCKETS[name]} {NO_SOCKETS}"
         if kind == "osf" and self.gateway.fingerprints is None:
