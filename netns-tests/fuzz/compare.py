@@ -245,7 +245,10 @@ def _mask_quoted_twice(data: bytearray, at: int, proto: int) -> str:
     if len(data) <= inner + 20 or not (data[at] in (3, 4, 5, 11, 12) if proto == f.ICMP else proto == f.ICMP6 and data[at] < 128):
         return ""
     if data[inner] >> 4 == 4:
-        return _mask_quoted(data, inner + (data[inner] & 15) * 4, data[inner + 9])
+        before = bytes(data[inner:inner + 20])
+        _mask_ident4(data, inner, bytes(data[inner + 12:inner + 16]) in ROUTERS)
+        hidden = _mask_quoted(data, inner + (data[inner] & 15) * 4, data[inner + 9])
+        return hidden if bytes(data[inner:inner + 20]) == before else f"{hidden} ident"
     return _mask_quoted(data, inner + 40, data[inner + 6]) if data[inner] >> 4 == 6 else ""
 
 

@@ -39,7 +39,8 @@ _FIELD = r"(?:(?:ip6?|tcp|udp|th|icmp|icmpv6|sctp|dccp) \S+|@[nt]h,\S+)"
 _ONE = r"(?:[^{\s]+|\{ [^,{}]+ \})"  # a set of one is a value to nft
 _INEQUALITY = _FIELD + " != " + _ONE
 _ACROSS = _FIELD + " " + _ONE + r" (?:.* )?counter " + _FIELD + " " + _ONE
-_BY_HAND = re.compile(f'log prefix "{PREFIX}|udp [sd]port set|{_INEQUALITY} {_INEQUALITY}|{_ACROSS}')
+_FLAGS = r"(?:tcp flags [a-z].*tcp window|tcp window .*tcp flags [a-z])"
+_BY_HAND = re.compile(f'log prefix "{PREFIX}|udp [sd]port set|{_INEQUALITY} {_INEQUALITY}|{_ACROSS}|{_FLAGS}')
 _CHAIN = re.compile(r"^  chain (\S+) \{$")
 _CODES = {"accept": 1, "drop": 0, "continue": -1, "break": -2, "jump": -3, "goto": -4, "return": -5, "queue": 3}
 
@@ -64,8 +65,9 @@ def taken_apart(ruleset: str) -> tuple[str, list[tuple[str, str, str, str]]]:
 
 def by_hand(text: str) -> bool:
     """Whether the laboratory's nft must not write this: raw expressions; inequalities side by side, which it merges into one that
-    holds when any does; fields side by side with a statement between them, which it merges in front of that; `udp dport set`,
-    where it updates a checksum of zero too, unlike nft 1.1.6."""
+    holds when any does; flags beside the window, which it merges into one that holds only where no other flag is set; fields side
+    by side with a statement between them, which it merges in front of that; `udp dport set`, where it updates a checksum of zero
+    too, unlike nft 1.1.6."""
     return _BY_HAND.search(text) is not None
 
 
