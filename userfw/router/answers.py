@@ -476,7 +476,7 @@ class Answers(Interfaces):
         copy.stolen = False
         if hook not in (NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN):
             copy.checked = 1 if pkt.checked > 0 else 0  # Linux: skb_forward_csum
-        if not routed:
+        if gateway is None or not routed:
             if device is not None and self.nested <= NESTED_MAX:
                 self._transmit_nested(copy, device)
             self.give(copy)
