@@ -160,6 +160,14 @@ def test_ct_count_looks_behind_an_authentication_header(size: int, passes: int) 
     assert counted(lab)[:1] == [passes] and lab.out() == []
 
 
+@pytest.mark.parametrize(("to", "hop"), [("198.51.100.1", "198.51.100.1"), ("127.0.0.5", "192.0.2.10")])
+def test_the_next_hop_over_lo_is_the_address_that_was_routed_unless_it_is_of_lo(to: str, hop: str) -> None:
+    lab = Rules(table("ip", f"filter output 0: ip daddr set {HOST}", f"filter output 5: rt nexthop {hop} counter"))
+    lab.gw.local_device = lab.lan  # what comes in there is the gateway's own
+    lab.send(IP(src=OWN, dst=to) / UDP(sport=1, dport=2))
+    assert counted(lab)[0] == 1
+
+
 @pytest.mark.parametrize(("rule", "seen"), [("counter", 2), ("ip daddr set 203.0.113.12 counter", 1)])
 def test_what_is_for_127_over_lo_needs_the_route_that_it_left_with(rule: str, seen: int) -> None:
     """Where prerouting had changed its destination, the mapping's is written anew, and the route is gone."""

@@ -125,7 +125,10 @@ class Answers(Interfaces):
         answer.family = dst.via_family
         answer.oif = dst.oif
         answer.mtu = min(dst.mtu if dst.own is None else dst.own.mtu, self._mtu_back(pkt))
-        if not dst.gateway or dst.via_family != pkt.nfproto:  # on the link: where it goes now (Linux: rt_nexthop, rt6_nexthop)
+        if pkt.nfproto == NFPROTO_IPV4 and dst.type == RTN_LOCAL and (pkt.looped or pkt.oif is self.lo) and dst.key_lo >> 24 != 127:
+            # over lo to the address of a device: that address, whatever a rule made of it (Linux: rt_set_nexthop, not cached)
+            answer.nexthop = int(dst.key_lo).to_bytes(4, "big")
+        elif not dst.gateway or dst.via_family != pkt.nfproto:  # on the link: where it goes now (Linux: rt_nexthop, rt6_nexthop)
             length: cython.Py_ssize_t = 4 if pkt.nfproto == NFPROTO_IPV4 else 16
             at: cython.Py_ssize_t = pkt.l3 + (16 if pkt.nfproto == NFPROTO_IPV4 else 24)
             answer.nexthop = bytes(pkt.data[at : at + length])
