@@ -29,6 +29,8 @@ KNOWN_PORTS = {*pools.PORTS, VXLAN, GENEVE}
 WITH_PORTS = {f.TCP, f.UDP, SCTP, DCCP, UDPLITE}
 SUMS = {f.TCP: 16, f.UDP: 6, f.ICMP: 2, f.ICMP6: 2, SCTP: 8, DCCP: 6, UDPLITE: 6}
 """Where a protocol's checksum is; SCTP's is a CRC of four octets."""
+KNOWN_NUMBERS, NEAR = {1000, 5000, *pools.SEQUENCES}, 1 << 17
+"""Sequence numbers of hosts are these, and what follows from them."""
 KNOWN_ECHOES = set(pools.IDENTS)
 RENAMED = b"\x88\xb5"
 """The type that rules write; behind it stands what the router chose, nevertheless."""
@@ -85,7 +87,8 @@ def run(target: Target, case: Case, turn: int = 0) -> Behaviour:
     did = Behaviour(accepted=target.load(case.ruleset.text()))
     if not did.accepted:
         return did
-    traffic, spoilt = Traffic(list(case.steps), turn), spoils_sums(case.ruleset.text())
+    traffic, text = Traffic(list(case.steps), turn), case.ruleset.text()
+    spoilt, cookies = spoils_sums(text), "synproxy" in text
     for number in range(len(case.steps)):
         got: list[Out] = []
         pairs = traffic.frames(number)
@@ -94,7 +97,7 @@ def run(target: Target, case: Case, turn: int = 0) -> Behaviour:
             got += target.exchange(port, [packet for where, packet in pairs if where == port])
         traffic.seen(got)
         did.readable.append(got)
-        did.frames.append([f"{out.port} {masked(out.frame, spoilt)}" for out in got])
+        did.frames.append([f"{out.port} {masked(out.frame, spoilt, cookies)}" for out in got])
     did.sent = traffic.sent
     did.counters = memory(target.listing())
     did.conns = sorted(map(conn_text, target.conns()))
@@ -107,8 +110,8 @@ def spoils_sums(rules: str) -> bool:
     return "random" in rules and re.search(r"@th,\d+,\d+ set", rules) is not None
 
 
-def masked(frame: bytes, spoilt: bool = False) -> str:
-    """The frame as text for comparing; `spoilt`: of a wrong checksum only that it is wrong."""
+def masked(frame: bytes, spoilt: bool = False, cookies: bool = False) -> str:
+    """The frame as text for comparing; `spoilt`: of a wrong checksum only that it is wrong; `cookies`: TCP may carry some."""
     data, notes = bytearray(frame), ""
     kind = bytes(data[12:14])
     if kind == RENAMED and len(data) > 14:
@@ -123,7 +126,7 @@ def masked(frame: bytes, spoilt: bool = False) -> str:
         if data[at + 6] & 0x20 and not (data[at + 6] & 0x1F or data[at + 7]):
             notes = _mask_quoted(data, at + (data[at] & 15) * 4, data[at + 9])
         elif not (data[at + 6] & 0x1F or data[at + 7]):
-            notes = _mask_transport(data, at, at + (data[at] & 15) * 4, data[at + 9], spoilt)
+            notes = _mask_transport(data, at, at + (data[at] & 15) * 4, data[at + 9], spoilt, cookies)
         else:
             _mask_sum_behind(data, at)
         notes += times
@@ -140,7 +143,7 @@ def masked(frame: bytes, spoilt: bool = False) -> str:
             if proto == f.FRAG6 and len(data) >= start + 8:
                 data[start + 4:start + 8] = bytes(4)
             else:
-                notes = _mask_transport(data, at, start, proto, spoilt)
+                notes = _mask_transport(data, at, start, proto, spoilt, cookies)
     return f"{data.hex()} {notes}"
 
 
@@ -193,7 +196,26 @@ def _mask_ports(data: bytearray, at: int, proto: int) -> str:
     return f"hidden {hidden}" if hidden else ""
 
 
-def _mask_transport(data: bytearray, network: int, at: int, proto: int, spoilt: bool) -> str:
+def _mask_cookies(data: bytearray, at: int) -> str:
+    """Hide sequence numbers and timestamps that no host chose: `synproxy` makes them of secrets and the time of day."""
+    notes, end = "", min(len(data), at + (data[at + 12] >> 4) * 4)
+    for spot in (at + 4, at + 8):
+        number = int.from_bytes(data[spot:spot + 4], "big")
+        if not any((number - known) & 0xFFFFFFFF < NEAR or (known - number) & 0xFFFFFFFF < NEAR for known in KNOWN_NUMBERS):
+            data[spot:spot + 4] = bytes(4)
+            notes += " cookie"
+    option = at + 20
+    while option + 1 < end and data[option] > 0:
+        if data[option] == 8 and option + 10 <= end:
+            for spot in (option + 2, option + 6):
+                if int.from_bytes(data[spot:spot + 4], "big") > NEAR:
+                    data[spot:spot + 4] = bytes(4)
+                    notes += " clock"
+        option += 1 if data[option] == 1 else max(data[option + 1], 2)
+    return notes
+
+
+def _mask_transport(data: bytearray, network: int, at: int, proto: int, spoilt: bool, cookies: bool) -> str:
     """Hide what was chosen by the router in a transport header or in a quoted packet; says if the checksum was right."""
     spot = SUMS.get(proto)
     if spot is None or len(data) < at + spot + (4 if proto == SCTP else 2):
@@ -206,7 +228,7 @@ def _mask_transport(data: bytearray, network: int, at: int, proto: int, spoilt: 
     start = 0 if proto == f.ICMP else f.pseudo(source[:half], source[half:], proto, len(body))
     right = f.checksum(body, start) in (0, 0xFFFF) if proto != SCTP else \
         struct.pack("<I", crc32c(bytearray(body[:8] + bytes(4) + body[12:]), 0, len(body))) == body[8:12]
-    notes = _mask_ports(data, at, proto)
+    notes = _mask_ports(data, at, proto) + (_mask_cookies(data, at) if cookies and proto == f.TCP else "")
     quoting = (proto == f.ICMP and data[at] in (3, 4, 5, 11, 12)) or (proto == f.ICMP6 and data[at] < 128)
     if quoting and len(data) >= at + 28:
         inner = at + 8
@@ -242,7 +264,7 @@ def _mask_quoted(data: bytearray, at: int, proto: int) -> str:
 def _mask_quoted_twice(data: bytearray, at: int, proto: int) -> str:
     """What an error quotes that is quoted itself."""
     inner = at + 8
-    if len(data) <= inner + 20 or not (data[at] in (3, 4, 5, 11, 12) if proto == f.ICMP else proto == f.ICMP6 and data[at] < 128):
+    if len(data) < inner + 20 or not (data[at] in (3, 4, 5, 11, 12) if proto == f.ICMP else proto == f.ICMP6 and data[at] < 128):
         return ""
     if data[inner] >> 4 == 4:
         before = bytes(data[inner:inner + 20])

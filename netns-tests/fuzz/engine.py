@@ -22,11 +22,14 @@ from lab.topology import SIDES, Out
 from userfw.conntrack.listing import Dump, line
 from userfw.conntrack.table import ConnTable
 from userfw.core.clock import Clock
-from userfw.core.const import ARPHRD_NONE
-from userfw.core.packet import Device
+from userfw.core.const import ARPHRD_NONE, IPPROTO_UDP, NFPROTO_IPV6
+from userfw.core.packet import Device, Packet
+from userfw.engine.services import SocketInfo
 from userfw.ports.memory import MemoryPort
+from userfw.ports.sockdiag import Found
 from userfw.router.bridge import Bridge
 from userfw.router.gateway import Gateway
+from userfw.router.inspect import ipv6_local_headers
 from userfw.router.interfaces import parse_address
 from userfw.ruleset.gateway_platform import GatewayPlatform
 from userfw.ruleset.manager import RulesetManager
@@ -38,6 +41,45 @@ from .traffic import framed, own_talk
 
 MILLISECOND = 1_000_000
 UNLIMITED = 1 << 30
+
+
+class Listener:
+    """What the laboratory's router listens to (see pools.LISTENED), for userfw to find (router.sockets.Provider)."""
+
+    def find(self, proto: int, local: bytes, port: int, _remote: bytes, _remote_port: int) -> Found | None:
+        if proto != IPPROTO_UDP or port != pools.LISTENED:
+            return None
+        return Found(state=7, local=bytes(len(local)), uid=0, inode=1, mark=0, transparent=True, cgroup=0, classid=0)
+
+    def group_of(self, _inode: int) -> int:
+        return 0
+
+    def ancestors(self, _cgroup: int) -> list[int]:
+        return []
+
+    def redirect(self, _flow: object, _to: bytes, _port: int) -> bool:
+        return True
+
+    def settle(self, _flow: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Listening(Gateway):
+    """A gateway with that socket."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.sockets.provider = Listener()
+
+    def deliver(self, pkt: Packet) -> int:
+        if pkt.l4proto != IPPROTO_UDP or not pkt.has_l4 or not (isinstance(pkt.extra, SocketInfo) or (
+                pkt.l4 + 8 <= pkt.end and pkt.get16(pkt.l4 + 2) == pools.LISTENED)):
+            return int(super().deliver(pkt))
+        wrong = ipv6_local_headers(self, pkt, True) if pkt.nfproto == NFPROTO_IPV6 and pkt.l4 - pkt.l3 > 40 else 0
+        return int(self.drop(pkt, wrong)) if wrong else 0
 
 
 class EngineTarget:
@@ -66,7 +108,7 @@ class EngineTarget:
         self.faults: list[BaseException] = []
         self.clock = Clock(10**15)
         rng = random.Random(crc32(text.encode()) + self.salt)
-        self.gateway = Gateway(self.clock, rng, fault=lambda error, where: self.faults.append(error))
+        self.gateway = Listening(self.clock, rng, fault=lambda error, where: self.faults.append(error))
         settings = self.gateway.settings
         settings.icmp_ratelimit = settings.icmp6_ratelimit = 0
         settings.icmp_msgs_per_sec = settings.icmp_msgs_burst = UNLIMITED

@@ -207,9 +207,12 @@ TERMINALS = [
           "reject with icmpv6 port-unreachable", "reject with icmpv6 policy-fail", "reject with icmpv6 reject-route", l3="6", last=True),
     *_all("reject with icmpx no-route", "reject with icmpx port-unreachable", "reject with icmpx host-unreachable",
           "reject with icmpx admin-prohibited", last=True),
-    *_all("reject with tcp reset", "synproxy mss 1400 wscale 7 timestamp sack-perm", "synproxy mss 1300 wscale 3", "synproxy name sp1", l4="tcp", last=True),
-    *_all("tproxy to :9", "tproxy ip to $H:9", "tproxy to $H", "tproxy to $H:9", "tproxy ip to :9", l3="4", l4="tcp", last=True),
-    *_all("tproxy to :9", "tproxy ip6 to [$H]:9", "tproxy ip6 to $H", "tproxy ip6 to :9", l3="6", l4="tcp", last=True),
+    *_all("reject with tcp reset", l4="tcp", last=True),
+    *(one for l3 in ("4", "6") for one in _all("synproxy mss 1400 wscale 7 timestamp sack-perm", "synproxy mss 1300 wscale 3",
+                                               "synproxy name sp1", l3=l3, l4="tcp", last=True)),
+    *(one for l4 in ("tcp", "udp") for one in (
+        *_all("tproxy to :9", "tproxy ip to $H:9", "tproxy to $H", "tproxy to $H:9", "tproxy ip to :9", l3="4", l4=l4, last=True),
+        *_all("tproxy to :9", "tproxy ip6 to [$H]:9", "tproxy ip6 to $H", "tproxy ip6 to :9", l3="6", l4=l4, last=True))),
     *_all('fwd to "dmz"', l3="dev", last=True), *_all('fwd ip to $H device "dmz"', l3="4", last=True), *_all('fwd ip6 to $H device "dmz"', l3="6", last=True),
 ]
 

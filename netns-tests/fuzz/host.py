@@ -11,6 +11,8 @@ import contextlib
 import socket
 import struct
 
+from .pools import LISTENED
+
 _PKTINFO4, _PKTINFO6 = 8, 50
 _MTU_DISCOVER, _MTU_DO = 10, 2
 
@@ -19,7 +21,17 @@ class Host:
     """Made and used by the thread that is in the namespace."""
 
     def __init__(self) -> None:
-        self.sockets: dict[tuple[int, int], socket.socket] = {}
+        self.sockets: dict[tuple[int, int] | tuple[int, int, str], socket.socket] = {}
+
+    def listen(self) -> None:
+        """See pools.LISTENED. Its queue is full at once."""
+        for family, level, transparent in ((socket.AF_INET, socket.IPPROTO_IP, 19), (socket.AF_INET6, socket.IPPROTO_IPV6, 75)):
+            made = self.sockets[family, socket.IPPROTO_UDP, "listens"] = socket.socket(family, socket.SOCK_DGRAM)
+            made.setsockopt(level, transparent, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+            if family == socket.AF_INET6:
+                made.setsockopt(level, socket.IPV6_V6ONLY, 1)
+            made.bind(("", LISTENED))
 
     def send(self, packet: bytes) -> None:
         """One packet; that a rule dropped it, or that there is no way, is no matter."""

@@ -87,6 +87,7 @@ class KernelTarget:
         self.residue: Residue = self.library.call(Residue)
         self.writer = Writer(self.library)
         self.host: Host = self.library.call(Host)
+        self.library.call(self.host.listen)
 
     def _until_quiet(self) -> None:
         """Wait until the router has sent its multicast listener reports, which pass the output hooks."""

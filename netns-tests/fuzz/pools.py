@@ -17,6 +17,8 @@ STRANGERS = ("02:00:00:00:07:07", "02:00:00:00:08:08")
 HOSTS = (10, 11, 12, 13)
 FAR = {"ip": ("198.51.100.7", "8.8.8.8"), "ip6": ("2001:db8:99::7", "2606:4700::1111")}
 PORTS = (1, 22, 53, 80, 443, 512, 599, 4000, 5353, 8080, 40000, 65535)
+LISTENED = 9
+"""The router has a transparent UDP socket there, of everybody's address, that never answers; no host sends to it by itself."""
 SOURCES = tuple(port for port in PORTS if port >= 512)
 """From these Linux takes a new port at random where none of `PORTS` is, or seldom: from 600 to 1023, and beyond (get_unique_tuple).
 Of a lower one it would find one of 511, and then a chosen port would be a known one, and nothing hides it."""

@@ -130,6 +130,8 @@ def test_tproxy(target: str, socket: Any, taken: int, redirects: int) -> None:
     lab.double.add(6, address, port, state, remote, transparent)
     lab.send(tcp())
     assert lab.counts() == [taken] and len(lab.double.redirected) == redirects
+    # what has a socket here is not forwarded: a routing rule must make it local (Linux: ip_forward)
+    assert len(lab.out()) == 1 - taken and lab.drops() == ({"SOCKET_ELSEWHERE": 1} if taken else {})
 
 
 @pytest.mark.parametrize("exact_is_transparent", [True, False])

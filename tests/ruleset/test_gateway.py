@@ -130,6 +130,18 @@ def test_no_rule_that_needs_it_no_conntrack() -> None:
     assert not lab.gw.pipeline.tracked
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["synproxy a { mss 1460; wscale 7; }", "ct timeout a { protocol tcp; policy = { close: 12 }; }",
+     'ct helper a { type "ftp" protocol tcp; }'],
+)  # fmt: skip
+def test_what_an_object_switches_on_by_being_there(body: str) -> None:
+    lab = Rules(f"table ip n {{ {body}; }}")
+    assert lab.gw.pipeline.tracked
+    lab.run(f"delete {body.partition(' a ')[0]} ip n a")
+    assert not lab.gw.pipeline.tracked
+
+
 def test_families_have_their_own_conntrack() -> None:
     lab = Rules("table ip6 t { chain c { type filter hook forward priority 0; ct state new counter; }; }")
     assert lab.gw.pipeline.get(NFPROTO_IPV4, NF_INET_PRE_ROUTING) is None

@@ -48,6 +48,7 @@ class DropReason(enum.IntEnum):
     QUEUE_FULL = 36
     QUEUE_VERDICT = 37
     BRIDGE_FILTER = 38
+    SOCKET_ELSEWHERE = 39
 
 
 DESCRIPTIONS: dict[DropReason, str] = {
@@ -90,6 +91,7 @@ DESCRIPTIONS: dict[DropReason, str] = {
     DropReason.QUEUE_FULL: "The listener of a queue was too slow: the queue was full.",
     DropReason.QUEUE_VERDICT: "The listener of a queue said drop.",
     DropReason.BRIDGE_FILTER: "A frame in a VLAN that its bridge port is not in, or back to the port it came from.",
+    DropReason.SOCKET_ELSEWHERE: "`tproxy` gave it a socket here, but its route leads on: a routing rule must make it local.",
 }
 
 DROP_NOT_SPECIFIED = 0
@@ -131,4 +133,5 @@ DROP_TX_MTU = 35
 DROP_QUEUE_FULL = 36
 DROP_QUEUE_VERDICT = 37
 DROP_BRIDGE_FILTER = 38
-DROP_COUNT = 39
+DROP_SOCKET_ELSEWHERE = 39
+DROP_COUNT = 40

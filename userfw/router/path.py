@@ -41,6 +41,7 @@ if not cython.compiled:
         DROP_NOT_SPECIFIED,
         DROP_OTHERHOST,
         DROP_PROHIBITED,
+        DROP_SOCKET_ELSEWHERE,
         DROP_TTL_EXPIRED,
         DROP_TX_FAILED,
         DROP_UNKNOWN_ETHERTYPE,
@@ -343,6 +344,8 @@ class Path(Routing):
         total: cython.uint
         if pkt.pkttype != PACKET_HOST:
             return self.drop(pkt, DROP_OTHERHOST)
+        if isinstance(pkt.extra, Origin):
+            return self.drop(pkt, DROP_SOCKET_ELSEWHERE)
         if pkt.nfproto == NFPROTO_IPV4:
             ttl = pkt.get8(l3 + 8)
             if ttl <= 1:

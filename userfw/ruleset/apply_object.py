@@ -11,9 +11,13 @@ from userfw.ruleset.draft import Draft
 from userfw.ruleset.lookup import find_flowtable, find_object, find_table, name_place
 from userfw.ruleset.model import Flowtable, Object, Ref, Table
 from userfw.ruleset.problems import refused
-from userfw.ruleset.references import NEED_CONNTRACK
+from userfw.ruleset.references import NEED_CONNTRACK, NEED_SYNPROXY
 
-_CT_KINDS = ("ct helper", "ct timeout", "ct expectation")
+_NEEDS = {
+    **dict.fromkeys(("ct helper", "ct timeout", "ct expectation"), (NEED_CONNTRACK,)),
+    "synproxy": (NEED_CONNTRACK, NEED_SYNPROXY),
+}
+"""What objects switch on by being there."""
 
 
 def add_object(draft: Draft, command: Command) -> None:
@@ -32,12 +36,11 @@ def add_object(draft: Draft, command: Command) -> None:
             table.objects[Ref(node.kind, node.name)] = new
             draft.emit("add", node.kind, table, node.name, node, old.handle)
         return
-    if node.kind in _CT_KINDS and table.family in ("arp", "netdev"):
+    if node.kind in _NEEDS and table.family in ("arp", "netdev"):
         raise refused(errno.EPROTO, name_place(command))  # Linux: nf_ct_netns_get
     table = draft.edit(table)
     entry = draft.new_object(table, node)
-    if node.kind in _CT_KINDS:
-        table.use([NEED_CONNTRACK])
+    table.use(_NEEDS.get(node.kind, ()))
     draft.emit("add", node.kind, table, node.name, node, entry.handle)
 
 
@@ -53,8 +56,7 @@ def delete_object(draft: Draft, command: Command) -> None:
     if table.uses.get(Ref(entry.kind, entry.name)):
         raise refused(errno.EBUSY, name_place(command))
     table = draft.edit(table)
-    if entry.kind in _CT_KINDS:
-        table.unuse([NEED_CONNTRACK])
+    table.unuse(_NEEDS.get(entry.kind, ()))
     draft.delete_object(table, entry)
 
 
