@@ -124,7 +124,7 @@ def masked(frame: bytes, spoilt: bool = False, cookies: bool = False) -> str:
         else:
             _mask_ident4(data, at, False)
         if data[at + 6] & 0x20 and not (data[at + 6] & 0x1F or data[at + 7]):
-            notes = _mask_quoted(data, at + (data[at] & 15) * 4, data[at + 9])
+            notes = _mask_quoted(data, at + (data[at] & 15) * 4, data[at + 9], cookies)
         elif not (data[at + 6] & 0x1F or data[at + 7]):
             notes = _mask_transport(data, at, at + (data[at] & 15) * 4, data[at + 9], spoilt, cookies)
         else:
@@ -135,7 +135,7 @@ def masked(frame: bytes, spoilt: bool = False, cookies: bool = False) -> str:
         if data[at + 6] == f.FRAG6 and len(data) >= 62:
             data[58:62] = bytes(4)
             if not (data[56] or data[57] & 0xF8):
-                notes = _mask_quoted(data, 62, data[54])
+                notes = _mask_quoted(data, 62, data[54], cookies)
         else:
             proto, start = data[at + 6], at + 40
             while proto in (0, 43, AH, 60) and len(data) >= start + 8:  # Linux maps ports behind an AH of IPv6 too
@@ -198,13 +198,13 @@ def _mask_ports(data: bytearray, at: int, proto: int) -> str:
 
 def _mask_cookies(data: bytearray, at: int) -> str:
     """Hide sequence numbers and timestamps that no host chose: `synproxy` makes them of secrets and the time of day."""
-    notes, end = "", min(len(data), at + (data[at + 12] >> 4) * 4)
-    for spot in (at + 4, at + 8):
+    notes = ""
+    for spot in range(at + 4, min(at + 12, len(data) - 3), 4):
         number = int.from_bytes(data[spot:spot + 4], "big")
         if not any((number - known) & 0xFFFFFFFF < NEAR or (known - number) & 0xFFFFFFFF < NEAR for known in KNOWN_NUMBERS):
             data[spot:spot + 4] = bytes(4)
             notes += " cookie"
-    option = at + 20
+    option, end = at + 20, min(len(data), at + (data[at + 12] >> 4) * 4) if len(data) > at + 12 else 0
     while option + 1 < end and data[option] > 0:
         if data[option] == 8 and option + 10 <= end:
             for spot in (option + 2, option + 6):
@@ -236,23 +236,25 @@ def _mask_transport(data: bytearray, network: int, at: int, proto: int, spoilt: 
             notes += _mask_times(data, inner)
             before = bytes(data[inner:inner + 20])
             _mask_ident4(data, inner, bytes(data[inner + 12:inner + 16]) in ROUTERS)
-            notes += " quoted " + _mask_quoted(data, inner + (data[inner] & 15) * 4, data[inner + 9])
+            notes += " quoted " + _mask_quoted(data, inner + (data[inner] & 15) * 4, data[inner + 9], cookies)
             notes += "" if bytes(data[inner:inner + 20]) == before else " ident"
         elif data[inner] >> 4 == 6 and len(data) > inner + 40:
             if data[inner + 6] == f.FRAG6 and len(data) >= inner + 48:
                 data[inner + 44:inner + 48] = bytes(4)
                 notes += " quoted fragment"
             else:
-                notes += " quoted " + _mask_quoted(data, inner + 40, data[inner + 6])
+                notes += " quoted " + _mask_quoted(data, inner + 40, data[inner + 6], cookies)
     if notes.strip() not in ("", "quoted") or (spoilt and not right):
         data[at + spot:at + spot + (4 if proto == SCTP else 2)] = bytes(4 if proto == SCTP else 2)
         notes += " sum right" if right else " sum wrong"
     return notes
 
 
-def _mask_quoted(data: bytearray, at: int, proto: int) -> str:
+def _mask_quoted(data: bytearray, at: int, proto: int, cookies: bool) -> str:
     """Hide chosen ports of a transport header that may be incomplete, and then its checksum with them."""
-    hidden = _mask_quoted_twice(data, at, proto) or _mask_ports(data, at, proto)
+    hidden = _mask_quoted_twice(data, at, proto, cookies) or _mask_ports(data, at, proto)
+    if cookies and proto == f.TCP:
+        hidden += _mask_cookies(data, at)
     spot, size = SUMS.get(proto), 4 if proto == SCTP else 2
     if proto in (f.ICMP, f.ICMP6) and len(data) == at + 4 and data[at] in (0, 8, *range(13, 19), 128, 129):
         hidden = "cut before the identifier"  # which the checksum tells of all the same
@@ -261,7 +263,7 @@ def _mask_quoted(data: bytearray, at: int, proto: int) -> str:
     return hidden
 
 
-def _mask_quoted_twice(data: bytearray, at: int, proto: int) -> str:
+def _mask_quoted_twice(data: bytearray, at: int, proto: int, cookies: bool) -> str:
     """What an error quotes that is quoted itself."""
     inner = at + 8
     if len(data) < inner + 20 or not (data[at] in (3, 4, 5, 11, 12) if proto == f.ICMP else proto == f.ICMP6 and data[at] < 128):
@@ -269,9 +271,9 @@ def _mask_quoted_twice(data: bytearray, at: int, proto: int) -> str:
     if data[inner] >> 4 == 4:
         before = bytes(data[inner:inner + 20])
         _mask_ident4(data, inner, bytes(data[inner + 12:inner + 16]) in ROUTERS)
-        hidden = _mask_quoted(data, inner + (data[inner] & 15) * 4, data[inner + 9])
+        hidden = _mask_quoted(data, inner + (data[inner] & 15) * 4, data[inner + 9], cookies)
         return hidden if bytes(data[inner:inner + 20]) == before else f"{hidden} ident"
-    return _mask_quoted(data, inner + 40, data[inner + 6]) if data[inner] >> 4 == 6 else ""
+    return _mask_quoted(data, inner + 40, data[inner + 6], cookies) if data[inner] >> 4 == 6 else ""
 
 
 def conn_text(conn: Conn) -> str:

@@ -72,6 +72,18 @@ def _from_many(packet: bytes) -> bool:
     return len(packet) >= 20 and packet[0] >> 4 == 4 and packet[12] >= 224
 
 
+def _without_times(case: Case) -> Case:
+    """No IPv4 timestamp options where a rule asks for what may be a checksum."""
+    if not _rules(case, r"\bth [sd]port (?!set)|@th,16,16 (?!set)"):
+        return case
+    return replace(case, steps=tuple(_with_packets(step, tuple(p for p in step.packets if not _tells_time(p)))
+                                     for step in case.steps))
+
+
+def _tells_time(packet: bytes) -> bool:
+    return len(packet) >= 20 and packet[0] >> 4 == 4 and b"\x44" in packet[20:(packet[0] & 15) * 4]
+
+
 def _without_host_made(case: Case) -> Case:
     """No fragments in frames where rules change who a packet is for."""
     if not (_rules(case, r"pkttype set") and any(step.kind == "frames" for step in case.steps)):
@@ -109,6 +121,9 @@ CLASSES = (
     Class("copy of a packet from everybody",
           "Linux sends errors about a copy that `dup` makes of a packet from 255.255.255.255, to that address; userfw none",
           _without_everybody_copied),
+    Class("time of day in a checksum",
+          "an error quotes what the clock wrote into a timestamp option, and a rule may ask whether its checksum is below a number",
+          _without_times),
     Class("identification of the gateway's own",
           "it is a random number, of which a rule may ask whether it is below another",
           lambda case: _without_rules(case, "hook (output|postrouting|egress)", r"\bip id (?!set)")),

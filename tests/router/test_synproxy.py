@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, IPOption
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
@@ -125,3 +125,19 @@ def test_only_rules_that_need_it_bring_the_hook() -> None:
     lab.run("flush ruleset; add table inet t; add chain inet t c { type filter hook forward priority 0; }; "
             "add rule inet t c ct state new accept")
     assert "_synproxy" not in lab.run("list hooks")
+
+
+def test_whose_checksum_is_not_right_is_not_answered() -> None:
+    """The network header is summed, too, and a full timestamp option was written to at its reading (Linux: nf_ip_checksum)."""
+    lab = Proxied(STATEMENT.replace("notrack", "accept").replace("ct state invalid,untracked ", ""))
+    syn = TCP(sport=1234, dport=80, flags="S", seq=1000)
+    for option, answers in ((b"\x01" * 8, 1), (b"\x44\x08\x09\0\0\0\0\0", 0)):
+        lab.send(IP(src="192.0.2.10", dst="198.51.100.10", options=IPOption(option)) / syn)
+        assert len(lab.out("lan")) == answers
+
+
+def test_what_a_rule_writes_to_an_answer_is_summed() -> None:
+    lab = Proxied(STATEMENT + "table ip m { chain c { type filter hook postrouting priority 0; @th,112,16 set 77; }; }")
+    [synack] = lab.up("S", 1000)
+    given, synack[TCP].chksum = synack[TCP].chksum, None
+    assert synack[TCP].window == 77 and Ether(bytes(synack))[TCP].chksum == given

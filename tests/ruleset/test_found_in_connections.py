@@ -29,6 +29,15 @@ def test_a_mapped_answer_of_the_gateway_is_routed_anew() -> None:
     assert (answer.src, answer.dst) == ("198.51.100.1", FAR)
 
 
+def test_the_other_direction_in_another_zone_keeps_its_port_and_clashes() -> None:
+    lab = Rules(table("ip", "nat postrouting 100: accept", "filter output -310: ct reply zone set 3"))
+    lab.gw.local_device = lab.lan  # what comes in there is the gateway's own
+    lab.send(IP(src="198.51.100.1", dst=FAR) / UDP(sport=1000, dport=53))
+    assert len(lab.out()) == 1
+    lab.send(IP(src=FAR, dst="198.51.100.1") / UDP(sport=53, dport=1000), "wan")
+    assert lab.out() == [] and lab.drops() == {"CT_CLASH": 1}
+
+
 def test_what_rules_made_of_the_first_fragment_holds_for_the_whole() -> None:
     asks = "filter forward 0: ct state { new, invalid } meta mark 3 counter"
     chains = ("filter ingress 0 lan: meta mark set numgen inc mod 4 offset 2", asks)

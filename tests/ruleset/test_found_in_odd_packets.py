@@ -90,6 +90,15 @@ def test_reject_needs_something_behind_an_authentication_header(words: int, answ
     assert len(lab.out("lan")) == answers
 
 
+@pytest.mark.parametrize(("wrong", "answers"), [(0, 1), (1, 0)])
+def test_reject_asks_for_the_checksum_behind_an_authentication_header(wrong: int, answers: int) -> None:
+    lab = Rules(table("ip6", "filter forward 0: reject with icmpv6 admin-prohibited"))
+    datagram = bytearray(bytes(IPv6(src=HOST6, dst=FAR6) / UDP(sport=1, dport=2))[40:])
+    datagram[7] ^= wrong
+    lab.send(IPv6(src=HOST6, dst=FAR6, nh=51) / Raw(bytes((17, 4)) + bytes(22) + bytes(datagram)))
+    assert len(lab.out("lan")) == answers
+
+
 @pytest.mark.parametrize("headers", [b"", b"\x3a\0\1\4\0\0\0\0", b"\x3c\0\1\4\0\0\0\0\x3a\0\1\4\0\0\0\0"])
 def test_ingress_rejects_no_unreachable_behind_whatever_headers(headers: bytes) -> None:
     lab = Rules(table("netdev", "filter ingress 0 lan: meta protocol ip6 reject"))

@@ -13,7 +13,7 @@ from userfw.conntrack.table cimport ConnTable
 from userfw.conntrack.tuples cimport invert
 from userfw.core.const cimport (
     CT_DIR_ORIGINAL, IPPROTO_GRE, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE,
-    IPS_CONFIRMED, IPS_DST_NAT, IPS_DST_NAT_DONE, IPS_DYING, IPS_FIXED_TIMEOUT, IPS_HW_OFFLOAD, IPS_OFFLOAD, IPS_SRC_NAT, IPS_SRC_NAT_DONE,
+    IPS_CONFIRMED, IPS_DST_NAT, IPS_DST_NAT_DONE, IPS_DYING, IPS_FIXED_TIMEOUT, IPS_HW_OFFLOAD, IPS_OFFLOAD, IPS_SEQ_ADJUST, IPS_SRC_NAT, IPS_SRC_NAT_DONE,
     NAT_MANIP_DST, NAT_MANIP_SRC, NAT_RANGE_MAP_IPS, NAT_RANGE_NETMAP, NAT_RANGE_PERSISTENT, NAT_RANGE_PROTO_OFFSET,
     NAT_RANGE_PROTO_RANDOM, NAT_RANGE_PROTO_RANDOM_FULLY, NAT_RANGE_PROTO_SPECIFIED,
     NFPROTO_IPV4, NF_ACCEPT, NF_DROP, NF_INET_LOCAL_OUT,
@@ -55,6 +55,7 @@ cdef class Nat:
     cpdef int redirect(self, Packet pkt, Conn conn, NatRange within, int hook) except -1
     cdef int _with_address(self, Packet pkt, Conn conn, NatRange within, int manip) except -1
     cdef bint _used(self, Tuple wanted, Conn conn) except? -1
+    cdef bint _reverse(self, Conn conn) except? -1
     cdef bint _used_harder(self, Conn conn, int attempts_left) except? -1
     cdef bint _lasting(self, Conn conn) except? -1
     cdef bint _reuse(self, NatRange within, Conn conn) except? -1

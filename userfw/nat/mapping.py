@@ -39,6 +39,7 @@ if not cython.compiled:
         IPS_FIXED_TIMEOUT,
         IPS_HW_OFFLOAD,
         IPS_OFFLOAD,
+        IPS_SEQ_ADJUST,
         IPS_SRC_NAT,
         IPS_SRC_NAT_DONE,
         NAT_MANIP_DST,
@@ -322,6 +323,23 @@ class Nat:
             return True  # its answers would go to another worker, who alone knows whether they are free
         return self.table.taken(self.probe, conn)
 
+    def _reverse(self, conn: Conn) -> cython.bint:
+        """Who has the tuple is the very other direction, only in another zone, and neither is mapped: the tuple is kept, and the
+        table says whether both may be (Linux: nf_nat_used_tuple_new)."""
+        if conn.orig.l4proto not in (IPPROTO_UDP, IPPROTO_UDPLITE) or conn.status & (IPS_SRC_NAT | IPS_DST_NAT | IPS_SEQ_ADJUST):
+            return False
+        invert(self.current, self.probe)
+        self.probe.zone = conn.reply.zone
+        node: TupleNode | None = self.table.find(self.probe)
+        if node is None or node.conn.status & (IPS_SRC_NAT | IPS_DST_NAT | IPS_SEQ_ADJUST):
+            return False
+        ours: Tuple = conn.orig
+        theirs: Tuple = node.conn.reply
+        return (
+            ours.src_lo == theirs.src_lo and ours.src_hi == theirs.src_hi and ours.dst_lo == theirs.dst_lo
+            and ours.dst_hi == theirs.dst_hi and ours.sport == theirs.sport and ours.dport == theirs.dport
+        )  # fmt: skip
+
     def _used_harder(self, conn: Conn, attempts_left: cython.int) -> cython.bint:
         """The same; when attempts run out, a mapped TCP connection that is over gives its port away to one whose sequence numbers
         are beyond its own, unless a device still forwards it (Linux: nf_nat_used_tuple_harder)."""
@@ -370,7 +388,7 @@ class Nat:
         flags: cython.int = within.flags
         if manip == NAT_MANIP_SRC and not flags & RANDOM_ALL:
             if _in_range(self.current, within):
-                if not self._used(self.current, conn):
+                if not self._used(self.current, conn) or self._reverse(conn):
                     return 0
             elif self.sources.count and self._reuse(within, conn) and not self._used(self.wanted, conn):
                 return 0

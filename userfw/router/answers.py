@@ -23,11 +23,14 @@ if not cython.compiled:
         CT_RELATED,
         CT_UNTRACKED,
         IPPROTO_AH,
+        IPPROTO_DSTOPTS,
         IPPROTO_ESP,
         IPPROTO_GRE,
+        IPPROTO_HOPOPTS,
         IPPROTO_ICMP,
         IPPROTO_ICMPV6,
         IPPROTO_NONE,
+        IPPROTO_ROUTING,
         IPPROTO_SCTP,
         IPPROTO_TCP,
         IPPROTO_UDP,
@@ -295,22 +298,33 @@ class Answers(Interfaces):
         """The checksum of what is to be quoted is right, also of other protocols (Linux: nf_reject_verify_csum, nf_ip_checksum)."""
         room: cython.Py_ssize_t = pkt.end - pkt.l4
         proto: cython.int = pkt.l4proto
+        at: cython.Py_ssize_t = pkt.l4
         total: cython.uint = 0
         if pkt.vnet_flags & (VNET_F_NEEDS_CSUM | VNET_F_DATA_VALID) or pkt.checked > 0:
             return True
-        if pkt.nfproto == NFPROTO_IPV6 and (room <= 0 or proto == IPPROTO_NONE):
+        if pkt.nfproto == NFPROTO_IPV6 and room <= 0:
             return False
-        if pkt.nfproto == NFPROTO_IPV6 and proto == IPPROTO_AH and (room < 2 or room <= (pkt.get8(pkt.l4 + 1) + 2) * 4):
-            return False  # it is skipped like any header, and nothing is behind it (Linux: reject6_csum_ok)
+        while pkt.nfproto == NFPROTO_IPV6 and proto in (IPPROTO_AH, IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_DSTOPTS):
+            # an AH is skipped like any header, and what may be behind it (Linux: reject6_csum_ok)
+            if room < 2:
+                return False
+            step: cython.Py_ssize_t = (pkt.get8(at + 1) + 2) * 4 if proto == IPPROTO_AH else (pkt.get8(at + 1) + 1) * 8
+            if room <= step:
+                return False
+            proto = pkt.get8(at)
+            at += step
+            room -= step
+        if pkt.nfproto == NFPROTO_IPV6 and proto == IPPROTO_NONE:
+            return False
         if proto in (IPPROTO_AH, IPPROTO_ESP, IPPROTO_GRE, IPPROTO_SCTP, IPPROTO_UDPLITE):
             return True
-        if proto == IPPROTO_UDP and room >= 8 and pkt.get16(pkt.l4 + 6) == 0:
+        if proto == IPPROTO_UDP and room >= 8 and pkt.get16(at + 6) == 0:
             return True
         if room < 0:
             return False
         if pkt.nfproto == NFPROTO_IPV6:
             total = fold(pseudo_sum(pkt, proto, room))
-            return fold(add_words(total, pkt.data, pkt.l4, room)) == 0xFFFF
+            return fold(add_words(total, pkt.data, at, room)) == 0xFFFF
         if proto in (IPPROTO_TCP, IPPROTO_UDP):
             total = fold(pseudo_sum(pkt, proto, room))
         # Linux adds up the network header too, which makes no difference unless it is wrong

@@ -1,6 +1,7 @@
 from userfw.conntrack.conn cimport Conn, TupleNode
 from userfw.core.clock cimport Clock
-from userfw.core.const cimport CT_DIR_ORIGINAL, ETH_P_8021AD, ETH_P_8021Q
+from userfw.core.const cimport CT_DIR_ORIGINAL, ETH_P_8021AD, ETH_P_8021Q, NF_DROP
+from userfw.core.drop cimport DROP_CHECKSUM
 from userfw.core.fastpath cimport CachedRoute, Crossing, Sender
 from userfw.core.packet cimport Device, Packet
 from userfw.engine.services cimport SocketInfo

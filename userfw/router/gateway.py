@@ -16,7 +16,8 @@ import cython
 if not cython.compiled:
     from userfw.conntrack.conn import Conn, TupleNode
     from userfw.core.clock import Clock
-    from userfw.core.const import CT_DIR_ORIGINAL, ETH_P_8021AD, ETH_P_8021Q
+    from userfw.core.const import CT_DIR_ORIGINAL, ETH_P_8021AD, ETH_P_8021Q, NF_DROP
+    from userfw.core.drop import DROP_CHECKSUM
     from userfw.core.fastpath import CachedRoute, Crossing, Sender
     from userfw.core.packet import Device, Packet
     from userfw.engine.services import SocketInfo
@@ -100,6 +101,9 @@ class Gateway(Answers):
         return sent
 
     def synproxy(self, pkt: Packet, hook: cython.int, mss: cython.int, wscale: cython.int, flags: cython.int) -> cython.int:
+        if not self._segment_intact(pkt, hook):
+            pkt.drop_reason = DROP_CHECKSUM
+            return NF_DROP
         return self.proxy.statement(pkt, mss, wscale, flags)
 
     def socket(self, pkt: Packet) -> SocketInfo | None:

@@ -5,13 +5,12 @@ from userfw.core.const cimport (
     ARPHRD_LOOPBACK, CT_DIR_ORIGINAL, CT_DIR_REPLY, CT_ESTABLISHED, CT_NEW, CT_NONE, IPPROTO_TCP, IPS_SEQ_ADJUST, IPS_TEMPLATE,
     NF_ACCEPT, NF_DROP, NF_STOLEN, NFPROTO_IPV4, TCP_ACK, TCP_CWR, TCP_ECE, TCP_RST, TCP_SYN, U32_MASK, VNET_F_NEEDS_CSUM,
 )
-from userfw.core.drop cimport DROP_CHECKSUM, DROP_MALFORMED, DROP_SYNPROXY
+from userfw.core.drop cimport DROP_MALFORMED, DROP_SYNPROXY
 from userfw.core.hook cimport HookEntry
 from userfw.core.packet cimport Packet
 from userfw.router.base cimport Router
-from userfw.router.local cimport checksum_ok
-from userfw.wire.build cimport ipv4, ipv6
-from userfw.wire.checksum cimport add_bytes, fold, pseudo_sum, replace32
+from userfw.wire.build cimport ipv4, ipv6, leave_checksum
+from userfw.wire.checksum cimport replace32
 from userfw.wire.options cimport next_option
 
 cdef extern from *:

@@ -44,13 +44,12 @@ if not cython.compiled:
         U32_MASK,
         VNET_F_NEEDS_CSUM,
     )
-    from userfw.core.drop import DROP_CHECKSUM, DROP_MALFORMED, DROP_SYNPROXY
+    from userfw.core.drop import DROP_MALFORMED, DROP_SYNPROXY
     from userfw.core.hook import HookEntry
     from userfw.core.packet import Packet
     from userfw.router.base import Router
-    from userfw.router.local import checksum_ok
-    from userfw.wire.build import ipv4, ipv6
-    from userfw.wire.checksum import add_bytes, fold, pseudo_sum, replace32
+    from userfw.wire.build import ipv4, ipv6, leave_checksum
+    from userfw.wire.checksum import replace32
     from userfw.wire.options import next_option
 
     # Linux: NF_SYNPROXY_OPT_*, MAX_SYNCOOKIE_AGE (in minutes)
@@ -147,12 +146,9 @@ class Synproxy:
     # -- the statement
 
     def statement(self, pkt: Packet, mss: cython.int, wscale: cython.int, flags: cython.int) -> cython.int:
-        """See engine.services.Services.synproxy."""
+        """See engine.services.Services.synproxy; the checksum is right."""
         options: Options = self.options
         bits: cython.int = pkt.get8(pkt.l4 + 13)
-        if not checksum_ok(pkt, IPPROTO_TCP):
-            pkt.drop_reason = DROP_CHECKSUM
-            return NF_DROP
         if not options.read_untrusted(pkt):
             pkt.drop_reason = DROP_MALFORMED
             return NF_DROP
@@ -265,8 +261,7 @@ class Synproxy:
         reply.put16(l4 + 14, window)
         reply.put32(l4 + 16, 0)
         self.options.write(reply, l4 + 20)
-        total: cython.uint = pseudo_sum(reply, IPPROTO_TCP, size)
-        reply.put16(l4 + 16, ~fold(add_bytes(total, reply.data, l4, size)) & 0xFFFF)
+        leave_checksum(reply, 16)
         if conn is not None:
             reply.ct = conn
             reply.ctinfo = ctinfo
