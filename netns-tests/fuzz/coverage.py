@@ -61,7 +61,7 @@ def missing(account: Account) -> list[str]:
 
 
 FLOOR = 3700
-"""Cells that the small campaign of CI reaches at least (3,754 when this was written); it can only grow."""
+"""Cells that the small campaign of CI reaches at least (3,766 when this was written); it can only grow."""
 
 
 def floor(account: Account) -> list[str]:
