@@ -53,6 +53,14 @@ def fresh(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("lab").ask("conntrack.flush")
 
 
+def made_again(lab: OffloadLab, name: str, host: str, gateway: str) -> None:
+    """Another interface with the name of one that is gone, and its host."""
+    netns.ip(lab.router, f"link add made type veth peer name eth0 netns {lab.ns[name]}")
+    lab.prepare(name)
+    netns.ip(lab.router, f"link set made name {name}", f"link set {name} up")
+    netns.ip(lab.ns[name], f"addr add {host}/24 dev eth0", "link set eth0 up", f"route add default via {gateway}")
+
+
 def test_a_stream_without_a_change_comes_whole(lab: OffloadLab) -> None:
     with Stream(lab) as stream:
         stream.offloaded()
@@ -263,10 +271,7 @@ def test_reset_of_the_device(lab: OffloadLab) -> None:
         before = lab.drops()
         netns.ip(lab.router, "link del alt")  # no flow of this stream uses it
         stream.flows()
-        netns.ip(lab.router, f"link add made type veth peer name eth0 netns {lab.ns['alt']}")
-        lab.prepare("alt")
-        netns.ip(lab.router, "link set made name alt", "link set alt up")
-        netns.ip(lab.ns["alt"], "addr add 192.0.2.9/24 dev eth0", "link set eth0 up", "route add default via 192.0.2.1")
+        made_again(lab, "alt", "192.0.2.9", "192.0.2.1")
         until(lambda: next(p["up"] for p in lab.ask("ports") if p["name"] == "alt"))
         lab.config["route"][0]["via"] = "192.0.2.9"
         lab.reload()
@@ -298,10 +303,7 @@ def test_a_port_that_is_taken_away_and_given_back(lab: OffloadLab) -> None:
         stream.flows()
         stream.offloaded()
         netns.ip(lab.router, "link del wan")
-        netns.ip(lab.router, f"link add made type veth peer name eth0 netns {lab.ns['wan']}")
-        lab.prepare("wan")
-        netns.ip(lab.router, "link set made name wan", "link set wan up")
-        netns.ip(lab.ns["wan"], f"addr add {SERVER}/24 dev eth0", "link set eth0 up", "route add default via 203.0.113.1")
+        made_again(lab, "wan", SERVER, "203.0.113.1")
         lab.config["port"].insert(1, port)
         lab.rules, route["via"] = whole, SERVER
         asked = stream.sent

@@ -150,10 +150,9 @@ def masked(frame: bytes, spoilt: bool = False, cookies: bool = False) -> str:
 def _mask_sum_behind(data: bytearray, at: int) -> None:
     """Hide the checksum in a fragment that begins within the transport header: the first fragment's ports, which it tells of, may
     be chosen at random."""
-    proto, offset = data[at + 9], (int.from_bytes(data[at + 6:at + 8], "big") & 0x1FFF) * 8
-    start = at + (data[at] & 15) * 4 + SUMS.get(proto, -1) - offset
-    if proto in WITH_PORTS and start >= at + 20 and SUMS.get(proto, -1) >= offset:
-        size = 4 if proto == SCTP else 2
+    offset, proto = (int.from_bytes(data[at + 6:at + 8], "big") & 0x1FFF) * 8, data[at + 9]
+    if proto in WITH_PORTS and SUMS[proto] >= offset:
+        start, size = at + (data[at] & 15) * 4 + SUMS[proto] - offset, 4 if proto == SCTP else 2
         data[start:start + size] = bytes(len(data[start:start + size]))
 
 

@@ -38,11 +38,15 @@ def _with_packets(step: Step, packets: tuple[bytes, ...]) -> Step:
     return step if packets == step.packets else replace(step, packets=packets)
 
 
-def _without_gre(case: Case) -> Case:
-    if not _rules(case, r"redirect|dnat|addr set|map"):
-        return case
+def _without_packets(case: Case, wrong: Callable[[bytes], bool], kind: str = "") -> Case:
+    """The case less the packets (of steps of a kind) of which `wrong` holds."""
     return replace(case, steps=tuple(
-        _with_packets(step, tuple(p for p in step.packets if not _is_gre(p))) for step in case.steps))
+        step if kind and step.kind != kind else _with_packets(step, tuple(p for p in step.packets if not wrong(p)))
+        for step in case.steps))
+
+
+def _without_gre(case: Case) -> Case:
+    return _without_packets(case, _is_gre) if _rules(case, r"redirect|dnat|addr set|map") else case
 
 
 def _is_gre(packet: bytes) -> bool:
@@ -50,22 +54,13 @@ def _is_gre(packet: bytes) -> bool:
     return packet[at:at + 1] == b"\x2f"
 
 
-def _without_groups_copied(case: Case) -> Case:
-    """No packets to IPv6 groups where prerouting makes copies of packets."""
-    less = _without_rules(case, "hook prerouting", r"\bdup to")
-    if less == case:
-        return case
-    return replace(case, steps=tuple(_with_packets(step, () if any(map(_to_group, step.packets)) else step.packets)
-                                     for step in case.steps))
+def _without_copied(case: Case, wrong: Callable[[bytes], bool]) -> Case:
+    """No such packets where prerouting makes copies of packets."""
+    return case if _without_rules(case, "hook prerouting", r"\bdup to") == case else _without_packets(case, wrong)
 
 
-def _without_everybody_copied(case: Case) -> Case:
-    """No IPv4 packets from all or from groups where prerouting makes copies of packets."""
-    less = _without_rules(case, "hook prerouting", r"\bdup to")
-    if less == case:
-        return case
-    return replace(case, steps=tuple(_with_packets(step, tuple(p for p in step.packets if not _from_many(p)))
-                                     for step in case.steps))
+def _to_group(packet: bytes) -> bool:
+    return len(packet) >= 40 and packet[0] >> 4 == 6 and packet[24] == 0xFF
 
 
 def _from_many(packet: bytes) -> bool:
@@ -74,10 +69,7 @@ def _from_many(packet: bytes) -> bool:
 
 def _without_times(case: Case) -> Case:
     """No IPv4 timestamp options where a rule asks for what may be a checksum."""
-    if not _rules(case, r"\bth [sd]port (?!set)|@th,16,16 (?!set)"):
-        return case
-    return replace(case, steps=tuple(_with_packets(step, tuple(p for p in step.packets if not _tells_time(p)))
-                                     for step in case.steps))
+    return _without_packets(case, _tells_time) if _rules(case, r"\bth [sd]port (?!set)|@th,16,16 (?!set)") else case
 
 
 def _tells_time(packet: bytes) -> bool:
@@ -86,19 +78,12 @@ def _tells_time(packet: bytes) -> bool:
 
 def _without_host_made(case: Case) -> Case:
     """No fragments in frames where rules change who a packet is for."""
-    if not (_rules(case, r"pkttype set") and any(step.kind == "frames" for step in case.steps)):
-        return case
-    return replace(case, steps=tuple(_with_packets(step, tuple(p for p in step.packets if not _fragment_to_all(p)))
-                                     if step.kind == "frames" else step for step in case.steps))
+    return _without_packets(case, _fragment_to_all, "frames") if _rules(case, r"pkttype set") else case
 
 
 def _fragment_to_all(frame: bytes) -> bool:
     four = frame[12:14] == b"\x08\0" and len(frame) >= 34 and (frame[20] & 0x3F or frame[21]) != 0
     return frame[0] & 1 == 1 and (four or (frame[12:14] == b"\x86\xdd" and frame[20:21] == b"\x2c"))
-
-
-def _to_group(packet: bytes) -> bool:
-    return len(packet) >= 40 and packet[0] >> 4 == 6 and packet[24] == 0xFF
 
 
 CLASSES = (
@@ -117,10 +102,10 @@ CLASSES = (
           lambda case: _without_rules(case, "", r"icmp(v6)? type \{[^}]*,[^}]*\} .*icmp(v6)? (id|sequence|mtu|gateway)")),
     Class("copy to a group",
           "a copy that `dup` makes at prerouting of a packet to a group comes back there; Linux copies it again, without end",
-          _without_groups_copied),
+          lambda case: _without_copied(case, _to_group)),
     Class("copy of a packet from everybody",
           "Linux sends errors about a copy that `dup` makes of a packet from 255.255.255.255, to that address; userfw none",
-          _without_everybody_copied),
+          lambda case: _without_copied(case, _from_many)),
     Class("time of day in a checksum",
           "an error quotes what the clock wrote into a timestamp option, and a rule may ask whether its checksum is below a number",
           _without_times),
